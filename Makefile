@@ -1,0 +1,27 @@
+# make demo | make test | make lint | make bench        (all of them make the environment if it is not there)
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench environment
+
+demo: environment
+	$(BIN)/branchynet train experiment=b_lenet_digits
+
+test: environment
+	$(BIN)/python -m pytest
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: environment
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+environment: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@

@@ -1,0 +1,1 @@
+"""The commands: `@hydra.main` shells over plain functions."""

@@ -1,0 +1,102 @@
+"""What the commands share: where conf/ lies, how Hydra is started, how a mistake is told."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from branchynet.errors import UserError
+
+# A folder's name may have 255 bytes; a number and a date stand before the overrides.
+MAX_NAME = 160
+
+
+def conf_folder() -> Path:
+    """conf/: inside the package in an installed wheel, at the top of the checkout otherwise."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run `command` with Hydra's `arguments`; leaves with exit code 2 after a user's mistake."""
+    # Hydra would print its own errors and leave with 1; so it hands them on, and they become one line here.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    module = import_module(f"branchynet.commands.{command}")
+    sys.argv = [f"branchynet {command}", *arguments]
+    main = getattr(module, "main", None)
+    try:
+        if main is not None:
+            main(arguments)
+        else:
+            start(module.run, command)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        fail(message)
+    except KeyboardInterrupt:
+        fail("stopped; `branchynet train resume=<run folder>` goes on where it was", code=130)
+
+
+def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
+    """Compose `config_name` from the command line and call `task(config, run folder)`, once or per job."""
+
+    def job(config: DictConfig) -> None:
+        try:
+            task(config, Path(HydraConfig.get().runtime.output_dir))
+        except Exception as error:
+            # Here and not only in `run`: in a multirun Hydra would print a line of its own before it.
+            message = user_message(error)
+            if message is None:
+                raise
+            fail(message)
+
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
+
+
+def user_message(error: BaseException) -> str | None:
+    """One line for a user's mistake; None if `error` is a bug of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return one_line(str(cause))
+        cause = cause.__cause__
+    if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError):
+        return None
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        hint = " (see `--help` for the groups and `--cfg job` for the settings)"
+        return one_line(str(error)) + hint
+    return None
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and indentation."""
+    return " ".join(text.split())
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Print `message` as the last line on stderr and leave."""
+    print(f"branchynet: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def run_name(overrides: str | None) -> str:
+    """`-<overrides>` as a part of a folder's name, or nothing where nothing was overridden."""
+    if not overrides:
+        return ""
+    name = overrides.replace("/", "_").replace("\\", "_").replace(" ", "")
+    if len(name) > MAX_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name[: MAX_NAME - 9]}-{digest}"
+    return f"-{name}"

@@ -1,0 +1,181 @@
+"""From a config to the objects of a run, and through its stages."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import branchynet
+from branchynet.callbacks.progress import EpochProgress
+from branchynet.callbacks.threshold_sweep import ThresholdSweep
+from branchynet.data.module import ImageData
+from branchynet.networks.attach import attach
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.training import baseline_cache
+from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import exit_weights
+from branchynet.training.schedules import build_schedule
+from branchynet.training.seeds import derive_seed
+from branchynet.training.stages import fit, load_network
+
+log = logging.getLogger(__name__)
+
+# What of conf/data says where the images are and how they are moved, but not what a batch holds.
+_DATA_WHERE = ("root", "download", "path", "num_workers", "eval_batch_size")
+
+
+def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train the baseline and all exits, then sweep; every stage that `folder` holds already is taken from it.
+
+    Returns:
+        What stands in `folder/result.json`.
+    """
+    result_file = folder / "result.json"
+    if result_file.exists():
+        log.info("this run is finished: %s", result_file)
+        return json.loads(result_file.read_text())
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    data: ImageData = instantiate(config.data)
+    data.setup("fit")
+    network = build_network(config.model, data, config.seed)
+    # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
+    weights = exit_weights(plain(config.weights), network.num_exits)
+    baseline = build_network(config.model, data, config.seed)
+    sweep = ThresholdSweep(
+        baseline=baseline,
+        folder=folder,
+        experiment=config.name,
+        seed=config.seed,
+        criterion=config.criterion.name,
+        engine=plain(config.engine),
+        hparams=flat_hparams(config, weights),
+        **plain(config.sweep),
+    )
+    logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else None
+    stage = partial(
+        fit,
+        data=data,
+        trainer=plain(config.trainer),
+        logger=logger,
+    )
+    module = partial(
+        BranchyClassifier,
+        optimizer=instantiate(config.optimizer),
+        schedule=partial(_schedule, plain(config.schedule)),
+        seed=config.seed,
+        label_smoothing=config.label_smoothing,
+    )
+
+    train_baseline(config, folder, baseline, data, stage, module)
+    if config.init == "baseline":
+        network.load_trunk_state_dict(baseline.trunk_state_dict())
+    elif config.init != "scratch":
+        load_network(network, config.init)
+    stage(
+        module(network, weights, stage="joint"),
+        epochs=config.epochs.joint,
+        folder=folder / "checkpoints" / "joint",
+        callbacks=[EpochProgress(), sweep],
+    )
+    return json.loads(result_file.read_text())
+
+
+def build_network(model: DictConfig, data: ImageData, seed: int) -> BranchedNetwork:
+    """The network of `model` for the images of `data`, with the initial weights of `seed`.
+
+    The trunk's weights do not depend on the exits: the heads draw from a seed of their own.
+    """
+    torch.manual_seed(derive_seed(seed, "trunk"))
+    trunk = instantiate(model.trunk)
+    torch.manual_seed(derive_seed(seed, "heads"))
+    return attach(trunk, plain(model.exits), data.input_shape, data.num_classes)
+
+
+def train_baseline(
+    config: DictConfig,
+    folder: Path,
+    baseline: BranchedNetwork,
+    data: ImageData,
+    stage: Callable[..., None],
+    module: Callable[..., BranchyClassifier],
+) -> None:
+    """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
+    checkpoints = folder / "checkpoints"
+    cache = Path(config.cache)
+    determinants = baseline_determinants(config, data)
+    key = baseline_cache.cache_key(determinants)
+    state = baseline_cache.load(checkpoints, "baseline")
+    if state is None and (state := baseline_cache.load(cache, key)) is not None:
+        log.info("the baseline is taken from %s", cache / f"{key}.pt")
+        baseline_cache.store(checkpoints, "baseline", state, determinants)
+    if state is not None:
+        baseline.load_trunk_state_dict(state)
+        return
+    only_last = [0.0] * (baseline.num_exits - 1) + [1.0]
+    stage(
+        module(baseline, only_last, stage="baseline"),
+        epochs=config.epochs.baseline,
+        folder=checkpoints / "baseline",
+        callbacks=[EpochProgress()],
+    )
+    for place, name in ((cache, key), (checkpoints, "baseline")):
+        baseline_cache.store(place, name, baseline.trunk_state_dict(), determinants)
+
+
+def baseline_determinants(config: DictConfig, data: ImageData) -> dict[str, Any]:
+    """What determines the baseline's weights, as plain values; nothing of the exits is among it."""
+    return {
+        "trunk": plain(config.model.trunk),
+        "data": {key: value for key, value in plain(config.data).items() if key not in _DATA_WHERE},
+        "images": data.fingerprint(),
+        "optimizer": plain(config.optimizer),
+        "schedule": plain(config.schedule),
+        "trainer": plain(config.trainer),
+        "epochs": config.epochs.baseline,
+        "label_smoothing": config.label_smoothing,
+        "seed": config.seed,
+        "cuda": torch.cuda.is_available(),
+        "torch": torch.__version__,
+        "branchynet": branchynet.__version__,
+    }
+
+
+def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, str | int | float]:
+    """One flat schema, the same in every run, for TensorBoard's HParams tab."""
+    return {
+        "experiment": config.name,
+        "model": config.model.name,
+        "exits_after": " ".join(exit_.after for exit_ in config.model.exits),
+        "data": config.data.name,
+        "seed": config.seed,
+        "init": config.init,
+        "weights": " ".join(f"{weight:g}" for weight in weights),
+        "optimizer": config.optimizer["_target_"].rpartition(".")[2],
+        "lr": config.optimizer.lr,
+        "schedule": config.schedule.name,
+        "batch_size": config.data.batch_size,
+        "epochs_baseline": config.epochs.baseline,
+        "epochs_joint": config.epochs.joint,
+        "criterion": config.criterion.name,
+        "rule": config.sweep.rule.name,
+        "protocol": config.sweep.protocol,
+        "engine": config.engine.name,
+        "threads": config.engine.threads,
+    }
+
+
+def plain(config: Any) -> Any:
+    """The config's value as plain dicts, lists and numbers, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _schedule(spec: dict[str, Any], optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return build_schedule(spec, optimizer, steps)

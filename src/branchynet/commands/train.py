@@ -1,0 +1,46 @@
+"""`branchynet train`: the baseline, the joint training, the sweep, the report."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from branchynet.commands import app
+from branchynet.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> None:
+    """A new run or multirun through Hydra, or `resume=<run folder>` from that run's own config."""
+    resumed = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if resumed and resumed != ["null"]:
+        if len(arguments) > 1:
+            others = " ".join(argument for argument in arguments if not argument.startswith("resume="))
+            raise UserError(f"resume=<run folder> takes that run's own settings: leave out {others}")
+        resume(Path(resumed[0]))
+    else:
+        app.start(train, "train")
+
+
+def resume(folder: Path) -> dict[str, Any]:
+    """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
+    config = folder / ".hydra" / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"resume={folder}: there is no run, for {config} is missing; name a run's folder")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    loaded = OmegaConf.load(config)
+    assert isinstance(loaded, DictConfig)
+    return train(loaded, folder)
+
+
+def train(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train, sweep and report as `config` says; what was done in `folder` before is not done again.
+
+    Returns:
+        What stands in `folder/result.json`.
+    """
+    # Only now: torch and Lightning take seconds to import, and help has to answer at once.
+    from branchynet.commands.run import execute
+
+    return execute(config, folder)

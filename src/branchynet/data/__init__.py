@@ -1,0 +1,1 @@
+"""Data: files on disk to normalised, augmented batches on the training device."""

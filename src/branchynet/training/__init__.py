@@ -1,0 +1,1 @@
+"""Joint training: the weighted loss over all exits, the LightningModule, the two stages."""

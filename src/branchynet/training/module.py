@@ -1,0 +1,145 @@
+"""The LightningModule: a branched network and the weighted loss over its exits.
+
+Shapes: B batch, C channels, H, W, K classes, N exits.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from branchynet.errors import UserError
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.training.metrics import PerExit
+from branchynet.training.objective import check_weights, joint_loss
+from branchynet.training.seeds import derive_seed
+
+# On a GPU, looking at the loss waits for it; so there it is looked at every so many steps only.
+FINITE_CHECK_EVERY = 50
+
+
+class BranchyClassifier(L.LightningModule):
+    """Trains all exits of a network together (Teerapittayanon et al., 2016, section III-B).
+
+    The baseline is the same with the weights (0, …, 0, 1). A head of weight zero is neither run in training
+    nor given to the optimiser.
+
+    Args:
+        network: N exits; its parameters are trained in place.
+        weights: w_1 … w_N, each ≥ 0, one of them above.
+        optimizer: from parameter groups to an optimiser, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
+        schedule: from the optimiser and the number of steps to a scheduler or None.
+        stage: the prefix of every logged tag, `baseline` or `joint`.
+        seed: what draws in training (dropout) depends on, besides the epoch and the stage.
+        label_smoothing: 0 … 1.
+
+    Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
+    over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy.
+    """
+
+    def __init__(
+        self,
+        network: BranchedNetwork,
+        weights: Sequence[float],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler | None] = lambda optimizer, steps: None,
+        stage: str = "joint",
+        seed: int = 0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing={label_smoothing}: it lies between 0 and 1, 1 excluded")
+        self.network = network
+        self.weights = check_weights(list(weights), network.num_exits)
+        self.trained = tuple(weight > 0 for weight in self.weights)
+        self.optimizer_factory = optimizer
+        self.schedule_factory = schedule
+        self.stage = stage
+        self.seed = seed
+        self.label_smoothing = label_smoothing
+        self.train_metric = PerExit(network.num_exits)
+        self.val_metric = PerExit(network.num_exits)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) to N logits (B, K)."""
+        return self.network(x)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout's draws then depend on the epoch alone, and a resumed run repeats them.
+        torch.manual_seed(derive_seed(self.seed, f"{self.stage} epoch {self.current_epoch}"))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = self._loss(batch, self.train_metric)
+        if self.device.type == "cpu" or batch_idx % FINITE_CHECK_EVERY == 0 or self.trainer.is_last_batch:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise UserError(self._not_finite(value, batch_idx))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._loss(batch, self.val_metric)
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train", self.train_metric)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val", self.val_metric)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory(parameter_groups(self.network, self.trained))
+        scheduler = self.schedule_factory(optimizer, int(self.trainer.estimated_stepping_batches))
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _loss(self, batch: tuple[Tensor, Tensor], metric: PerExit) -> Tensor:
+        x, target = batch
+        logits = self.network(x, run=self.trained)
+        loss, losses = joint_loss(logits, target, self.weights, self.label_smoothing)
+        with torch.no_grad():
+            metric.update(logits, losses, target)
+        return loss
+
+    def _log_epoch(self, split: str, metric: PerExit) -> None:
+        result = metric.compute()
+        metric.reset()
+        accuracy, loss = result["accuracy"].tolist(), result["loss"].tolist()
+        pairs = [(w, a, lo) for w, a, lo in zip(self.weights, accuracy, loss, strict=True) if w > 0]
+        values = {
+            f"{split}_loss": sum(w * lo for w, _, lo in pairs),
+            f"{split}_accuracy": sum(w * a for w, a, _ in pairs) / sum(self.weights),
+        }
+        for n, trained in enumerate(self.trained):
+            if trained:
+                values[f"{split}_accuracy_exit_{n + 1}"] = accuracy[n]
+                values[f"{split}_loss_exit_{n + 1}"] = loss[n]
+        self.log_dict({f"{self.stage}/{name}": value for name, value in values.items()})
+
+    def _not_finite(self, value: float, step: int) -> str:
+        where = f"the {self.stage} loss is {value} in epoch {self.current_epoch + 1}, step {step + 1}"
+        checkpoint = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        last = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+        return f"{where}: lower optimizer.lr or the exits' weights; {last}"
+
+
+def parameter_groups(network: BranchedNetwork, trained: Sequence[bool]) -> list[dict[str, Any]]:
+    """The parameters to train, in two groups: weight decay spares biases and the norms' scales.
+
+    Args:
+        network: N exits.
+        trained: N flags; heads whose flag is False are left out.
+    """
+    heads = [head for head, flag in zip(network.heads, trained, strict=True) if flag]
+    parameters = list(nn.ModuleList([*network.segments, *heads]).parameters())
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
+    if spared:
+        groups.append({"params": spared, "weight_decay": 0.0})
+    return groups

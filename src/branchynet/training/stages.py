@@ -1,0 +1,116 @@
+"""The two stages of training: the baseline, then all exits jointly (Teerapittayanon et al., 2016, section IV)."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from branchynet.errors import UserError
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.training.module import BranchyClassifier
+
+# Messages of the libraries about their own code, or about what is meant here.
+_NOISE = (
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6.6 on torch 2.15
+    r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is not
+)
+
+
+def fit(
+    module: BranchyClassifier,
+    data: L.LightningDataModule,
+    epochs: int,
+    folder: Path,
+    trainer: Mapping[str, Any],
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train one stage, or go on with it where `folder/last.ckpt` lies.
+
+    Afterwards `folder` holds `best.ckpt` (the highest validation accuracy; of equals the first) and
+    `last.ckpt`, and the network has the weights of the best.
+
+    Args:
+        module: what to train; its `stage` prefixes the logged tags.
+        data: train and validation batches.
+        epochs: how many in the whole stage, those before a resume included.
+        folder: the stage's checkpoints.
+        trainer: further arguments of `lightning.pytorch.Trainer`.
+        logger: None logs nothing.
+        callbacks: run besides the checkpointing; they see the best weights from `on_fit_end` on.
+    """
+    if epochs < 1:
+        raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=f"{module.stage}/val_accuracy",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    last = folder / "last.ckpt"
+    with warnings.catch_warnings():
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        runner = L.Trainer(
+            max_epochs=epochs,
+            default_root_dir=folder,
+            logger=logger or False,
+            # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
+            callbacks=[checkpoint, LoadBest(), *callbacks],
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            log_every_n_steps=1,
+            **trainer,
+        )
+        runner.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+
+
+class LoadBest(Callback):
+    """After fitting, put the best checkpoint's weights into the network."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        best = Path(trainer.checkpoint_callback.dirpath) / "best.ckpt"  # type: ignore[union-attr]
+        load_network(pl_module.network, best)  # type: ignore[arg-type]
+
+
+def load_network(network: BranchedNetwork, path: Path | str) -> None:
+    """Load a network's weights from a checkpoint of a stage, or from a file with its bare state dict.
+
+    Only tensors and plain values are read (`weights_only`): a checkpoint runs no code.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or the weights of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: init is baseline, scratch or a checkpoint's path")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises about anything on a foreign file
+        raise UserError(
+            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}): "
+            f"take checkpoints/joint/best.ckpt of a run"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    prefix = "network."
+    state = {key.removeprefix(prefix): value for key, value in state.items()}
+    own = network.state_dict()
+    wrong = sorted(
+        key
+        for key in own.keys() | state.keys()
+        if key not in own or key not in state or own[key].shape != getattr(state[key], "shape", None)
+    )
+    if wrong:
+        raise UserError(
+            f"{path} is of another network: {len(wrong)} of its weights do not fit, such as {wrong[0]}; "
+            f"take a checkpoint of the same model and exits"
+        )
+    network.load_state_dict(state)
