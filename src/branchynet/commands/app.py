@@ -75,8 +75,9 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError):
         return None
     if isinstance(error, HydraException | OmegaConfBaseException):
+        message = str(error).partition("Config search path")[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
-        return one_line(str(error)) + hint
+        return one_line(message) + hint
     return None
 
 

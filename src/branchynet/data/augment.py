@@ -2,12 +2,14 @@
 
 It works on bytes before normalisation, so that what a shift brings in from outside is background (pixel
 value 0). The draws of an epoch are made at once, on the CPU: they are the same on every device, and
-batch k of a resumed epoch needs no replay of the batches before it. B batch, C channels, H, W pixels, S samples.
+batch k of a resumed epoch needs no replay of the batches before it.
+
+B batch, C channels, H, W pixels, S samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,17 @@ class Draws:
     offsets: Tensor | None = None
     flips: Tensor | None = None
 
+    def at(self, part: slice) -> Draws:
+        """The draws of some of the samples."""
+        return self._each(lambda draws: draws[part])
+
+    def to(self, device: torch.device) -> Draws:
+        """The draws on a device."""
+        return self._each(lambda draws: draws.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        return Draws(*(None if draws is None else change(draws) for draws in (self.offsets, self.flips)))
+
 
 def parse_augmentation(config: Mapping[str, Any] | None) -> Augmentation:
     """`{shift: 2, flip: false}`, or None for no augmentation. UserError for anything else."""
@@ -68,6 +81,15 @@ def draw(augmentation: Augmentation, samples: int, rng: np.random.Generator) -> 
     return Draws(offsets, flips)
 
 
+def augment(x: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
+    """Apply the draws of a batch to its bytes x (B, C, H, W)."""
+    if draws.offsets is not None:
+        x = shift(x, draws.offsets, augmentation.shift)
+    if draws.flips is not None:
+        x = flip(x, draws.flips)
+    return x
+
+
 def shift(x: Tensor, offsets: Tensor, reach: int) -> Tensor:
     """Move each image of x (B, C, H, W) down and right by its offsets (B, 2), |offset| ≤ reach; fill with 0.
 
@@ -82,7 +104,8 @@ def shift(x: Tensor, offsets: Tensor, reach: int) -> Tensor:
         ((batch - 1) * image + 2 * reach * (row + 1) + 1, channels, height, width),
         (1, plane, row, 1),
     )
-    starts = torch.arange(batch, device=x.device) * image + (reach - offsets[:, 0]) * row + (reach - offsets[:, 1])
+    down, right = (reach - offsets).unbind(1)
+    starts = torch.arange(batch, device=x.device) * image + down * row + right
     return windows.index_select(0, starts)
 
 

@@ -6,6 +6,7 @@ S samples, C channels, H, W pixels, K classes. Images stay unsigned bytes, 0 (ba
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from branchynet.data.files import ARRAYS, FileProblem, one_line, read_idx, read_npz
+from branchynet.data.files import ARRAYS, FileProblem, NotThere, one_line, read_idx, read_npz
 from branchynet.errors import UserError
 
 NAMES = ("mnist", "digits", "arrays")
 DIGITS = tuple("0123456789")
+NO_FILE = "data=digits, which needs no file"
 MNIST_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -76,13 +78,13 @@ def load_dataset(
     if name == "digits":
         return _digits()
     if name == "mnist":
-        folder = Path(root or os.environ.get("BRANCHYNET_DATA") or "data").expanduser()
-        wanted = f"MNIST/raw/{{{','.join(MNIST_FILES)}}} (or .gz of these) or mnist.npz in the folder {folder}"
-        cure = "set data.root, or data.download=true" if not download else "set data.root"
+        folder = Path(str(root or os.environ.get("BRANCHYNET_DATA") or "data")).expanduser()
+        wanted = f"MNIST/raw/{{{','.join(MNIST_FILES)}}} (or their .gz) or mnist.npz in the folder {folder}"
+        cure = "set data.root" if download else "set data.root or data.download=true"
     elif name == "arrays":
         if path is None:
-            raise UserError("data=arrays needs data.path=<file.npz>; data=digits needs no file")
-        file = Path(path).expanduser()
+            raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
+        file = Path(str(path)).expanduser()
         wanted = f"an .npz file with {', '.join(ARRAYS)} in the folder {file.parent}"
         cure = "set data.path"
     else:
@@ -90,7 +92,8 @@ def load_dataset(
     try:
         return _mnist(folder, download) if name == "mnist" else _from_npz(name, file)
     except FileProblem as problem:
-        raise UserError(f"{problem}; data={name} wants {wanted}: {cure}, or data=digits, which needs no file") from None
+        cure = cure if isinstance(problem, NotThere) else "replace it"
+        raise UserError(f"{problem}; data={name} wants {wanted}: {cure}, or take {NO_FILE}") from None
 
 
 def _mnist(root: Path, download: bool) -> Dataset:
@@ -102,10 +105,8 @@ def _mnist(root: Path, download: bool) -> Dataset:
         _download_mnist(root)
         files = _find_raw(raw)
     if files is None:
-        raise FileProblem(f"no MNIST in {root}")
-    x_train, y_train, x_test, y_test = (
-        read_idx(file, 3 if "images" in file.name else 1) for file in files
-    )
+        raise NotThere(f"no MNIST in {root}")
+    x_train, y_train, x_test, y_test = (read_idx(file, 3 if "images" in file.name else 1) for file in files)
     return _build("mnist", (x_train, y_train, x_test, y_test), DIGITS, str(raw))
 
 
@@ -125,6 +126,8 @@ def _download_mnist(root: Path) -> None:
 
     So a killed or a concurrent download never leaves half a file under the final name.
     """
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)  # seconds; torchvision would wait for ever
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
@@ -135,7 +138,9 @@ def _download_mnist(root: Path) -> None:
             for name in MNIST_FILES:
                 os.replace(Path(folder, "MNIST", "raw", name), root / "MNIST" / "raw" / name)
     except Exception as error:  # no network, a bad checksum, a read-only folder, a broken torchvision …
-        raise FileProblem(f"MNIST could not be downloaded to {root} ({one_line(error)})") from error
+        raise NotThere(f"MNIST could not be downloaded to {root} ({one_line(error)})") from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def _from_npz(name: str, path: Path, classes: tuple[str, ...] | None = None) -> Dataset:
@@ -168,14 +173,15 @@ def _build(
 ) -> Dataset:
     """Check (x_train, y_train, x_test, y_test) and make tensors of them."""
     x_train, y_train, x_test, y_test = arrays
-    for x, y, x_name, y_name in ((x_train, y_train, "x_train", "y_train"), (x_test, y_test, "x_test", "y_test")):
+    for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
         if x.dtype != np.uint8:
-            raise FileProblem(f"{source}: {x_name} is {x.dtype}, must be uint8 (0 … 255)")
+            raise FileProblem(f"{source}: x_{part} is {x.dtype}, must be uint8 (0 … 255)")
         if y.dtype.kind not in "iu" or y.ndim != 1:
-            raise FileProblem(f"{source}: {y_name} is {y.dtype} {y.shape}, must be integers of shape (S,)")
-        if len(x) != len(y) or len(y) == 0:
-            raise FileProblem(f"{source}: {len(x)} images in {x_name}, {len(y)} labels in {y_name}")
+            raise FileProblem(f"{source}: y_{part} is {y.dtype} {y.shape}, must be integers of shape (S,)")
     train, test = (_channels_first(x, source) for x in (x_train, x_test))
+    for x, y, part in ((train, y_train, "train"), (test, y_test, "test")):
+        if len(x) != len(y):
+            raise FileProblem(f"{source}: {len(x)} images in x_{part}, {len(y)} labels in y_{part}")
     if train.shape[1:] != test.shape[1:]:
         raise FileProblem(f"{source}: images are {train.shape[1:]} in x_train, {test.shape[1:]} in x_test")
     if classes is None:
@@ -184,22 +190,24 @@ def _build(
         classes = tuple(str(k) for k in range(count))
     if len(classes) < 2:
         raise FileProblem(f"{source}: {len(classes)} class, at least 2 are needed")
-    for y, y_name in ((y_train, "y_train"), (y_test, "y_test")):
+    top = len(classes) - 1
+    for y, part in ((y_train, "train"), (y_test, "test")):
         low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= len(classes):
-            raise FileProblem(f"{source}: labels {low} … {high} in {y_name}, allowed are 0 … {len(classes) - 1}")
+        if low < 0 or high > top:
+            raise FileProblem(f"{source}: labels {low} … {high} in y_{part}, allowed are 0 … {top}")
     return Dataset(name, _image_set(train, y_train), _image_set(test, y_test), classes)
 
 
 def _channels_first(x: np.ndarray, source: str) -> np.ndarray:
     """(S, H, W), (S, C, H, W) or (S, H, W, C) with C ≤ 4, as (S, C, H, W)."""
-    if x.ndim == 3 and x.size:
+    if x.size and x.ndim == 3:
         return x[:, None]
-    if x.ndim == 4 and x.size and x.shape[1] <= 4:
+    if x.size and x.ndim == 4 and x.shape[1] <= 4:
         return x
-    if x.ndim == 4 and x.size and x.shape[3] <= 4:
+    if x.size and x.ndim == 4 and x.shape[3] <= 4:
         return x.transpose(0, 3, 1, 2)
-    raise FileProblem(f"{source}: images {x.shape}, must be (S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4")
+    allowed = "(S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4"
+    raise FileProblem(f"{source}: images of shape {x.shape}, must be {allowed}")
 
 
 def _image_set(x: np.ndarray, y: np.ndarray) -> ImageSet:

@@ -18,7 +18,11 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 class FileProblem(Exception):
-    """What is wrong with one file, in one line that begins with its path."""
+    """What is wrong with a file, in one line that names it."""
+
+
+class NotThere(FileProblem):
+    """Nothing is wrong with the file but that there is none."""
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -50,9 +54,10 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]
     Nothing is ever unpickled. Raises `FileProblem` if the file or one of the four cannot be read.
     """
     if not os.path.isfile(path):
-        raise FileProblem(f"{path} is not there")
+        raise NotThere(f"{path} is not there")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise FileProblem(f"{path} is no .npz file")
             missing = [name for name in ARRAYS if name not in file.files]

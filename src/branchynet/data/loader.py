@@ -1,19 +1,22 @@
 """Loaders: batches by index from tensors, in an order that depends on (seed, epoch) and on nothing else.
 
 `DeviceLoader` keeps the bytes on the training device; `WorkerLoader` leaves them in the host's memory and
-fetches them through torch's DataLoader. Both give the same batches. S samples, B batch, C channels, H, W pixels.
+fetches them through torch's DataLoader. Both give the same batches.
+
+S samples, B batch, C channels, H, W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from branchynet.data.augment import Augmentation, Draws, draw, flip, shift
+from branchynet.data.augment import Augmentation, Draws, augment, draw
 from branchynet.data.datasets import ImageSet
 
 
@@ -34,25 +37,31 @@ def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(means), tuple(deviations)
 
 
-def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x / 255 - mean) / std per channel: bytes (B, C, H, W) to float32 of the same shape."""
-    centre = torch.tensor(mean, dtype=torch.float64)
-    scale = torch.tensor(std, dtype=torch.float64)
-    factor = (1 / (255 * scale)).to(x.device, torch.float32)[:, None, None]
-    offset = (centre / scale).to(x.device, torch.float32)[:, None, None]
+def normalisation(
+    mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Factor and offset, (C, 1, 1) float32 each: factor · x - offset = (x / 255 - mean) / std."""
+    centre, scale = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    factor, offset = 1 / (255 * scale), centre / scale
+    return factor[:, None, None].to(device, torch.float32), offset[:, None, None].to(device, torch.float32)
+
+
+def normalise(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """Bytes (B, C, H, W) to float32 of the same shape, with `normalisation`'s factor and offset."""
     return x.to(torch.float32).mul_(factor).sub_(offset)
 
 
 class DeviceLoader:
-    """Yields (x float32 (B, C, H, W) normalised, y int64 (B,)) on the set's device; the last batch may be smaller.
+    """Yields (x float32 (B, C, H, W) normalised, y int64 (B,)); the last batch may be smaller.
 
     Args:
-        images: the set; batches come from its device.
+        images: the set, on the device.
         batch_size: images per batch, at least 1.
         mean, std: per channel, of values / 255.
         shuffle: a new order each epoch; else the set's own order.
         augmentation: what may happen to an image.
         seed: of order and draws, together with the epoch given to `set_epoch` (0 at first).
+        device: where batches are wanted; default is where the set is.
     """
 
     # Lightning looks for these two: it calls `loader.sampler.set_epoch` before each training epoch.
@@ -72,10 +81,12 @@ class DeviceLoader:
         shuffle: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        device: torch.device | str | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
-        self.mean, self.std = mean, std
+        self.device = torch.device(device if device is not None else images.x.device)
+        self._normalisation = normalisation(mean, std, self.device)
         self.shuffle = shuffle
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
@@ -92,7 +103,7 @@ class DeviceLoader:
             self.epoch, self._given, self._skip = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where training is, for a checkpoint in the middle of an epoch; Lightning calls this and the next."""
+        """Where training is, for a checkpoint inside an epoch; Lightning calls this and the next."""
         return {"epoch": self.epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -104,34 +115,65 @@ class DeviceLoader:
         # makes the iterator first and sets the epoch after.
         first, self._skip = self._skip, 0
         order, draws = self.plan(self.epoch)
-        batches = range(first, len(self))
-        for number, (x, y) in zip(batches, self._fetch(order[first * self.batch_size :]), strict=True):
+        draws = draws.to(self.device)
+        batches = self._fetch(order.split(self.batch_size)[first:])
+        for number, (x, y) in enumerate(batches, start=first):
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             self._given = number + 1
-            yield normalise(self._augment(x, draws, part), self.mean, self.std), y
+            yield normalise(augment(x, draws.at(part), self.augmentation), *self._normalisation), y
 
     def plan(self, epoch: int) -> tuple[Tensor, Draws]:
-        """Order (S,) and draws of an epoch, on the device; sample i of the epoch has draw i.
+        """Order (S,) and draws of an epoch, on the CPU; the i-th sample of the epoch gets the i-th draw.
 
-        The one place that knows which samples an epoch has: a rank of several would take its share here.
+        The one place that says which samples an epoch has: one rank of several would take its share here.
         """
-        # spawn_key keeps (seed, epoch) pairs apart for good; a sum of them, or torch's CPU generator, which
-        # uses 32 bits of its seed, would not.
+        # spawn_key keeps all pairs (seed, epoch) apart. A sum of the two would not, nor would torch's CPU
+        # generator, which uses 32 bits of its seed.
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
         samples = len(self.images)
         order = torch.from_numpy(rng.permutation(samples)) if self.shuffle else torch.arange(samples)
-        draws = draw(self.augmentation, samples, rng)
-        return order, draws
+        return order, draw(self.augmentation, samples, rng)
 
-    def _fetch(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Bytes and labels, batch by batch, on the device."""
-        for index in order.to(self.images.x.device).split(self.batch_size):
-            batch = self.images.at(index)
+    def _fetch(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Bytes and labels on the device, batch by batch."""
+        for index in indices:
+            batch = self.images.at(index.to(self.device))
             yield batch.x, batch.y
 
-    def _augment(self, x: Tensor, draws: Draws, part: slice) -> Tensor:
-        if draws.offsets is not None:
-            x = shift(x, draws.offsets[part].to(x.device), self.augmentation.shift)
-        if draws.flips is not None:
-            x = flip(x, draws.flips[part].to(x.device))
-        return x
+
+class WorkerLoader(DeviceLoader):
+    """The same batches for a set that does not fit on the device: it stays in the host's memory, worker
+    processes gather the bytes (torch's DataLoader), and only the batch goes to the device, still as bytes.
+    """
+
+    def __init__(self, *args: Any, num_workers: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_workers = num_workers
+
+    def _fetch(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        batches: DataLoader = DataLoader(
+            _Rows(self.images),
+            batch_sampler=[index.tolist() for index in indices],
+            collate_fn=_as_they_are,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            # Its own generator: the global one is to be in the same state as with DeviceLoader.
+            generator=torch.Generator(),
+        )
+        for x, y in batches:
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+class _Rows(torch.utils.data.Dataset):
+    """A set whose items are fetched a batch at a time."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+        batch = self.images.at(torch.tensor(index))
+        return batch.x, batch.y
+
+
+def _as_they_are(batch: Any) -> Any:
+    return batch

@@ -46,14 +46,13 @@ def fit(
     """
     if epochs < 1:
         raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=f"{module.stage}/val_accuracy",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    # At the epoch's very end; saved after validation, a resumed run would end that epoch a second time.
+    # Two callbacks, for Lightning's save_last writes only when there is a new best.
+    options: dict[str, Any] = {
+        "dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True
+    }
+    keep_best = ModelCheckpoint(filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options)
+    keep_last = ModelCheckpoint(filename="last", **options)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         for message in _NOISE:
@@ -63,7 +62,7 @@ def fit(
             default_root_dir=folder,
             logger=logger or False,
             # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
-            callbacks=[checkpoint, LoadBest(), *callbacks],
+            callbacks=[keep_best, keep_last, LoadBest(), *callbacks],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,

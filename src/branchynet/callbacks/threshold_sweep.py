@@ -1,0 +1,165 @@
+"""After fitting: choose the exit thresholds on validation, prove the choice on test, report it.
+
+Shapes: C channels, H, W, K classes, N exits, S samples, V threshold vectors.
+"""
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from branchynet.errors import UserError
+from branchynet.exits.criteria import get_criterion
+from branchynet.exits.frontier import pareto
+from branchynet.exits.select import Reference, check_rule, select
+from branchynet.exits.sweep import evaluate, evaluate_grid, exit_taken, threshold_grid
+from branchynet.exits.trace import Trace, compute_trace
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.reporting import files, tables
+from branchynet.reporting.figures import draw_all
+from branchynet.reporting.report import PROTOCOLS, Report, Verified
+from branchynet.reporting.tensorboard import log_report
+from branchynet.runtime.costs import Latencies, count_macs, describe_machine, measure_latencies
+from branchynet.runtime.engine import make_engine
+from branchynet.runtime.verify import compare, run_for_real
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1000   # images per forward pass of a trace
+
+
+class ThresholdSweep(Callback):
+    """Sweeps the exit thresholds once fitting has ended, and writes and logs what a run leaves.
+
+    The network is traced on the validation and the test split; every threshold vector is evaluated on the
+    trace; the rule picks one by its accuracy on validation and by measured latencies; that one is reported
+    on test and then run for real, sample by sample, on every engine asked for.
+
+    Args:
+        baseline: the network of stage 1; only its trunk and last head are used.
+        folder: where the files go.
+        experiment, seed: named in the results.
+        criterion: how unsure an exit is: a name of `branchynet.exits.criteria`.
+        engine: `name` (what the choice is made with), `threads`, `seconds` (of measuring per candidate),
+            `compare` (names of further engines to measure and run).
+        rule: `name` and its parameters, see `branchynet.exits.select`.
+        protocol: `validation`, or `paper`: choose on test, as the paper did (section IV), for comparison only.
+        thresholds: tried at every exit; None takes them from the validation split's own uncertainties.
+        max_vectors: at most so many threshold vectors.
+        hparams: flat settings for TensorBoard's HParams tab.
+
+    The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
+    `input_shape`, `num_classes` and `classes`, as `branchynet.data.module.ImageData` has.
+    """
+
+    def __init__(
+        self,
+        baseline: BranchedNetwork,
+        folder: Path,
+        experiment: str,
+        seed: int,
+        criterion: str,
+        engine: Mapping[str, Any],
+        rule: Mapping[str, Any],
+        protocol: str = "validation",
+        thresholds: Sequence[float] | None = None,
+        max_vectors: int = 40_000,
+        hparams: Mapping[str, str | int | float] | None = None,
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise UserError(f"sweep.protocol={protocol}: it is one of {', '.join(PROTOCOLS)}")
+        check_rule(rule)
+        self.criterion = get_criterion(criterion)
+        self.criterion_name = criterion
+        self.baseline = baseline
+        self.folder = folder
+        self.experiment = experiment
+        self.seed = seed
+        self.engines = tuple(dict.fromkeys([engine["name"], *(engine.get("compare") or ())]))
+        self.threads = engine["threads"]
+        self.seconds = engine["seconds"]
+        self.rule = dict(rule)
+        self.protocol = protocol
+        self.thresholds = thresholds
+        self.max_vectors = max_vectors
+        self.hparams = dict(hparams or {})
+
+    @torch.no_grad()
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Copies on the CPU, where the engines run: the trace then has the very numbers that they see.
+        network = copy.deepcopy(pl_module.network).cpu().eval()  # type: ignore[operator, union-attr]
+        baseline = copy.deepcopy(self.baseline).cpu().eval()
+        data.setup("test")
+        log.info("sweeping the thresholds …")
+        report = self.sweep(network, baseline, data)
+
+        images = data.images("test")
+        figures = draw_all(report, images)
+        files.write_run(self.folder, report, figures)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            log_report(trainer.logger.experiment, report, self.hparams, images)
+        print(tables.summary_table(report))
+
+    def sweep(self, network: BranchedNetwork, baseline: BranchedNetwork, data: Any) -> Report:
+        """Trace, cost, sweep, select, and run the selected point: everything but the writing.
+
+        Args:
+            network: N exits, in eval mode, on the CPU.
+            baseline: likewise; its trunk and last head are the baseline.
+            data: splits, see the class.
+        """
+        traces = {split: trace_split(network, data.split(split), self.criterion) for split in ("val", "test")}
+        accuracies = {split: trunk_accuracy(baseline, data.split(split)) for split in ("val", "test")}
+        macs = count_macs(network, data.input_shape)
+        latencies = {engine: self._measure(engine, network, baseline, data.input_shape) for engine in self.engines}
+        main = latencies[self.engines[0]]
+
+        chosen_on = "test" if self.protocol == "paper" else "val"
+        grid = threshold_grid(traces[chosen_on], self.max_vectors, self.thresholds)
+        points = {split: evaluate_grid(trace, grid) for split, trace in traces.items()}
+        exit_us = torch.tensor([latency.median_us for latency in main.exits], dtype=torch.float64)
+        selection = select(
+            self.rule,
+            points[chosen_on],
+            latency_us=exit_us,
+            macs=torch.tensor(macs.exits, dtype=torch.float64),
+            baseline=Reference(accuracies[chosen_on], main.baseline.median_us, macs.baseline),
+        )
+        thresholds = points["test"].thresholds[selection.index]
+        machine = describe_machine()
+        return Report(
+            experiment=self.experiment,
+            seed=self.seed,
+            protocol=self.protocol,
+            engine=self.engines[0],
+            threads=self.threads,
+            machine=machine.pop("machine"),
+            versions=machine,
+            criterion=self.criterion_name,
+            num_classes=data.num_classes,
+            classes=data.classes,
+            trace_val=traces["val"],
+            trace_test=traces["test"],
+            baseline_accuracy=accuracies["test"],
+            baseline_val_accuracy=accuracies["val"],
+            macs=macs,
+            latencies=latencies,
+            points_val=points["val"],
+            points_test=points["test"],
+            frontier=pareto(points[chosen_on].mean_cost(exit_us), points[chosen_on].accuracy),
+            selection=selection,
+            rule=self.rule,
+            verified={
+                engine: self._verify(engine, network, baseline, thresholds, traces["test"], data)
+                for engine in self.engines
+            },
+        )

@@ -1,0 +1,177 @@
+"""The LightningDataModule: a named data set, split, on the training device.
+
+S samples, C channels, H, W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from branchynet.data.augment import parse_augmentation
+from branchynet.data.datasets import NAMES, NO_FILE, ImageSet, load_dataset
+from branchynet.data.loader import (
+    DeviceLoader,
+    WorkerLoader,
+    channel_statistics,
+    normalisation,
+    normalise,
+)
+from branchynet.errors import UserError
+
+LOADERS = ("device", "dataloader")
+SPLITS = ("train", "val", "test")
+
+
+class ImageData(pl.LightningDataModule):
+    """Training, validation and test split of a data set, and loaders over them.
+
+    Args:
+        name, root, download, path: see `load_dataset`.
+        batch_size: training images per step; the last step of an epoch takes the rest.
+        validation_size: images taken out of the training set for validation.
+        split_seed: which ones; apart from `seed`, so that all seeds share one split.
+        augment: `{shift: 2, flip: false}`, see `Augmentation`; None for none. Training only.
+        loader: `device` keeps the set on the training device; `dataloader` leaves it in the host's memory
+            and fetches through torch's DataLoader. Same batches.
+        num_workers: processes of `dataloader`; 0 = none.
+        seed: of training order and augmentation.
+        eval_batch_size: images per batch in validation and test.
+
+    After `setup()`: `input_shape` (C, H, W), `num_classes` K, `classes` (K names), and per channel `mean` and
+    `std` of the training split, values / 255.
+
+    Raises:
+        UserError: an argument that is not allowed (at once); data that cannot be read (in `setup`).
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __init__(
+        self,
+        name: str,
+        root: str | None = None,
+        download: bool = False,
+        path: str | None = None,
+        batch_size: int = 512,
+        validation_size: int = 5000,
+        split_seed: int = 0,
+        augment: Mapping[str, Any] | None = None,
+        loader: str = "device",
+        num_workers: int = 0,
+        seed: int = 0,
+        eval_batch_size: int = 1000,
+    ) -> None:
+        super().__init__()
+        if name not in NAMES:
+            raise UserError(f"unknown data set data.name={name!r}; there are {', '.join(NAMES)}")
+        if name == "arrays" and path is None:
+            raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
+        if name != "arrays" and path is not None:
+            raise UserError(f"data.path={path!r} is for data=arrays only; {name} has data.root")
+        if not isinstance(download, bool):
+            raise UserError(f"data.download={download!r} must be true or false")
+        if loader not in LOADERS:
+            raise UserError(f"data.loader={loader!r} is unknown; there are {', '.join(LOADERS)}")
+        _check_whole("batch_size", batch_size, 1)
+        _check_whole("eval_batch_size", eval_batch_size, 1)
+        _check_whole("validation_size", validation_size, 1)
+        _check_whole("num_workers", num_workers, 0)
+        _check_whole("split_seed", split_seed, 0, 2**32 - 1)
+        _check_whole("seed", seed, 0)
+        if num_workers and loader != "dataloader":
+            raise UserError(f"data.num_workers={num_workers} needs data.loader=dataloader")
+        self.data_name, self.root, self.download, self.path = name, root, download, path
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.validation_size, self.split_seed, self.seed = validation_size, split_seed, seed
+        self.augmentation = parse_augmentation(augment)
+        self.loader, self.num_workers = loader, num_workers
+        self._sets: dict[str, ImageSet] = {}
+        self._on_device: dict[tuple[str, torch.device], ImageSet] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and split, once."""
+        if self._sets:
+            return
+        data = load_dataset(self.data_name, self.root, self.download, self.path)
+        channels, height, width = data.train.x.shape[1:]
+        if self.validation_size >= len(data.train):
+            raise UserError(
+                f"data.validation_size={self.validation_size} must be below {len(data.train)}, "
+                f"the number of training images of {self.data_name}"
+            )
+        reach, side = self.augmentation.shift, min(height, width)
+        if reach >= side:
+            raise UserError(f"data.augment.shift={reach} must be below the image's side of {side} pixels")
+        # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
+        order = np.random.RandomState(self.split_seed).permutation(len(data.train))
+        val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
+        self._sets = {"train": data.train.at(train), "val": data.train.at(val), "test": data.test}
+        self.input_shape = (channels, height, width)
+        self.classes, self.num_classes = data.classes, len(data.classes)
+        self.mean, self.std = channel_statistics(self._sets["train"].x)
+
+    def split(self, which: str) -> tuple[Tensor, Tensor]:
+        """All of `train`, `val` or `test` on the CPU, in the data set's order: normalised, not augmented
+        images, (S, C, H, W) float32, and labels, (S,) int64."""
+        images = self._set(which)
+        return normalise(images.x, *normalisation(self.mean, self.std)), images.y
+
+    def images(self, which: str) -> Tensor:
+        """The bytes of `train`, `val` or `test`, (S, C, H, W) uint8 on the CPU, in the data set's order."""
+        return self._set(which).x
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) over images and labels of the training and validation split."""
+        digest = hashlib.sha256()
+        for which in ("train", "val"):
+            images = self._set(which)
+            digest.update(str(tuple(images.x.shape)).encode())
+            digest.update(images.x.numpy().data)
+            digest.update(images.y.numpy().data)
+        return digest.hexdigest()
+
+    def train_dataloader(self) -> DeviceLoader:
+        return self._loader(
+            "train", self.batch_size, shuffle=True, augmentation=self.augmentation, seed=self.seed
+        )
+
+    def val_dataloader(self) -> DeviceLoader:
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> DeviceLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    def _loader(self, which: str, batch_size: int, **options: Any) -> DeviceLoader:
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        images = self._set(which)
+        options.update(mean=self.mean, std=self.std, device=device)
+        if self.loader == "dataloader":
+            return WorkerLoader(images, batch_size, num_workers=self.num_workers, **options)
+        key = (which, device)
+        if key not in self._on_device:
+            self._on_device[key] = images.to(device)
+        return DeviceLoader(self._on_device[key], batch_size, **options)
+
+    def _set(self, which: str) -> ImageSet:
+        if which not in SPLITS:
+            raise ValueError(f"split {which!r}: there are {', '.join(SPLITS)}")
+        self.setup()
+        return self._sets[which]
+
+
+def _check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    allowed = isinstance(value, int) and value >= least and (most is None or value <= most)
+    if isinstance(value, bool) or not allowed:
+        span = f"{least} or more" if most is None else f"{least} … {most}"
+        raise UserError(f"data.{name}={value!r} must be a whole number, {span}")

@@ -1,0 +1,1 @@
+"""What a sweep found, as figures, tables, TensorBoard summaries and files."""

@@ -1,0 +1,195 @@
+"""The figures of a sweep. Shapes: N exits, P thresholds tried, S samples, V threshold vectors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
+from torch import Tensor
+
+from branchynet.exits.sweep import exit_taken
+from branchynet.reporting import report as derive
+from branchynet.reporting.report import Report, medians
+from branchynet.reporting.samples import sample_images
+from branchynet.reporting.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    exit_colour,
+    new_figure,
+    title,
+    uncertainty_unit,
+)
+
+# Below it, the axis of thresholds is linear: a threshold may be 0.
+LINEAR_BELOW = 1e-3
+
+
+def draw_all(report: Report, images: Tensor) -> dict[str, Figure]:
+    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order."""
+    return {
+        "trade_off": trade_off(report),
+        "thresholds": over_thresholds(report),
+        "uncertainty": uncertainty_histograms(report),
+        "samples": sample_images(report, images),
+    }
+
+
+def trade_off(report: Report) -> Figure:
+    """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
+
+    All points, the frontier (of the split the choice was made on), every exit alone, baseline and knee.
+    """
+    figure = new_figure(10, 5)
+    left, right = figure.subplots(1, 2, sharey=True)
+    latencies = report.latencies[report.engine]
+    timed = medians(latencies.exits), medians(latencies.static), latencies.baseline.median_us
+    _trade_off_panel(left, report, *timed, unit=1)
+    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
+    left.set_xlabel(f"mean latency per sample, µs ({report.engine}, {threads}, batch 1)")
+    left.set_ylabel("accuracy on test, %")
+    counted = report.macs.exits, report.macs.static, report.macs.baseline
+    _trade_off_panel(right, report, *counted, unit=1e6)
+    right.set_xlabel("mean cost per sample, million MACs")
+    what = "accuracy on test"
+    if report.protocol == "validation":
+        what += ", frontier and knee chosen on validation"
+    figure.suptitle(title(report, what))
+    legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([25])  # the small dots would not be seen
+    return figure
+
+
+def over_thresholds(report: Report) -> Figure:
+    """Accuracy and exit rates over the threshold of each side exit, the others held (Figure 4)."""
+    side_exits = report.num_exits - 1
+    figure = new_figure(max(7.0, 4.5 * side_exits), 5.5)
+    panels = figure.subplots(2, side_exits, sharex="col", sharey="row", squeeze=False)
+    for n, chosen in enumerate(derive.thresholds(report)):
+        values, overall, leaving, rates = threshold_curves(report, n)
+        top, bottom = panels[:, n]
+        top.plot(values, 100 * overall, color=BLACK, label="all samples")
+        label = f"samples leaving at exit {n + 1}"
+        top.plot(values, 100 * leaving, color=exit_colour(n, report), linestyle="--", label=label)
+        for exit_index in range(report.num_exits):
+            colour = exit_colour(exit_index, report)
+            bottom.plot(values, 100 * rates[:, exit_index], color=colour, label=f"exit {exit_index + 1}")
+        for panel in (top, bottom):
+            panel.axvline(chosen, color=GREEN, linestyle=":", linewidth=2, label=f"chosen: {chosen:.3g}")
+            panel.set_xscale("symlog", linthresh=LINEAR_BELOW, linscale=0.5)
+            minor = SymmetricalLogLocator(base=10, linthresh=LINEAR_BELOW, subs=range(2, 10))
+            panel.xaxis.set_minor_locator(minor)
+            panel.set_xlim(0, values[-1])
+            panel.grid(alpha=0.3)
+            panel.legend(fontsize="small")
+        bottom.set_xlabel(f"threshold $T_{{{n + 1}}}$, {uncertainty_unit(report)}")
+    panels[0, 0].set_ylabel("accuracy on test, %")
+    panels[1, 0].set_ylabel("exit rate on test, %")
+    held = ", the others as chosen" if side_exits > 1 else ""
+    figure.suptitle(title(report, f"one threshold varied{held}"))
+    return figure
+
+
+def threshold_curves(report: Report, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What the curves over the threshold of exit n+1 show, the others held at the chosen ones, on test.
+
+    Returns:
+        The thresholds tried (P,), the accuracy of all samples (P,), that of the samples leaving at exit n+1
+        (P,; nan where none does), and the exit rates (P, N).
+    """
+    trace = report.trace_test
+    vector = report.points_test.thresholds[report.index].clone()
+    top = max(1.05 * float(trace.uncertainty[:, n].max()), float(vector[n]), 10 * LINEAR_BELOW)
+    linear = np.linspace(0, LINEAR_BELOW, 10, endpoint=False)
+    values = np.concatenate([linear, np.geomspace(LINEAR_BELOW, top, 150)])
+    correct = trace.correct
+    overall, leaving, rates = [], [], []
+    for value in values:
+        vector[n] = float(value)
+        taken = exit_taken(trace.uncertainty, vector)
+        right = correct.gather(1, taken[:, None])[:, 0]
+        counts = torch.bincount(taken, minlength=report.num_exits)
+        right_here = int((right & (taken == n)).sum())
+        overall.append(int(right.sum()) / trace.num_samples)
+        leaving.append(right_here / int(counts[n]) if counts[n] else float("nan"))
+        rates.append((counts.double() / trace.num_samples).tolist())
+    return values, np.array(overall), np.array(leaving), np.array(rates)
+
+
+def uncertainty_histograms(report: Report) -> Figure:
+    """How unsure each exit is of the test samples that it gets right and of those that it gets wrong."""
+    trace = report.trace_test
+    exits = report.num_exits
+    figure = new_figure(max(7.0, 3.5 * exits), 4)
+    panels = figure.subplots(1, exits, sharex=True, sharey=True, squeeze=False)[0]
+    bins = np.linspace(0, max(float(trace.uncertainty.max()), LINEAR_BELOW), 51)
+    for n, panel in enumerate(panels):
+        right = trace.correct[:, n]
+        for answers, colour, name in ((right, BLUE, "right"), (~right, ORANGE, "wrong")):
+            values = trace.uncertainty[answers, n].numpy()
+            panel.hist(values, bins, color=colour, histtype="stepfilled", alpha=0.35)
+            label = f"{name}: {len(values):,}"
+            panel.hist(values, bins, color=colour, histtype="step", linewidth=1.5, label=label)
+        if n < exits - 1:
+            chosen = derive.thresholds(report)[n]
+            # A threshold above every uncertainty would squeeze the histogram: it is named, not drawn.
+            shown = chosen if chosen <= bins[-1] else float("nan")
+            label = f"threshold: {chosen:.3g}"
+            panel.axvline(shown, color=GREEN, linestyle=":", linewidth=2, label=label)
+        panel.set_yscale("log")
+        panel.set_xlim(0, bins[-1])
+        panel.set_title(f"exit {n + 1}", fontsize="medium")
+        panel.set_xlabel(f"uncertainty ({uncertainty_unit(report)})")
+        panel.legend(fontsize="small", loc="upper right")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("test samples, log scale")
+    panels[0].set_ylim(bottom=0.7)  # of all panels, and after the last one, for it ends the autoscaling
+    figure.suptitle(title(report, "every test sample at every exit"))
+    return figure
+
+
+def _trade_off_panel(
+    panel: Axes,
+    report: Report,
+    exits: Sequence[float],
+    static: Sequence[float],
+    baseline: float,
+    unit: float,
+) -> None:
+    """One panel of the trade-off; the costs are shown in multiples of `unit`."""
+    points = report.points_test
+    cost = points.mean_cost(torch.tensor(exits, dtype=torch.float64)) / unit
+    accuracy = 100 * points.accuracy
+    label = f"{len(points):,} threshold vectors"
+    panel.scatter(cost, accuracy, s=5, color=GREY, alpha=0.6, linewidths=0, label=label, rasterized=True)
+    frontier = report.frontier[torch.argsort(cost[report.frontier])]
+    panel.plot(cost[frontier], accuracy[frontier], ".-", color=BLUE, markersize=4, label="Pareto frontier")
+
+    mark: dict[str, Any] = {"markeredgecolor": BLACK, "linestyle": "none"}
+    alone = [value / unit for value in static]
+    alone_accuracy = [100 * value for value in derive.exit_accuracies(report)]
+    panel.plot(alone, alone_accuracy, "^", color=ORANGE, markersize=8, label="one exit alone", **mark)
+    for n, place in enumerate(zip(alone, alone_accuracy, strict=True), 1):
+        panel.annotate(str(n), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    panel.plot(
+        baseline / unit,
+        100 * report.baseline_accuracy,
+        "D",
+        color=RED,
+        markersize=8,
+        label="baseline",
+        **mark,
+    )
+    knee = cost[report.index], accuracy[report.index]
+    panel.plot(*knee, "*", color=GREEN, markersize=16, label="knee", **mark)
+    panel.set_xlim(left=0)
+    panel.grid(alpha=0.3)

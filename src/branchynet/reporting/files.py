@@ -1,0 +1,163 @@
+"""The files of a run: traces, the sweep, the costs, the result, the figures.
+
+Each is written under a temporary name and renamed, so that a reader never sees half a file.
+Shapes: N exits, S samples, V threshold vectors.
+"""
+
+import csv
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from branchynet.errors import UserError
+from branchynet.exits.trace import Trace
+from branchynet.reporting.report import Report, decimal, medians
+from branchynet.reporting.results import result_dict
+
+# Beyond so many threshold vectors, sweep.csv lists the frontier and the operating point alone.
+MAX_SWEEP_ROWS = 2000
+# What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
+
+
+def write_run(folder: Path, report: Report, figures: Mapping[str, Figure]) -> None:
+    """Write everything of `report` into a run's folder, `result.json` last: where it stands, all stands."""
+    write_trace(folder / "trace-val.npz", report.trace_val)
+    write_trace(folder / "trace-test.npz", report.trace_test)
+    write_sweep(folder / "sweep.csv", report)
+    write_costs(folder / "costs.csv", report)
+    for name, figure in figures.items():
+        with replacing(folder / "figures" / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png")
+    write_result(folder / "result.json", report)
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed."""
+    arrays: dict[str, Any] = {
+        name: getattr(trace, name).numpy().astype(dtype) for name, dtype in TRACE_ARRAYS.items()
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_trace(path: Path) -> Trace:
+    """Read what `write_trace` wrote.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        # Opened here, for numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in TRACE_ARRAYS}
+        wrong = [name for name, dtype in TRACE_ARRAYS.items() if arrays[name].dtype != dtype]
+        if wrong:
+            raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
+        return Trace(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    except FileNotFoundError:
+        raise UserError(f"there is no trace {path}; a finished run has one") from None
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is no trace ({reason}): it should hold uncertainty (S, N) float32, prediction (S, N) "
+            "int64 and label (S,) int64; run the sweep again"
+        ) from error
+
+
+def write_sweep(path: Path, report: Report) -> None:
+    """Write one line per threshold vector: every one of them, or, if there are more than 2,000, only those of
+    the frontier and the operating point.
+
+    Columns: `threshold_1` …, then for `val_` and `test_` each `accuracy`, `exit_rate_1` …, `macs` and
+    `latency_us` (mean per sample, on the report's engine), then `on_frontier` and `knee`, 0 or 1.
+    """
+    rows = torch.arange(len(report.points_test))
+    if len(rows) > MAX_SWEEP_ROWS:
+        rows = torch.unique(torch.cat([report.frontier, torch.tensor([report.index])]))
+    latency = torch.tensor(medians(report.latencies[report.engine].exits), dtype=torch.float64)
+    macs = torch.tensor(report.macs.exits, dtype=torch.float64)
+
+    exits = range(1, report.num_exits + 1)
+    columns: dict[str, Sequence[float]] = {}
+    for n, values in enumerate(report.points_test.thresholds[rows].T.tolist(), 1):
+        columns[f"threshold_{n}"] = [decimal(value) for value in values]
+    for split, points in (("val", report.points_val), ("test", report.points_test)):
+        chosen = points.subset(rows)
+        columns[f"{split}_accuracy"] = chosen.accuracy.tolist()
+        for n in exits:
+            columns[f"{split}_exit_rate_{n}"] = chosen.exit_rates[:, n - 1].tolist()
+        columns[f"{split}_macs"] = chosen.mean_cost(macs).tolist()
+        columns[f"{split}_latency_us"] = chosen.mean_cost(latency).tolist()
+    columns["on_frontier"] = torch.isin(rows, report.frontier).int().tolist()
+    columns["knee"] = (rows == report.index).int().tolist()
+    _write_csv(path, list(columns), zip(*columns.values(), strict=True))
+
+
+def write_costs(path: Path, report: Report) -> None:
+    """Write what leaving at each exit costs on each engine, after a line for the baseline.
+
+    `macs` and `latency_us` (median; `_iqr_us` its spread) count all heads on the way, `static_…` the trunk
+    up to the exit and its own head alone, `trunk_only_…` no side heads.
+    """
+    header = ["engine", "exit"]
+    for kind in ("", "static_", "trunk_only_"):
+        header += [f"{kind}macs", f"{kind}latency_us", f"{kind}latency_iqr_us"]
+    macs = (report.macs.exits, report.macs.static, report.macs.trunk_only)
+    rows: list[list[Any]] = []
+    for engine, latencies in report.latencies.items():
+        whole = latencies.baseline
+        rows.append([engine, "baseline", report.macs.baseline, whole.median_us, whole.iqr_us, *[""] * 6])
+        timed = (latencies.exits, latencies.static, latencies.trunk_only)
+        for n in range(report.num_exits):
+            row: list[Any] = [engine, n + 1]
+            for counted, latency in zip(macs, timed, strict=True):
+                row += [counted[n], latency[n].median_us, latency[n].iqr_us]
+            rows.append(row)
+    _write_csv(path, header, rows)
+
+
+def write_result(path: Path, report: Report) -> None:
+    """Write `result.json` (see `result_dict`)."""
+    text = json.dumps(result_dict(report), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place at the end, or vanishes if anything fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,75 @@
+"""The dictionary behind `result.json`. Other programs read it: its keys are stable."""
+
+import math
+from typing import Any
+
+from branchynet.reporting import report as derive
+from branchynet.reporting.report import Report
+
+
+def result_dict(report: Report) -> dict[str, Any]:
+    """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
+
+    `exits[n]` is what forcing every sample out at exit n+1 gives. `gain_over_static` is None where no single
+    exit is as accurate as the operating point.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    latencies = report.latencies[report.engine]
+    verified = report.verified[report.engine]
+    result = {
+        "experiment": report.experiment,
+        "seed": int(report.seed),
+        "protocol": report.protocol,
+        "engine": report.engine,
+        "threads": int(report.threads),
+        "machine": report.machine,
+        "versions": {name: str(version) for name, version in report.versions.items()},
+        "baseline": {
+            "accuracy": float(report.baseline_accuracy),
+            "macs": int(report.macs.baseline),
+            "latency_us": float(latencies.baseline.median_us),
+        },
+        "exits": [
+            {
+                "accuracy": accuracy,
+                "macs": int(report.macs.exits[n]),
+                "latency_us": float(latencies.exits[n].median_us),
+                "static_macs": int(report.macs.static[n]),
+                "static_latency_us": float(latencies.static[n].median_us),
+            }
+            for n, accuracy in enumerate(derive.exit_accuracies(report))
+        ],
+        "knee": {
+            "rule": str(report.rule["name"]),
+            "criterion": report.criterion,
+            "thresholds": list(derive.thresholds(report)),
+            "accuracy": derive.accuracy(report),
+            "exit_rates": list(derive.exit_rates(report)),
+            "macs": float(derive.mean_macs(report)),
+            "latency_us": float(derive.mean_latency_us(report)),
+            "gain_macs": float(derive.gain_macs(report)),
+            "gain_latency": float(derive.gain_latency(report)),
+            "gain_trunk_only": float(derive.gain_trunk_only(report)),
+            "gain_over_static": derive.gain_over_static(report),
+            "measured": {
+                "accuracy": float(verified.accuracy),
+                "latency_us": float(verified.latency_us),
+                "gain_latency": float(derive.gain_measured(report)),
+            },
+        },
+    }
+    _refuse_non_finite(result, "result.json")
+    return result
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
+    elif isinstance(value, list):
+        for n, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}[{n}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which JSON cannot say")

@@ -1,0 +1,96 @@
+"""What the numbers of a report mean, in words, for people who quote them."""
+
+from branchynet.reporting import report as derive
+from branchynet.reporting.report import Report
+
+
+def sentences(report: Report) -> list[str]:
+    """A few sentences: what was chosen and how, whether adaptivity pays, whether the real run agrees."""
+    texts = []
+    if report.protocol == "paper":
+        texts.append(
+            "protocol: paper. The thresholds were chosen on the test split itself, so these numbers flatter."
+        )
+    texts.append(_choice(report))
+    if report.selection.note:
+        texts.append(report.selection.note)
+    texts.append(_over_static(report))
+    beating = derive.exits_beating_trunk(report)
+    if beating:
+        texts.append(_beating(report, beating[0]))
+    texts.extend(_verified(report, engine) for engine in report.verified)
+    texts.extend(_other_engine(report, engine) for engine in report.latencies if engine != report.engine)
+    return texts
+
+
+def percent(fraction: float) -> str:
+    """0.9921 as 99.21."""
+    return f"{100 * fraction:.2f}"
+
+
+def microseconds(value: float) -> str:
+    """With one decimal, or none from a millisecond on."""
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def threads(report: Report) -> str:
+    """`1 thread`, `2 threads`."""
+    return "1 thread" if report.threads == 1 else f"{report.threads} threads"
+
+
+def _choice(report: Report) -> str:
+    chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(derive.thresholds(report), 1))
+    split = "test" if report.protocol == "paper" else "validation"
+    return (
+        f"The rule {report.rule['name']} chose {chosen} ({report.criterion}) on {split}. Gain in MACs "
+        f"{derive.gain_macs(report):.2f}; gain in latency with the trunk's segments alone on the clock, as "
+        f"in the paper's Table I, {derive.gain_trunk_only(report):.2f}."
+    )
+
+
+def _over_static(report: Report) -> str:
+    best = derive.best_static(report)
+    gain = derive.gain_over_static(report)
+    if best is None or gain is None:
+        return "No single exit alone is as accurate on test as the operating point."
+    if gain < 1:
+        return (
+            f"Leaving early does not pay for itself: exit {best + 1} alone is at least as accurate and takes "
+            f"{gain:.2f} of the operating point's time."
+        )
+    return f"Gain over static {gain:.2f}: exit {best + 1} alone is the cheapest that is at least as accurate."
+
+
+def _beating(report: Report, exit_index: int) -> str:
+    accuracy = derive.exit_accuracies(report)[exit_index]
+    return (
+        f"A single exit beats the whole trunk: exit {exit_index + 1} alone is right on "
+        f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
+        "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
+    )
+
+
+def _verified(report: Report, engine: str) -> str:
+    verified = report.verified[engine]
+    outcome = "all as the sweep predicts"
+    if verified.differences:
+        outcome = (
+            f"{verified.differences:,} not as the sweep predicts, {verified.unexplained:,} of these not near "
+            "a threshold"
+        )
+    return (
+        f"Run for real on {engine}: {report.trace_test.num_samples:,} samples, {outcome} "
+        f"({verified.near_threshold:,} within rounding, 1e-5, of a threshold)."
+    )
+
+
+def _other_engine(report: Report, engine: str) -> str:
+    text = (
+        f"On {engine}: baseline {microseconds(report.latencies[engine].baseline.median_us)} µs, operating "
+        f"point {microseconds(derive.mean_latency_us(report, engine))} µs predicted (gain "
+        f"{derive.gain_latency(report, engine):.2f})"
+    )
+    if engine in report.verified:
+        measured = report.verified[engine].latency_us
+        text += f", {microseconds(measured)} µs measured (gain {derive.gain_measured(report, engine):.2f})"
+    return text + "."

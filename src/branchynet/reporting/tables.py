@@ -1,0 +1,136 @@
+"""The results as text: a table for the terminal, and one in the form of the paper's Table I."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from branchynet.reporting import report as derive
+from branchynet.reporting.paper import paper_row
+from branchynet.reporting.report import Report
+from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+
+if TYPE_CHECKING:
+    from branchynet.runtime.costs import Latency
+
+WIDTH = 100
+# Exit rates that take more room than this stand below the table.
+RATES_WIDTH = 21
+
+
+def summary_table(report: Report) -> str:
+    """Baseline, every exit alone, the operating point predicted and measured, on test, and what they mean.
+
+    At most 100 columns wide. `exit n alone` is the trunk up to exit n and its own head, nothing else. Gains
+    are in latency; a latency is a median with its interquartile range, but the operating point's is the mean
+    over the test samples.
+    """
+    main = report.latencies[report.engine]
+    macs = report.macs
+    accuracies = derive.exit_accuracies(report)
+    predicted, verified = derive.exit_rates(report), report.verified[report.engine]
+    predicted_rates, measured_rates = _rates(predicted), _rates(verified.exit_rates)
+    below = []
+    if max(len(predicted_rates), len(measured_rates)) > RATES_WIDTH:
+        below = [f"Exit rates %: predicted {predicted_rates}; measured {measured_rates}."]
+        predicted_rates = measured_rates = "see below"
+
+    baseline_us = main.baseline.median_us
+    rows = [
+        ["", "accuracy %", "exit rates %", "MACs, M", "latency, µs", "IQR, µs", "gain"],
+        ["baseline", percent(report.baseline_accuracy), "", *_costs(macs.baseline, main.baseline, 1.0)],
+    ]
+    for n, accuracy in enumerate(accuracies):
+        latency = main.static[n]
+        costs = _costs(macs.static[n], latency, baseline_us / latency.median_us)
+        rows.append([f"exit {n + 1} alone", percent(accuracy), "", *costs])
+    predicted_us = microseconds(derive.mean_latency_us(report))
+    costs = [_millions(derive.mean_macs(report)), predicted_us, "", f"{derive.gain_latency(report):.2f}"]
+    rows.append(["operating point, predicted", percent(derive.accuracy(report)), predicted_rates, *costs])
+    measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
+    costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
+    rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
+
+    head = f"{report.experiment}, seed {report.seed}, on test; {_where(report, report.engine)}"
+    words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
+    return "\n".join([*_wrap(head), _aligned(rows), *words])
+
+
+def table_one(report: Report) -> str:
+    """Markdown in the form of the paper's Table I, engines named in the cells.
+
+    Costs count all heads, the criterion and the decision, but for the last column: there the trunk's segments
+    alone are on the clock, as they were in the paper, whose rows follow where `report` repeats them.
+    """
+    columns = ("network", "accuracy %", "time, µs", "gain, time", "gain, MACs", "thresholds", "exit rates %")
+    header = [*columns, "gain, time of the trunk alone"]
+    engines = list(report.latencies)
+
+    def per_engine(values: Sequence[str]) -> str:
+        return " / ".join(f"{value} {engine}" for value, engine in zip(values, engines, strict=True))
+
+    def row(name: str, accuracy: str, *rest: str) -> list[str]:
+        return [name, accuracy, *rest, *["–"] * (len(header) - 2 - len(rest))]
+
+    rows = [
+        row(
+            f"{report.experiment}: baseline",
+            percent(report.baseline_accuracy),
+            per_engine([microseconds(report.latencies[engine].baseline.median_us) for engine in engines]),
+        ),
+        row(
+            f"{report.experiment}: with exits",
+            percent(derive.accuracy(report)),
+            per_engine([microseconds(derive.mean_latency_us(report, engine)) for engine in engines]),
+            per_engine([f"{derive.gain_latency(report, engine):.2f}" for engine in engines]),
+            f"{derive.gain_macs(report):.2f}",
+            ", ".join(f"{value:.4g}" for value in derive.thresholds(report)),
+            ", ".join(f"{100 * rate:.1f}" for rate in derive.exit_rates(report)),
+            per_engine([f"{derive.gain_trunk_only(report, engine):.2f}" for engine in engines]),
+        ),
+    ]
+    paper = paper_row(report.experiment)
+    if paper:
+        gains = f"{paper.gain_cpu} CPU / {paper.gain_gpu} GPU"
+        ours = ("–", "–", "–", paper.thresholds, paper.exit_rates, gains)
+        rows.append(row(f"paper: {paper.trunk}", f"{paper.baseline_accuracy:.2f}"))
+        rows.append(row(f"paper: {paper.branchy}", f"{paper.accuracy:.2f}", *ours))
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    chosen = "Thresholds chosen on validation, numbers on test."
+    if report.protocol == "paper":
+        chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
+    return "\n".join(lines) + f"\n\n{chosen} {_where(report, ' and '.join(engines))}.\n"
+
+
+def _costs(macs: int, latency: "Latency", gain: float) -> list[str]:
+    return [_millions(macs), microseconds(latency.median_us), microseconds(latency.iqr_us), f"{gain:.2f}"]
+
+
+def _millions(macs: float) -> str:
+    return f"{macs / 1e6:,.3f}"
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return " ".join(f"{100 * rate:.1f}" for rate in rates)
+
+
+def _where(report: Report, engine: str) -> str:
+    return f"{engine}, {threads(report)}, batch 1, {report.machine}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")

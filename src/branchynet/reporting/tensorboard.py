@@ -1,0 +1,107 @@
+"""What of a report goes to TensorBoard: scalars, figures, tables, hyperparameters, a layout of the curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from branchynet.reporting import report as derive
+from branchynet.reporting.figures import draw_all
+from branchynet.reporting.report import Report
+from branchynet.reporting.style import to_array
+from branchynet.reporting.tables import summary_table, table_one
+
+# The same in every run, whatever its number of exits: TensorBoard takes a tag here as a regular expression,
+# which has to match from the tag's beginning.
+LAYOUT: dict[str, dict[str, list[Any]]] = {
+    stage: {
+        f"{stage}: accuracy on validation": ["Multiline", [rf"{stage}/val_accuracy(_exit_\d+)?$"]],
+        f"{stage}: loss on validation": ["Multiline", [rf"{stage}/val_loss(_exit_\d+)?$"]],
+        f"{stage}: loss in training": ["Multiline", [rf"{stage}/train_loss(_exit_\d+)?$"]],
+    }
+    for stage in ("joint", "baseline")
+}
+
+
+def log_report(
+    writer: SummaryWriter, report: Report, hparams: Mapping[str, Any], images: Tensor, step: int = 0
+) -> None:
+    """Write everything of `report` at one step.
+
+    Args:
+        writer: of the run's folder.
+        report: of the run.
+        hparams: the run's settings, nested or flat; they become columns of the HParams tab.
+        images: the test split, (S, C, H, W) uint8, in the trace's order.
+        step: the step that all summaries stand at.
+    """
+    for tag, value in scalars(report).items():
+        writer.add_scalar(tag, value, step)
+    for name, figure in draw_all(report, images).items():
+        # Not add_figure, which imports pyplot.
+        writer.add_image(f"sweep/{name}", to_array(figure), step)
+    writer.add_text("sweep/table_1", table_one(report), step)
+    writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
+    writer.add_custom_scalars(LAYOUT)
+    _add_hparams(writer, hparams)
+
+
+def scalars(report: Report) -> dict[str, float]:
+    """The report's numbers by tag; `knee/gain_over_static` only where there is one."""
+    latencies = report.latencies[report.engine]
+    verified = report.verified[report.engine]
+    values = {
+        "baseline/accuracy": report.baseline_accuracy,
+        "baseline/macs": report.macs.baseline,
+        "baseline/latency_us": latencies.baseline.median_us,
+        "knee/accuracy": derive.accuracy(report),
+        "knee/macs": derive.mean_macs(report),
+        "knee/latency_us": derive.mean_latency_us(report),
+        "knee/gain_macs": derive.gain_macs(report),
+        "knee/gain_latency": derive.gain_latency(report),
+        "knee/gain_trunk_only": derive.gain_trunk_only(report),
+        "knee/measured_accuracy": verified.accuracy,
+        "knee/measured_latency_us": verified.latency_us,
+        "knee/measured_gain_latency": derive.gain_measured(report),
+    }
+    over_static = derive.gain_over_static(report)
+    if over_static is not None:
+        values["knee/gain_over_static"] = over_static
+    for n, rate in enumerate(derive.exit_rates(report), 1):
+        values[f"knee/exit_rate_{n}"] = rate
+    for n, threshold in enumerate(derive.thresholds(report), 1):
+        values[f"knee/threshold_{n}"] = threshold
+    return values
+
+
+def flat_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """One level of dotted names, numbers and words: what the HParams tab shows as it was meant.
+
+    TensorBoard would make 1.0 of True and nothing of None; here they become words, and lists their text.
+    """
+    flat: dict[str, float | str] = {}
+    for name, value in hparams.items():
+        if isinstance(value, Mapping):
+            flat |= flat_hparams(value, f"{prefix}{name}.")
+        elif isinstance(value, bool) or value is None:
+            flat[prefix + name] = {True: "yes", False: "no", None: "none"}[value]
+        elif isinstance(value, int | float | str):
+            flat[prefix + name] = value
+        else:
+            flat[prefix + name] = str(value)
+    return flat
+
+
+def _add_hparams(writer: SummaryWriter, hparams: Mapping[str, Any]) -> None:
+    """Put the settings into this very run; `SummaryWriter.add_hparams` would make a run folder of its own.
+
+    Without the summary of the experiment, of which TensorBoard would take an arbitrary run's for all: so the
+    tab shows the union of all runs' settings and scalars, and marks the settings that differ.
+    """
+    _, start, end = hparams_summaries(flat_hparams(hparams), {})
+    file_writer = writer._get_file_writer()
+    assert file_writer is not None
+    file_writer.add_summary(start)
+    file_writer.add_summary(end)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from branchynet.data.augment import Augmentation, Draws, augment, draw, flip, parse_augmentation, shift
+from branchynet.errors import UserError
+
+
+def shift_slowly(x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Pixel by pixel: what was at (r, c) is at (r + down, c + right), if that is in the image."""
+    out = torch.zeros_like(x)
+    batch, _, height, width = x.shape
+    for b in range(batch):
+        down, right = offsets[b].tolist()
+        for r in range(height):
+            for c in range(width):
+                if 0 <= r + down < height and 0 <= c + right < width:
+                    out[b, :, r + down, c + right] = x[b, :, r, c]
+    return out
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(*(st.integers(1, top) for top in (5, 3, 6, 6))),
+    reach=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+)
+def test_shift_is_the_slow_loop(shape, reach, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    offsets = torch.randint(-reach, reach + 1, (shape[0], 2), generator=generator)
+    before = x.clone()
+    assert torch.equal(shift(x, offsets, reach), shift_slowly(x, offsets))
+    assert torch.equal(x, before)
+
+
+def test_shift_of_an_array_that_is_not_contiguous():
+    x = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3).permute(0, 3, 1, 2)
+    offsets = torch.tensor([[1, -2], [2, 2]])
+    assert torch.equal(shift(x, offsets, 2), shift_slowly(x, offsets))
+
+
+def test_flip_mirrors_the_chosen_only():
+    x = torch.arange(6, dtype=torch.uint8).reshape(2, 1, 1, 3)
+    assert flip(x, torch.tensor([True, False])).flatten().tolist() == [2, 1, 0, 3, 4, 5]
+
+
+def test_draws_cover_every_offset_alike():
+    draws = draw(Augmentation(shift=1, flip=True), 9000, np.random.default_rng(0))
+    assert draws.offsets is not None
+    assert draws.flips is not None
+    _, counts = torch.unique(draws.offsets, dim=0, return_counts=True)
+    assert len(counts) == 9  # 3 × 3 offsets, each 1000 times but for 4.5 deviations
+    assert counts.sub(1000).abs().max() < 4.5 * 30
+    assert draws.flips.double().mean().item() == pytest.approx(0.5, abs=0.025)
+
+
+def test_no_augmentation_leaves_the_batch_alone():
+    draws = draw(Augmentation(), 5, np.random.default_rng(0))
+    assert draws == Draws(None, None)
+    x = torch.ones(5, 1, 2, 2, dtype=torch.uint8)
+    assert augment(x, draws, Augmentation()) is x
+
+
+def test_both_shift_first():
+    x = torch.tensor([[[[1, 2, 3]]]], dtype=torch.uint8)
+    draws = Draws(torch.tensor([[0, 1]]), torch.tensor([True]))
+    assert augment(x, draws, Augmentation(shift=1, flip=True)).flatten().tolist() == [2, 1, 0]
+
+
+def test_config():
+    assert parse_augmentation(None) == parse_augmentation({}) == Augmentation(0, False)
+    assert parse_augmentation({"shift": 2, "flip": True}) == Augmentation(2, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"shift": -1}, "shift=-1"),
+        ({"shift": 1.5}, "shift=1.5"),
+        ({"shift": True}, "shift=True"),
+        ({"flip": "yes"}, "flip='yes'"),
+        ({"rotate": 3}, "rotate is unknown; there are shift and flip"),
+        ("shift", "'shift'"),
+    ],
+)
+def test_bad_config_is_one_line(config, says):
+    with pytest.raises(UserError) as caught:
+        parse_augmentation(config)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

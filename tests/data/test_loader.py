@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from branchynet.data.augment import Augmentation, augment
+from branchynet.data.datasets import ImageSet
+from branchynet.data.loader import (
+    DeviceLoader,
+    WorkerLoader,
+    channel_statistics,
+    normalisation,
+    normalise,
+)
+
+SAMPLES, BATCH = 103, 10
+GENERATOR = torch.Generator().manual_seed(0)
+# The label is the image's number, so that a batch says which images it has.
+IMAGES = ImageSet(
+    torch.randint(0, 256, (SAMPLES, 2, 7, 6), dtype=torch.uint8, generator=GENERATOR), torch.arange(SAMPLES)
+)
+MEAN, STD = channel_statistics(IMAGES.x)
+
+
+def make(kind=DeviceLoader, seed=3, **options) -> DeviceLoader:
+    options = {"shuffle": True, "augmentation": Augmentation(shift=2, flip=True), **options}
+    return kind(IMAGES, BATCH, MEAN, STD, seed=seed, **options)
+
+
+def epoch_of(loader, epoch=0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+def order_of(loader, epoch=0) -> list[int]:
+    return torch.cat([y for _, y in epoch_of(loader, epoch)]).tolist()
+
+
+def same(one, other) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(one, other, strict=True)
+    )
+
+
+def test_every_image_once_and_the_last_batch_is_kept():
+    loader = make()
+    sizes = [len(y) for _, y in loader]
+    assert sizes == [10] * 10 + [3]
+    assert len(loader) == len(sizes)
+    assert sorted(order_of(loader)) == list(range(SAMPLES))
+    assert order_of(loader) != list(range(SAMPLES))
+
+
+def test_batches_are_what_a_loop_over_images_gives():
+    loader = make()
+    order, draws = loader.plan(5)
+    k = 0
+    for x, y in epoch_of(loader, 5):
+        for image, label in zip(x, y, strict=True):
+            assert label == order[k]
+            one = augment(IMAGES.x[order[k]][None], draws.at(slice(k, k + 1)), loader.augmentation)[0]
+            expected = (one / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+            torch.testing.assert_close(image, expected, rtol=1e-5, atol=1e-5)
+            k += 1
+    assert k == SAMPLES
+
+
+def test_same_seed_and_epoch_same_batches_in_whatever_history():
+    fresh, old = make(), make()
+    for epoch in range(4):
+        epoch_of(old, epoch)
+    assert same(epoch_of(fresh, 2), epoch_of(old, 2))
+
+
+def test_no_two_pairs_of_seed_and_epoch_share_an_order():
+    orders = {tuple(order_of(make(seed=seed), epoch)) for seed in range(8) for epoch in range(8)}
+    assert len(orders) == 64
+    # Seeds that torch's CPU generator takes for one.
+    assert order_of(make(seed=1)) != order_of(make(seed=1 + 2**32))
+
+
+def test_unshuffled_is_the_sets_order_in_every_epoch():
+    loader = make(shuffle=False, augmentation=None)
+    assert order_of(loader, 0) == order_of(loader, 1) == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_loader_gives_the_same_batches(workers):
+    state = torch.get_rng_state()
+    assert same(epoch_of(make(WorkerLoader, num_workers=workers), 1), epoch_of(make(), 1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_agrees_with_a_standard_dataloader_without_shuffling():
+    ours = epoch_of(make(shuffle=False, augmentation=None))
+    float_images = normalise(IMAGES.x, *normalisation(MEAN, STD))
+    theirs = list(DataLoader(TensorDataset(float_images, IMAGES.y), batch_size=BATCH))
+    assert same(ours, [tuple(batch) for batch in theirs])
+
+
+@pytest.mark.parametrize("kind", [DeviceLoader, WorkerLoader])
+def test_goes_on_in_the_middle_of_an_epoch(kind):
+    whole = epoch_of(make(kind), 4)
+    killed = make(kind)
+    killed.set_epoch(4)
+    iterator = iter(killed)
+    for _ in range(6):
+        next(iterator)
+    state = killed.state_dict()
+
+    resumed = make(kind)
+    resumed.load_state_dict(state)
+    late = iter(resumed)  # made before the epoch is set, as Lightning does
+    resumed.set_epoch(4)
+    assert same(list(late), whole[6:])
+    assert same(epoch_of(resumed, 5), epoch_of(make(kind), 5))  # the next epoch is whole again
+    assert resumed.state_dict() == {"epoch": 5, "batches": len(resumed)}
+
+
+def test_the_state_of_a_finished_epoch_does_not_shorten_the_next():
+    resumed = make()
+    resumed.load_state_dict({"epoch": 4, "batches": len(resumed)})
+    late = iter(resumed)
+    resumed.set_epoch(5)
+    assert same(list(late), epoch_of(make(), 5))
+
+
+def test_statistics_are_numpys():
+    values = IMAGES.x.double().numpy() / 255
+    np.testing.assert_allclose(MEAN, values.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(STD, values.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_a_constant_channel_becomes_zero():
+    x = torch.full((4, 1, 3, 3), 51, dtype=torch.uint8)
+    mean, std = channel_statistics(x)
+    assert mean[0] == pytest.approx(0.2)
+    assert std == (1.0,)
+    assert normalise(x, *normalisation(mean, std)).abs().max() < 1e-6
+
+
+def test_a_shift_brings_in_black():
+    white = ImageSet(torch.full((50, 1, 4, 4), 255, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64))
+    loader = DeviceLoader(white, 50, (0.5,), (0.25,), augmentation=Augmentation(shift=1))
+    x, _ = next(iter(loader))
+    assert x.unique().tolist() == [-2.0, 2.0]  # (0 - 0.5) / 0.25 and (1 - 0.5) / 0.25

@@ -1,0 +1,236 @@
+import hashlib
+import inspect
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from branchynet.data.module import ImageData
+from branchynet.errors import UserError
+
+
+def digits(**options) -> ImageData:
+    return ImageData("digits", **{"validation_size": 200, "batch_size": 256, **options})
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    data = digits()
+    data.setup()
+    return data
+
+
+def test_split_is_disjoint_and_complete(data):
+    everything = torch.cat([data.images(which) for which in ("train", "val", "test")])
+    assert [len(data.images(which)) for which in ("train", "val", "test")] == [1237, 200, 360]
+    assert len(torch.unique(everything.flatten(1), dim=0)) == 1797  # scikit-learn's digits are all different
+    assert torch.equal(data.images("test"), digits(split_seed=1).images("test"))
+
+
+def test_split_depends_on_its_own_seed_only(data):
+    assert torch.equal(digits(seed=5).images("val"), data.images("val"))
+    assert not torch.equal(digits(split_seed=5).images("val"), data.images("val"))
+
+
+def test_split_keeps_the_data_sets_order(data):
+    from branchynet.data.datasets import load_dataset
+
+    places = {image.numpy().tobytes(): k for k, image in enumerate(load_dataset("digits").train.x)}
+    for which in ("train", "val"):
+        found = [places[image.numpy().tobytes()] for image in data.images(which)]
+        assert found == sorted(found)
+
+
+def test_training_split_is_standardised(data):
+    x, y = data.split("train")
+    assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+    assert x.mean().item() == pytest.approx(0, abs=1e-5)
+    assert x.std().item() == pytest.approx(1, abs=1e-5)
+    # The others are not: they use the training split's numbers.
+    values = data.images("test").double() / 255
+    torch.testing.assert_close(
+        data.split("test")[0].double(), (values - data.mean[0]) / data.std[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_describes_the_data(data):
+    assert data.input_shape == (1, 28, 28)
+    assert data.num_classes == 10
+    assert data.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("which", ["val", "test"])
+def test_evaluation_is_in_order_and_not_augmented(which):
+    data = digits(augment={"shift": 3, "flip": True}, eval_batch_size=70)
+    loader = data.val_dataloader() if which == "val" else data.test_dataloader()
+    x, y = data.split(which)
+    assert torch.equal(torch.cat([batch for batch, _ in loader]), x)
+    assert torch.equal(torch.cat([labels for _, labels in loader]), y)
+
+
+def test_fingerprint(data):
+    assert data.fingerprint() == digits(seed=9, batch_size=3).fingerprint()
+    assert data.fingerprint() != digits(split_seed=1).fingerprint()
+    assert data.fingerprint() != digits(validation_size=201).fingerprint()
+    assert len(data.fingerprint()) == len(hashlib.sha256().hexdigest())
+
+
+def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
+    def fingerprint(pixel: int, label: int) -> str:
+        x, y = np.zeros((9, 4, 4), np.uint8), np.arange(9) % 3
+        x[5, 2, 2], y[5] = pixel, label
+        np.savez(tmp_path / "f.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        return ImageData("arrays", path=str(tmp_path / "f.npz"), validation_size=3).fingerprint()
+
+    assert len({fingerprint(0, 2), fingerprint(1, 2), fingerprint(0, 1)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "minst"}, "'minst'; there are mnist, digits, arrays"),
+        ({"name": "arrays"}, "data.path=<file.npz>"),
+        ({"path": "x.npz"}, "data.path='x.npz'"),
+        ({"download": "yes"}, "data.download='yes' must be true or false"),
+        ({"batch_size": 0}, "data.batch_size=0 must be a whole number, 1 or more"),
+        ({"batch_size": 2.5}, "data.batch_size=2.5"),
+        ({"batch_size": True}, "data.batch_size=True"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size=-1"),
+        ({"validation_size": 0}, "data.validation_size=0"),
+        ({"validation_size": -5}, "data.validation_size=-5"),
+        ({"num_workers": -1}, "data.num_workers=-1"),
+        ({"num_workers": 2}, "data.num_workers=2 needs data.loader=dataloader"),
+        ({"seed": -1}, "data.seed=-1"),
+        ({"split_seed": "a"}, "data.split_seed='a'"),
+        ({"split_seed": 2**32}, "data.split_seed=4294967296"),
+        ({"loader": "gpu"}, "data.loader='gpu' is unknown; there are device, dataloader"),
+        ({"augment": {"shift": -2}}, "data.augment.shift=-2"),
+    ],
+)
+def test_bad_arguments_are_one_line_at_once(options, says):
+    with pytest.raises(UserError) as caught:
+        digits(**options) if "name" not in options else ImageData(**options)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"validation_size": 1437}, "data.validation_size=1437 must be below 1437"),
+        ({"augment": {"shift": 28}}, "data.augment.shift=28 must be below the image's side of 28"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_data_are_one_line(options, says):
+    with pytest.raises(UserError, match=says):
+        digits(**options).setup()
+
+
+@pytest.mark.parametrize("name", ["mnist", "digits", "arrays"])
+def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
+    monkeypatch.setenv("BRANCHYNET_DATA", "somewhere")
+    path = Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml"
+    config = OmegaConf.to_container(
+        OmegaConf.merge({"seed": 7}, {"data": OmegaConf.load(path)}), resolve=True
+    )
+    options = config["data"]
+    assert options.pop("_target_") == "branchynet.data.module.ImageData"
+    assert set(options) == set(inspect.signature(ImageData).parameters)
+    assert options["name"] == name
+    assert (options["root"], options["seed"]) == ("somewhere", 7)
+    ImageData(
+        **{**options, "path": "file.npz" if name == "arrays" else None}
+    )  # every value is an allowed one
+
+
+# With a real Trainer
+
+
+class Recorder(pl.LightningModule):
+    """Trains one weight, and notes a number for each training batch that only this very batch gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, float]] = []
+
+    def training_step(self, batch, index):
+        x, y = batch
+        ramp = torch.linspace(0, 1, x.numel()).view_as(x)
+        self.seen.append((self.current_epoch, float((x * ramp).sum() + y[0])))
+        return (self.weight * x.mean()).sum()
+
+    def validation_step(self, batch, index):
+        assert len(batch[0]) == 200
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: ImageData, *callbacks: pl.Callback, resume: Path | None = None) -> list[tuple[int, float]]:
+    recorder = Recorder()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(recorder, datamodule=data, ckpt_path=resume)
+    return recorder.seen
+
+
+def save_at(hook: str, folder: Path) -> pl.Callback:
+    """A callback that saves a checkpoint each time Lightning calls this hook in training."""
+    callback = pl.Callback()
+
+    def save(trainer: pl.Trainer, *_: object) -> None:
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(folder / f"{trainer.global_step:02d}.ckpt")
+
+    setattr(callback, hook, save)
+    return callback
+
+
+def test_trainer_sees_another_order_each_epoch_and_the_loaders_own():
+    seen = fit(digits(augment={"shift": 2}))
+    assert [epoch for epoch, _ in seen] == [0] * 5 + [1] * 5 + [2] * 5  # 1237 images, 256 a batch
+    assert len(set(seen)) == 15
+    loader = digits(augment={"shift": 2}).train_dataloader()
+    expected = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        for x, y in loader:
+            expected.append((epoch, float((x * torch.linspace(0, 1, x.numel()).view_as(x)).sum() + y[0])))
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("hook", "saved"),
+    [
+        ("on_train_batch_end", range(1, 10)),  # in the middle of an epoch, and after its last batch
+        ("on_validation_end", (3, 6, 9)),
+        ("on_train_epoch_end", (3, 6, 9)),
+    ],
+)
+@pytest.mark.parametrize("loader", ["device", "dataloader"])
+def test_resumed_run_sees_what_an_unkilled_one_saw(tmp_path, hook, saved, loader):
+    def data() -> ImageData:
+        return digits(augment={"shift": 2}, loader=loader, batch_size=500)
+
+    whole = fit(data(), save_at(hook, tmp_path))
+    checkpoints = sorted(tmp_path.glob("*.ckpt"))
+    assert [int(checkpoint.stem) for checkpoint in checkpoints] == list(saved)
+    for step, checkpoint in zip(saved, checkpoints, strict=True):
+        if step in (2, 3, 4, 6, 9):
+            assert fit(data(), resume=checkpoint) == whole[step:], step
+
+
+def test_two_fits_in_one_process_see_the_same():
+    data = digits(augment={"shift": 2})
+    assert fit(data) == fit(data)

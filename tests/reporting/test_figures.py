@@ -1,0 +1,123 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from branchynet.reporting import figures
+from branchynet.reporting.style import GREEN, RED, to_array
+
+
+def line(panel, label):
+    return next(line for line in panel.get_lines() if line.get_label() == label)
+
+
+def test_the_trade_off_shows_every_point_where_it_is(report):
+    left, right = figures.trade_off(report).axes
+    dots = left.collections[0].get_offsets()
+    np.testing.assert_allclose(dots, [[50, 87.5], [35, 100], [25, 87.5], [10, 62.5]])
+    np.testing.assert_allclose(
+        line(left, "Pareto frontier").get_xydata(), [[10, 62.5], [25, 87.5], [35, 100]]
+    )
+    np.testing.assert_allclose(line(left, "one exit alone").get_xydata(), [[8, 62.5], [42, 87.5]])
+
+    star, diamond = line(left, "knee"), line(left, "baseline")
+    np.testing.assert_allclose(star.get_xydata(), [[25, 87.5]])
+    assert (star.get_marker(), star.get_color()) == ("*", GREEN)
+    np.testing.assert_allclose(diamond.get_xydata(), [[40, 75]])
+    assert (diamond.get_marker(), diamond.get_color()) == ("D", RED)
+
+    np.testing.assert_allclose(line(right, "knee").get_xydata(), [[250e-6, 87.5]])
+    np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
+
+
+def test_the_trade_off_names_units_engine_and_protocol(report, make_report):
+    figure = figures.trade_off(make_report(threads=2))
+    left, right = figure.axes
+    assert left.get_xlabel() == "mean latency per sample, µs (onnxruntime, 2 threads, batch 1)"
+    assert right.get_xlabel() == "mean cost per sample, million MACs"
+    assert left.get_ylabel() == "accuracy on test, %"
+    assert "chosen on validation" in figure.get_suptitle()
+    paper = figures.trade_off(make_report(protocol="paper")).get_suptitle()
+    assert "protocol: paper (thresholds chosen on test)" in paper
+    assert "validation" not in paper
+
+
+def test_the_curves_over_a_threshold_follow_the_trace(report):
+    values, overall, leaving, rates = figures.threshold_curves(report, 0)
+    # Figure 2 of the paper, sample by sample.
+    trace = report.trace_test
+    for at, value in enumerate(values):
+        right = right_here = here = 0
+        for sample in range(trace.num_samples):
+            exit_index = 0 if trace.uncertainty[sample, 0] < np.float32(value) else 1
+            answer = bool(trace.prediction[sample, exit_index] == trace.label[sample])
+            right += answer
+            here += exit_index == 0
+            right_here += answer and exit_index == 0
+        assert overall[at] == right / 8
+        assert rates[at].tolist() == [here / 8, 1 - here / 8]
+        assert leaving[at] == right_here / here if here else math.isnan(leaving[at])
+    assert values[0] == 0 and values[-1] > 0.7
+
+
+def test_other_thresholds_are_held(three_exits):
+    _, overall, _, rates = figures.threshold_curves(three_exits, 1)
+    # T_1 = 0.25 lets three samples out at exit 1, whatever T_2 is.
+    assert rates[:, 0].tolist() == [3 / 8] * len(rates)
+    assert rates[0].tolist() == [3 / 8, 0, 5 / 8] and rates[-1].tolist() == [3 / 8, 5 / 8, 0]
+    assert (overall[0], overall[-1]) == (1, 7 / 8)
+
+
+def test_the_figure_over_thresholds_marks_the_chosen_ones(three_exits):
+    figure = figures.over_thresholds(three_exits)
+    panels = np.array(figure.axes).reshape(2, 2)
+    for n, chosen in enumerate([0.25, 0.21]):
+        for panel in panels[:, n]:
+            assert line(panel, f"chosen: {chosen}").get_xdata() == pytest.approx([chosen, chosen])
+        assert panels[1, n].get_xlabel() == f"threshold $T_{{{n + 1}}}$, entropy in nats"
+    assert panels[0, 0].get_ylabel() == "accuracy on test, %"
+    assert panels[1, 0].get_ylabel() == "exit rate on test, %"
+    exits = [drawn.get_label() for drawn in panels[1, 0].get_lines()]
+    assert exits[:3] == ["exit 1", "exit 2", "exit 3"]
+
+
+def test_the_histograms_count_right_and_wrong_answers(report):
+    first, second = figures.uncertainty_histograms(report).axes
+    assert [text.get_text() for text in first.get_legend().get_texts()] == [
+        "right: 5",
+        "wrong: 3",
+        "threshold: 0.45",
+    ]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["right: 7", "wrong: 1"]
+    assert first.get_xlabel() == "uncertainty (entropy in nats)"
+    assert first.get_yscale() == "log"
+    assert first.get_ylim()[1] >= 7
+
+
+def test_the_unit_follows_the_criterion(make_report):
+    figure = figures.uncertainty_histograms(make_report(criterion="margin"))
+    assert figure.axes[0].get_xlabel() == "uncertainty (margin, 0 to 1)"
+
+
+def test_a_threshold_above_everything_is_named_but_does_not_squeeze_the_figure(report, make_report):
+    points = replace(report.points_test, thresholds=torch.tensor([[0.0], [0.25], [10.0], [0.9]]))
+    changed = make_report(points_val=points, points_test=points)
+    panel = figures.uncertainty_histograms(changed).axes[0]
+    assert panel.get_xlim()[1] < 1
+    assert panel.get_legend().get_texts()[-1].get_text() == "threshold: 10"
+    assert to_array(figures.over_thresholds(changed)).std() > 0
+
+
+def test_pixels(report):
+    pixels = to_array(figures.trade_off(report))
+    assert pixels.shape == (3, 600, 1200) and pixels.dtype == np.uint8
+    green = tuple(int(GREEN[at : at + 2], 16) for at in (1, 3, 5))
+    assert (pixels == np.array(green, np.uint8)[:, None, None]).all(0).sum() > 50
+    assert to_hex(pixels[:, 0, 0] / 255) == "#ffffff"
+
+
+def test_all_figures_by_name(report, images):
+    assert list(figures.draw_all(report, images)) == ["trade_off", "thresholds", "uncertainty", "samples"]

@@ -1,0 +1,209 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from branchynet.errors import UserError
+from branchynet.exits.sweep import evaluate
+from branchynet.reporting import files
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_trace_is_read_back(report, tmp_path):
+    path = tmp_path / "trace-test.npz"
+    files.write_trace(path, report.trace_test)
+    back = files.read_trace(path)
+    assert torch.equal(back.uncertainty, report.trace_test.uncertainty)
+    assert torch.equal(back.prediction, report.trace_test.prediction)
+    assert torch.equal(back.label, report.trace_test.label)
+    with np.load(path) as archive:
+        kinds = {name: (archive[name].dtype.name, archive[name].shape) for name in archive}
+    assert kinds == {
+        "uncertainty": ("float32", (8, 2)),
+        "prediction": ("int64", (8, 2)),
+        "label": ("int64", (8,)),
+    }
+
+
+def damage_cut(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def damage_byte(path):
+    content = bytearray(path.read_bytes())
+    content[120] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def damage_empty(path):
+    path.write_bytes(b"")
+
+
+def damage_words(path):
+    path.write_text("no archive")
+
+
+def damage_missing_array(path):
+    np.savez(path, label=np.zeros(8, np.int64))
+
+
+def damage_types(path):
+    pair = np.zeros((8, 2))
+    np.savez(path, uncertainty=pair, prediction=pair.astype(np.int64), label=np.zeros(8, np.int64))
+
+
+def damage_shapes(path):
+    pair = np.zeros((8, 2), np.float32)
+    np.savez(path, uncertainty=pair, prediction=pair.astype(np.int64), label=np.zeros(7, np.int64))
+
+
+def damage_pickle(path):
+    np.savez(path, uncertainty=np.array([{"a": 1}], dtype=object), prediction=1, label=1)
+
+
+def damage_single_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_cut,
+        damage_byte,
+        damage_empty,
+        damage_words,
+        damage_missing_array,
+        damage_types,
+        damage_shapes,
+        damage_pickle,
+        damage_single_array,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_a_damaged_trace_is_told_in_one_line(report, tmp_path, damage):
+    path = tmp_path / "trace-test.npz"
+    files.write_trace(path, report.trace_test)
+    damage(path)
+    with pytest.raises(UserError, match="is no trace") as caught:
+        files.read_trace(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_trace_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"there is no trace .*nowhere\.npz"):
+        files.read_trace(tmp_path / "nowhere.npz")
+
+
+def test_the_sweep_is_read_back(three_exits, tmp_path):
+    files.write_sweep(tmp_path / "sweep.csv", three_exits)
+    rows = rows_of(tmp_path / "sweep.csv")
+    per_split = ["accuracy", "exit_rate_1", "exit_rate_2", "exit_rate_3", "macs", "latency_us"]
+    assert list(rows[0]) == [
+        "threshold_1",
+        "threshold_2",
+        *(f"val_{name}" for name in per_split),
+        *(f"test_{name}" for name in per_split),
+        "on_frontier",
+        "knee",
+    ]
+    points = three_exits.points_test
+    thresholds = [[float(row["threshold_1"]), float(row["threshold_2"])] for row in rows]
+    assert torch.equal(torch.tensor(thresholds), points.thresholds)
+    rates = [[float(row[f"val_exit_rate_{n}"]) for n in (1, 2, 3)] for row in rows]
+    assert torch.equal(torch.tensor(rates, dtype=torch.float64), points.exit_rates)
+    assert [float(row["test_accuracy"]) for row in rows] == points.accuracy.tolist()
+    # No sample, three of eight and all eight leave at exit 1; 60, 30 and 10 µs.
+    assert [float(row["test_latency_us"]) for row in rows] == [60, 3 / 8 * 10 + 2 / 8 * 30 + 3 / 8 * 60, 10]
+    assert [float(row["val_macs"]) for row in rows] == [600, 3 / 8 * 100 + 2 / 8 * 300 + 3 / 8 * 600, 100]
+    assert [row["on_frontier"] for row in rows] == ["0", "1", "1"]
+    assert [row["knee"] for row in rows] == ["0", "1", "0"]
+
+
+def test_validation_and_test_are_not_mixed_up(report, make_report, tmp_path):
+    trace = replace(report.trace_val, prediction=(report.trace_val.prediction + 1) % 3)
+    changed = make_report(trace_val=trace, points_val=evaluate(trace, report.points_val.thresholds))
+    files.write_sweep(tmp_path / "sweep.csv", changed)
+    rows = rows_of(tmp_path / "sweep.csv")
+    assert [float(row["val_accuracy"]) for row in rows] == changed.points_val.accuracy.tolist()
+    assert [float(row["test_accuracy"]) for row in rows] == changed.points_test.accuracy.tolist()
+    assert rows[2]["val_accuracy"] != rows[2]["test_accuracy"]
+
+
+@pytest.mark.parametrize(("count", "written"), [(2000, 2000), (2001, 3)])
+def test_of_a_large_sweep_the_frontier_and_the_knee_are_written(
+    report, make_report, tmp_path, count, written
+):
+    points = evaluate(report.trace_test, torch.linspace(0, 1, count)[:, None])
+    changed = make_report(
+        points_val=points,
+        points_test=points,
+        frontier=torch.tensor([1999, 7]),
+        selection=replace(report.selection, index=500),
+    )
+    files.write_sweep(tmp_path / "sweep.csv", changed)
+    rows = rows_of(tmp_path / "sweep.csv")
+    assert len(rows) == written
+    knees = [float(row["threshold_1"]) for row in rows if row["knee"] == "1"]
+    assert torch.tensor(knees) == points.thresholds[500]
+    frontier = [float(row["threshold_1"]) for row in rows if row["on_frontier"] == "1"]
+    assert torch.equal(torch.tensor(frontier), points.thresholds[[7, 1999], 0])
+
+
+def test_the_costs(report, tmp_path):
+    files.write_costs(tmp_path / "costs.csv", report)
+    rows = rows_of(tmp_path / "costs.csv")
+    assert [(row["engine"], row["exit"]) for row in rows] == [
+        (engine, exit_name) for engine in ("onnxruntime", "torch") for exit_name in ("baseline", "1", "2")
+    ]
+    assert rows[0]["macs"] == "425" and float(rows[0]["latency_us"]) == 40 and rows[0]["static_macs"] == ""
+    exit_two = {name: float(value) for name, value in rows[5].items() if name not in ("engine", "exit")}
+    assert exit_two == {
+        "macs": 500,
+        "latency_us": 150,
+        "latency_iqr_us": 18.75,
+        "static_macs": 445,
+        "static_latency_us": 126,
+        "static_latency_iqr_us": 15.75,
+        "trunk_only_macs": 400,
+        "trunk_only_latency_us": 114,
+        "trunk_only_latency_iqr_us": 14.25,
+    }
+
+
+def test_what_a_run_leaves(report, tmp_path):
+    files.write_run(tmp_path, report, {"empty": Figure()})
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert written == [
+        "costs.csv",
+        "figures/empty.png",
+        "result.json",
+        "sweep.csv",
+        "trace-test.npz",
+        "trace-val.npz",
+    ]
+    assert (tmp_path / "figures/empty.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert result["knee"]["thresholds"] == [0.45]
+
+
+def test_a_failure_leaves_the_old_file_and_no_scraps(report, make_report, tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    verified = {"onnxruntime": replace(report.verified["onnxruntime"], latency_us=float("nan"))}
+    with pytest.raises(ValueError, match="nan"):
+        files.write_result(path, make_report(verified=verified))
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,159 @@
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.backend_context import Context
+from torch.utils.tensorboard import SummaryWriter
+
+from branchynet.reporting.tensorboard import LAYOUT, flat_hparams, log_report, scalars
+
+
+def write(folder, report, hparams, images):
+    with SummaryWriter(str(folder)) as writer:
+        log_report(writer, report, hparams, images, step=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(report, images, tmp_path_factory):
+    """A folder with the report in it."""
+    hparams = {"seed": 1, "optimizer": {"name": "adamw", "nesterov": False}}
+    return write(tmp_path_factory.mktemp("run"), report, hparams, images)
+
+
+@pytest.fixture(scope="module")
+def events(run):
+    accumulator = EventAccumulator(str(run), size_guidance={TENSORS: 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_the_scalars_stand_once_at_one_step(events):
+    found = {}
+    for tag in events.Tags()["scalars"]:
+        (event,) = events.Scalars(tag)
+        assert event.step == 5
+        found[tag] = event.value
+    assert found == pytest.approx(
+        {
+            "baseline/accuracy": 0.75,
+            "baseline/macs": 425,
+            "baseline/latency_us": 40,
+            "knee/accuracy": 0.875,
+            "knee/macs": 250,
+            "knee/latency_us": 25,
+            "knee/gain_macs": 1.7,
+            "knee/gain_latency": 1.6,
+            "knee/gain_trunk_only": 40 / 16.75,
+            "knee/gain_over_static": 1.68,
+            "knee/measured_accuracy": 0.875,
+            "knee/measured_latency_us": 30,
+            "knee/measured_gain_latency": 1.5,
+            "knee/exit_rate_1": 0.625,
+            "knee/exit_rate_2": 0.375,
+            "knee/threshold_1": 0.45,
+        }
+    )
+
+
+def test_no_gain_over_static_where_there_is_none(report, make_report):
+    best = make_report(selection=replace(report.selection, index=1))
+    assert set(scalars(report)) - set(scalars(best)) == {"knee/gain_over_static"}
+
+
+def test_figures_and_texts(events):
+    names = ("trade_off", "thresholds", "uncertainty", "samples")
+    assert sorted(events.Tags()["images"]) == sorted(f"sweep/{name}" for name in names)
+    (image,) = events.Images("sweep/trade_off")
+    assert (image.width, image.height, image.step) == (1200, 600, 5)
+    assert image.encoded_image_string.startswith(b"\x89PNG")
+    (event,) = events.Tensors("sweep/table_1/text_summary")
+    assert "| paper: B-LeNet | 99.25 |" in event.tensor_proto.string_val[0].decode()
+    (event,) = events.Tensors("sweep/summary/text_summary")
+    assert "operating point, measured" in event.tensor_proto.string_val[0].decode()
+
+
+def test_everything_is_in_one_run(run):
+    (file,) = run.rglob("*")
+    assert file.name.startswith("events.out.tfevents")
+
+
+def test_the_settings_are_in_the_run(events):
+    content = events.PluginTagToContent(metadata.PLUGIN_NAME)
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["seed"].number_value == 1
+    assert start.hparams["optimizer.name"].string_value == "adamw"
+    assert start.hparams["optimizer.nesterov"].string_value == "no"
+    assert metadata.SESSION_END_INFO_TAG in content
+
+
+def test_the_hparams_tab_shows_the_union_of_two_runs(report, three_exits, images, tmp_path):
+    write(tmp_path / "a", report, {"seed": 1, "weights.1": 1.0}, images)
+    write(tmp_path / "b", three_exits, {"seed": 2, "weights.2": 0.3}, images)
+    multiplexer = EventMultiplexer(tensor_size_guidance={TENSORS: 0})
+    multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    context = Context(TBContext(logdir=str(tmp_path), multiplexer=multiplexer, data_provider=provider))
+    request = RequestContext()
+    experiment = context.experiment_from_metadata(
+        request,
+        "",
+        True,
+        context.hparams_metadata(request, ""),
+        context.hparams_from_data_provider(request, "", None),
+    )
+    assert {info.name: info.differs for info in experiment.hparam_infos} == {
+        "seed": True,
+        "weights.1": False,
+        "weights.2": False,
+    }
+    metrics = {(info.name.group, info.name.tag) for info in experiment.metric_infos}
+    assert metrics == {("", tag) for tag in scalars(report) | scalars(three_exits)}
+    assert ("", "knee/threshold_2") in metrics
+
+
+def test_the_layout_is_written_and_catches_the_curves_and_nothing_else(events):
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for part in layout.category for chart in part.chart}
+    assert charts == {title: kind[1] for part in LAYOUT.values() for title, kind in part.items()}
+
+    (accuracy,) = charts["joint: accuracy on validation"]
+    tags = [
+        "joint/val_accuracy",
+        "joint/val_accuracy_exit_1",
+        "joint/val_accuracy_exit_12",
+        "joint/val_accuracy_best",
+        "joint/val_loss",
+        "baseline/val_accuracy",
+    ]
+    # TensorBoard matches from the tag's beginning.
+    assert [tag for tag in tags if re.match(accuracy, tag)] == tags[:3]
+
+
+def test_settings_are_flat_words_and_numbers():
+    settings = {
+        "weights": [1.0, 0.3],
+        "model": {"exits": {"after": "conv1"}, "depth": 3},
+        "schedule": None,
+        "augment": True,
+        "lr": 1e-3,
+        "size": torch.Size([1, 28, 28]),
+    }
+    assert flat_hparams(settings) == {
+        "weights": "[1.0, 0.3]",
+        "model.exits.after": "conv1",
+        "model.depth": 3,
+        "schedule": "none",
+        "augment": "yes",
+        "lr": 1e-3,
+        "size": "torch.Size([1, 28, 28])",
+    }

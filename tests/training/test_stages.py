@@ -1,0 +1,177 @@
+"""The LightningModule and its stages on random images: what is trained, what is logged, resume, stops."""
+
+import math
+from functools import partial
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from branchynet.data.module import ImageData
+from branchynet.errors import UserError
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.training.module import BranchyClassifier, parameter_groups
+from branchynet.training.stages import fit, load_network
+
+TRAINER = {"accelerator": "cpu", "devices": 1}
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 160)
+    # Classes differ in brightness, so there is something to learn.
+    images = (rng.integers(0, 60, (160, 6, 6)) + 70 * labels[:, None, None]).astype(np.uint8)
+    path = tmp_path / "arrays.npz"
+    np.savez(path, x_train=images[:120], y_train=labels[:120], x_test=images[120:], y_test=labels[120:])
+    return ImageData(
+        "arrays", path=str(path), batch_size=32, validation_size=20, augment={"shift": 1, "flip": True}
+    )
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    segments = [
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5)),
+    ]
+    heads = [nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), nn.Linear(16, 3)]
+    return BranchedNetwork(segments, heads, ["first"])
+
+
+def module(net, weights=(1.0, 1.0), lr=0.01, stage="joint"):
+    return BranchyClassifier(net, weights, partial(torch.optim.AdamW, lr=lr), stage=stage)
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+
+
+def test_a_head_of_weight_zero_is_left_as_it_was_and_changes_nothing(data, tmp_path):
+    net, other = network(), network()
+    before = [parameter.clone() for parameter in net.heads[0].parameters()]
+    with torch.no_grad():
+        for parameter in other.heads[0].parameters():
+            parameter.mul_(-3)
+    for name, trained in (("a", net), ("b", other)):
+        fit(module(trained, (0.0, 1.0)), data, 2, tmp_path / name, TRAINER)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.heads[0].parameters(), strict=True))
+    assert same(net.segments, other.segments) and same(net.heads[1], other.heads[1])
+    assert not same(net.segments, network().segments)
+
+
+def test_weight_decay_spares_biases_and_untrained_heads_are_left_out():
+    decayed, spared = parameter_groups(network(), (False, True))
+    assert sorted(tuple(p.shape) for p in decayed["params"]) == [(3, 16), (4, 1, 3, 3), (4, 4, 3, 3)]
+    assert sorted(tuple(p.shape) for p in spared["params"]) == [(3,), (4,), (4,)]
+    assert spared["weight_decay"] == 0
+
+
+class Metrics(Callback):
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def test_logged_numbers_are_those_of_a_slow_loop_and_the_best_epoch_is_kept(data, tmp_path):
+    net, metrics = network(), Metrics()
+    fit(module(net, (1.0, 0.3)), data, 5, tmp_path, TRAINER, callbacks=[metrics])
+    best = max(metrics.epochs, key=lambda epoch: epoch["joint/val_accuracy"])
+
+    x, y = data.split("val")
+    with torch.no_grad():
+        logits = net.eval()(x)
+    right = [sum(int(row.argmax()) == int(label) for row, label in zip(out, y)) / len(y) for out in logits]
+    losses = [
+        sum(-math.log(float(row.softmax(0)[label])) for row, label in zip(out, y)) / len(y) for out in logits
+    ]
+    for n in (0, 1):
+        assert best[f"joint/val_accuracy_exit_{n + 1}"] == pytest.approx(right[n])
+        assert best[f"joint/val_loss_exit_{n + 1}"] == pytest.approx(losses[n], rel=1e-4)
+    assert best["joint/val_accuracy"] == pytest.approx((right[0] + 0.3 * right[1]) / 1.3)
+    assert best["joint/val_loss"] == pytest.approx(losses[0] + 0.3 * losses[1], rel=1e-4)
+
+
+class StopAt(Callback):
+    """Raise in the middle of an epoch, as a kill would come."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 2:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_a_stopped_stage_resumes_to_the_same_weights(epoch, data, tmp_path):
+    whole, stopped = network(), network()
+    fit(module(whole), data, 4, tmp_path / "whole", TRAINER)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(module(stopped), data, 4, tmp_path / "stopped", TRAINER, callbacks=[StopAt(epoch)])
+    resumed = network()
+    fit(module(resumed), data, 4, tmp_path / "stopped", TRAINER)
+    assert same(whole, resumed)
+    last = [torch.load(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "stopped")]
+    assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
+
+
+def test_a_finished_stage_is_not_trained_again(data, tmp_path):
+    net, metrics = network(), Metrics()
+    fit(module(net), data, 2, tmp_path, TRAINER)
+    again = network()
+    fit(module(again), data, 2, tmp_path, TRAINER, callbacks=[metrics])
+    assert metrics.epochs == [] and same(net, again)
+
+
+class Poison(Callback):
+    """Make a weight nan after the first epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            with torch.no_grad():
+                pl_module.network.heads[0][1].weight[0, 0] = math.nan
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_line_and_the_last_good_checkpoint(data, tmp_path):
+    with pytest.raises(UserError) as caught:
+        fit(module(network()), data, 3, tmp_path, TRAINER, callbacks=[Poison()])
+    message = str(caught.value)
+    assert "\n" not in message and "nan" in message and "epoch 2" in message
+    assert str(tmp_path / "last.ckpt") in message
+    state = torch.load(tmp_path / "last.ckpt")["state_dict"]
+    assert all(torch.isfinite(value.double()).all() for value in state.values())
+
+
+def test_load_network_takes_checkpoints_and_bare_state_dicts_and_refuses_others(data, tmp_path):
+    net, other = network(0), network(1)
+    fit(module(net), data, 1, tmp_path, TRAINER)
+    load_network(other, tmp_path / "best.ckpt")
+    assert same(net, other)
+    torch.save(network(2).state_dict(), tmp_path / "bare.pt")
+    load_network(other, tmp_path / "bare.pt")
+    assert same(network(2), other)
+
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "foreign.ckpt")
+    torch.save({"state_dict": L.LightningModule}, tmp_path / "code.ckpt")
+    for name, word in {
+        "nowhere.ckpt": "no checkpoint",
+        "text.ckpt": "not a checkpoint",
+        "foreign.ckpt": "another network",
+        "code.ckpt": "not a checkpoint",
+    }.items():
+        with pytest.raises(UserError, match=word) as caught:
+            load_network(other, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("epochs", "word"), [(0, "epochs.joint=0"), (-1, "at least one")])
+def test_no_epochs_is_a_mistake(epochs, word, data, tmp_path):
+    with pytest.raises(UserError, match=word):
+        fit(module(network()), data, epochs, tmp_path, TRAINER)
