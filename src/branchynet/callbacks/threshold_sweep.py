@@ -13,25 +13,26 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
 from branchynet.errors import UserError
-from branchynet.exits.criteria import get_criterion
+from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.exits.frontier import pareto
 from branchynet.exits.select import Reference, check_rule, select
-from branchynet.exits.sweep import evaluate, evaluate_grid, exit_taken, threshold_grid
+from branchynet.exits.sweep import evaluate_grid, threshold_grid
 from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting import files, tables
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.report import PROTOCOLS, Report, Verified
 from branchynet.reporting.tensorboard import log_report
-from branchynet.runtime.costs import Latencies, count_macs, describe_machine, measure_latencies
-from branchynet.runtime.engine import make_engine
+from branchynet.runtime.costs import count_macs, describe_machine, measure_latencies
+from branchynet.runtime.engine import check_engine, make_classifier, make_engine
 from branchynet.runtime.verify import compare, run_for_real
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1000   # images per forward pass of a trace
+CHUNK = 1000  # images per forward pass of a trace
 
 
 class ThresholdSweep(Callback):
@@ -83,6 +84,8 @@ class ThresholdSweep(Callback):
         self.seed = seed
         self.engines = tuple(dict.fromkeys([engine["name"], *(engine.get("compare") or ())]))
         self.threads = engine["threads"]
+        for name in self.engines:
+            check_engine(name, self.threads)
         self.seconds = engine["seconds"]
         self.rule = dict(rule)
         self.protocol = protocol
@@ -117,33 +120,40 @@ class ThresholdSweep(Callback):
             baseline: likewise; its trunk and last head are the baseline.
             data: splits, see the class.
         """
+        main, *_ = self.engines
+        trunk = baseline.trunk().eval()
         traces = {split: trace_split(network, data.split(split), self.criterion) for split in ("val", "test")}
-        accuracies = {split: trunk_accuracy(baseline, data.split(split)) for split in ("val", "test")}
+        accuracies = {split: trunk_accuracy(trunk, data.split(split)) for split in ("val", "test")}
         macs = count_macs(network, data.input_shape)
-        latencies = {engine: self._measure(engine, network, baseline, data.input_shape) for engine in self.engines}
-        main = latencies[self.engines[0]]
+        latencies = {
+            engine: measure_latencies(
+                engine, network, trunk, self.criterion, data.input_shape, self.threads, self.seconds
+            )
+            for engine in self.engines
+        }
+        exit_us = torch.tensor([latency.median_us for latency in latencies[main].exits], dtype=torch.float64)
 
-        chosen_on = "test" if self.protocol == "paper" else "val"
-        grid = threshold_grid(traces[chosen_on], self.max_vectors, self.thresholds)
+        choice = "test" if self.protocol == "paper" else "val"
+        grid = threshold_grid(traces[choice], self.max_vectors, self.thresholds)
         points = {split: evaluate_grid(trace, grid) for split, trace in traces.items()}
-        exit_us = torch.tensor([latency.median_us for latency in main.exits], dtype=torch.float64)
         selection = select(
             self.rule,
-            points[chosen_on],
+            points[choice],
             latency_us=exit_us,
             macs=torch.tensor(macs.exits, dtype=torch.float64),
-            baseline=Reference(accuracies[chosen_on], main.baseline.median_us, macs.baseline),
+            baseline=Reference(accuracies[choice], latencies[main].baseline.median_us, macs.baseline),
+            exit_accuracy=traces[choice].correct.double().mean(dim=0),
         )
-        thresholds = points["test"].thresholds[selection.index]
-        machine = describe_machine()
+        thresholds = points["test"].thresholds[selection.index].tolist()
+        machine, versions = describe_machine()
         return Report(
             experiment=self.experiment,
             seed=self.seed,
             protocol=self.protocol,
-            engine=self.engines[0],
+            engine=main,
             threads=self.threads,
-            machine=machine.pop("machine"),
-            versions=machine,
+            machine=machine,
+            versions=versions,
             criterion=self.criterion_name,
             num_classes=data.num_classes,
             classes=data.classes,
@@ -155,11 +165,57 @@ class ThresholdSweep(Callback):
             latencies=latencies,
             points_val=points["val"],
             points_test=points["test"],
-            frontier=pareto(points[chosen_on].mean_cost(exit_us), points[chosen_on].accuracy),
+            frontier=pareto(points[choice].mean_cost(exit_us), points[choice].accuracy),
             selection=selection,
             rule=self.rule,
             verified={
-                engine: self._verify(engine, network, baseline, thresholds, traces["test"], data)
+                engine: self._verify(engine, network, trunk, thresholds, traces["test"], data)
                 for engine in self.engines
             },
         )
+
+    def _verify(
+        self,
+        name: str,
+        network: BranchedNetwork,
+        trunk: nn.Module,
+        thresholds: Sequence[float],
+        trace: Trace,
+        data: Any,
+    ) -> Verified:
+        """Run the operating point over the test split for real, sample by sample."""
+        engine = make_engine(name, network, self.criterion, thresholds, data.input_shape, self.threads)
+        baseline = make_classifier(name, trunk, data.input_shape, self.threads)
+        x, y = data.split("test")
+        run = run_for_real(engine, baseline, x.numpy(), self.threads)
+        differences = compare(
+            run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds
+        )
+        if name == "torch" and differences.unexplained:
+            # The trace is of the same network in the same library: this would be a bug of ours.
+            raise RuntimeError(f"{differences.unexplained} samples did not leave where the sweep says")
+        taken = torch.from_numpy(run.outcome.exit)
+        return Verified(
+            accuracy=float((torch.from_numpy(run.outcome.prediction) == y).double().mean()),
+            exit_rates=tuple((taken.bincount(minlength=network.num_exits).double() / len(taken)).tolist()),
+            latency_us=run.latency_us,
+            latency_iqr_us=run.latency_iqr_us,
+            baseline_latency_us=run.baseline_latency_us,
+            differences=differences.differences,
+            near_threshold=differences.near_threshold,
+            unexplained=differences.unexplained,
+        )
+
+
+def trace_split(network: nn.Module, split: tuple[Tensor, Tensor], criterion: Criterion) -> Trace:
+    """The trace of a split, (images (S, C, H, W), labels (S,))."""
+    x, y = split
+    return compute_trace(network, zip(x.split(CHUNK), y.split(CHUNK), strict=True), criterion)
+
+
+def trunk_accuracy(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> float:
+    """The fraction of a split, (images (S, C, H, W), labels (S,)), that the undivided network gets right."""
+    x, y = split
+    with torch.inference_mode():
+        return sum(int((trunk(part).argmax(dim=1) == label).sum()) for part, label in
+                   zip(x.split(CHUNK), y.split(CHUNK), strict=True)) / len(y)

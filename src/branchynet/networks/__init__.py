@@ -1,0 +1,1 @@
+"""Networks with side exits: trunks, heads, and the one class that joins them."""

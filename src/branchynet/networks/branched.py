@@ -1,0 +1,88 @@
+"""A trunk in segments, with a head behind each of them.
+
+Shapes: B batch, C channels, H, W, K classes, N exits.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from branchynet.errors import UserError
+from branchynet.networks.graph import join
+
+
+class BranchedNetwork(nn.Module):
+    """N segments of a trunk and N heads, shallow to deep; head N is the trunk's own classifier.
+
+    Source: Teerapittayanon, McDanel and Kung, 2016, section III-A. `branchynet.networks.attach.attach`
+    makes one from any backbone.
+
+    Args:
+        segments: N modules; chained, with the last head, they are the trunk.
+        heads: N modules, each from its segment's output to logits (B, K).
+        places: the N-1 names of the places on the trunk where the side heads hang.
+    """
+
+    def __init__(
+        self, segments: Sequence[nn.Module], heads: Sequence[nn.Module], places: Sequence[str]
+    ) -> None:
+        super().__init__()
+        if not len(segments) == len(heads) == len(places) + 1:
+            raise ValueError(f"{len(segments)} segments, {len(heads)} heads and {len(places)} places do not fit")
+        self.segments = nn.ModuleList(segments)
+        self.heads = nn.ModuleList(heads)
+        self.places = tuple(places)
+
+    @property
+    def num_exits(self) -> int:
+        """N, the trunk's own exit included."""
+        return len(self.heads)
+
+    def forward(self, x: Tensor, run: Sequence[bool] | None = None) -> list[Tensor | None]:
+        """(B, C, H, W) to N logits (B, K), shallow to deep.
+
+        Args:
+            x: images.
+            run: N flags; a head whose flag is False is not run and gives None, nor are the segments behind
+                the last head that is. None runs all.
+        """
+        flags = [True] * self.num_exits if run is None else list(run)
+        logits: list[Tensor | None] = [None] * self.num_exits
+        for n, (segment, head) in enumerate(zip(self.segments, self.heads, strict=True)):
+            if not any(flags[n:]):
+                break
+            x = segment(x)
+            if flags[n]:
+                logits[n] = head(x)
+        return logits
+
+    def trunk(self) -> nn.Module:
+        """The baseline: segments and last head as one undivided module that shares their parameters."""
+        return join([*self.segments, self.heads[-1]])
+
+    def trunk_state_dict(self) -> dict[str, Tensor]:
+        """The trunk's parameters and buffers under its own names, wherever it was cut."""
+        return {name: tensor for part in self._trunk_parts() for name, tensor in part.state_dict().items()}
+
+    def load_trunk_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `trunk_state_dict` of the same trunk gave, wherever that one was cut.
+
+        Raises:
+            UserError: the state is of another trunk.
+        """
+        own = self.trunk_state_dict()
+        wrong = sorted(
+            name
+            for name in own.keys() | state.keys()
+            if name not in own or name not in state or own[name].shape != state[name].shape
+        )
+        if wrong:
+            raise UserError(
+                f"these weights are of another trunk: {len(wrong)} do not fit, such as {wrong[0]}; "
+                f"take those of the same model.trunk"
+            )
+        for part in self._trunk_parts():
+            part.load_state_dict({name: state[name] for name in part.state_dict()})
+
+    def _trunk_parts(self) -> list[nn.Module]:
+        return [*self.segments, self.heads[-1]]

@@ -1,0 +1,1 @@
+"""Running a network with exits that are really taken, and what it costs."""

@@ -1,0 +1,210 @@
+"""What leaving at each exit costs: MACs, and latency on a named engine and machine.
+
+Shapes: C channels, H, W, K classes, N exits.
+"""
+
+import copy
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from branchynet.exits.criteria import Criterion
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.early_exit import frozen
+from branchynet.runtime.engine import check_engine, forced, make_classifier, make_engine
+
+# Seconds that one candidate runs at a stretch, before the next one's turn: long against the clock, short
+# against what disturbs a machine.
+BLOCK = 0.005
+MIN_ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates per image."""
+
+    baseline: int
+    exits: tuple[int, ...]  # leaving at exit n, all heads on the way included
+    static: tuple[int, ...]  # the trunk up to exit n and its head, nothing else
+    trunk_only: tuple[int, ...]  # the trunk up to exit n; at the last one with the classifier
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one image at batch 1, over rounds of many runs each."""
+
+    median_us: float
+    iqr_us: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Measured in turns, in one run; the fields as in `Macs`."""
+
+    baseline: Latency
+    exits: tuple[Latency, ...]
+    static: tuple[Latency, ...]
+    trunk_only: tuple[Latency, ...]
+
+
+@torch.no_grad()
+def count_macs(network: BranchedNetwork, input_shape: tuple[int, int, int]) -> Macs:
+    """Count on the meta device, segments and heads apart; nothing is computed.
+
+    Convolutions and matrix products count; element-wise layers, pooling and normalisation do not, as is usual.
+    """
+    network = copy.deepcopy(network).to("meta").eval()
+    x = torch.zeros(1, *input_shape, device="meta")
+    segments, heads = [], []
+    for segment, head in zip(network.segments, network.heads, strict=True):
+        x, macs = _run_counting(segment, x)
+        segments.append(macs)
+        heads.append(_run_counting(head, x)[1])
+    count = network.num_exits
+    trunk = [sum(segments[: n + 1]) for n in range(count)]
+    baseline = trunk[-1] + heads[-1]
+    return Macs(
+        baseline=baseline,
+        exits=tuple(trunk[n] + sum(heads[: n + 1]) for n in range(count)),
+        static=tuple(trunk[n] + heads[n] for n in range(count)),
+        trunk_only=(*trunk[:-1], baseline),
+    )
+
+
+def measure_latencies(
+    engine: str,
+    network: BranchedNetwork,
+    baseline: nn.Module,
+    criterion: Criterion,
+    input_shape: tuple[int, int, int],
+    threads: int = 1,
+    seconds: float = 0.5,
+) -> Latencies:
+    """Measure at batch 1, all candidates in turns, so that what disturbs the machine disturbs all of them.
+
+    `exits` is the engine's own `run` with thresholds that send every sample out at exit n: heads on the way,
+    criterion, decision and the host's loop included. `baseline` and `static` are undivided models on the same
+    engine, argmax included; `trunk_only` runs the segments as the engine would, and no more. Every candidate
+    starts from an image in the host's memory.
+
+    Args:
+        engine: torch | onnxruntime.
+        baseline: the undivided network of stage 1, (B, C, H, W) → (B, K).
+        threads: of computation.
+        seconds: of measuring, for each candidate.
+    """
+    check_engine(engine, threads)
+    network = frozen(network)
+    count = network.num_exits
+    candidates: dict[str, Callable[[np.ndarray], object]] = {
+        "baseline": make_classifier(engine, baseline, input_shape, threads)
+    }
+    for n in range(count):
+        # An engine each, for they are timed in turns and thresholds are the engine's.
+        candidates[f"exits {n}"] = make_engine(
+            engine, network, criterion, forced(n, count), input_shape, threads
+        ).run
+        static = nn.Sequential(*network.segments[: n + 1], network.heads[n])
+        candidates[f"static {n}"] = make_classifier(engine, static, input_shape, threads)
+        candidates[f"trunk_only {n}"] = _trunk_only(engine, network, n, input_shape, threads)
+    x = np.random.default_rng(0).standard_normal((1, *input_shape)).astype(np.float32)
+    measured = in_turns({name: _call(f, x) for name, f in candidates.items()}, threads, seconds)
+    return Latencies(
+        measured["baseline"],
+        *(tuple(measured[f"{kind} {n}"] for n in range(count)) for kind in ("exits", "static", "trunk_only")),
+    )
+
+
+def in_turns(candidates: Mapping[str, Callable[[], object]], threads: int, seconds: float) -> dict[str, Latency]:
+    """Time the candidates in rounds, each once a round, starting with another one every time.
+
+    Args:
+        candidates: functions without arguments, by name.
+        threads: of PyTorch, while they run.
+        seconds: of measuring, for each of them.
+
+    Returns:
+        Median and interquartile range over the rounds of the time per call.
+    """
+    timers = {
+        name: Timer("f()", globals={"f": function}, num_threads=threads)
+        for name, function in candidates.items()
+    }
+    counts = {}
+    for name, timer in timers.items():
+        timer.timeit(3)  # warm-up: the first calls allocate and choose kernels
+        counts[name] = max(1, round(BLOCK / timer.timeit(10).median))
+        timer.timeit(counts[name])
+    rounds = max(MIN_ROUNDS, round(seconds / BLOCK))
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    names = list(candidates)
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            times[name].append(1e6 * timers[name].timeit(counts[name]).median)
+    return {name: summary(values, runs=rounds * counts[name]) for name, values in times.items()}
+
+
+def summary(values: list[float], runs: int) -> Latency:
+    """Median and interquartile range of times in microseconds."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Latency(median, high - low, runs)
+
+
+def describe_machine() -> tuple[str, dict[str, str]]:
+    """The processor with its number of cores, and the versions of what computes."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    versions = {"python": platform.python_version()}
+    for package in ("branchynet", "torch", "lightning", "onnxruntime"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return f"{name}, {os.cpu_count()} cores", versions
+
+
+def _run_counting(module: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    with FlopCounterMode(display=False) as counter:
+        y = module(x)
+    return y, counter.get_total_flops() // 2  # it counts 2 per multiply-accumulate
+
+
+def _trunk_only(
+    engine: str, network: BranchedNetwork, n: int, input_shape: tuple[int, int, int], threads: int
+) -> Callable[[np.ndarray], object]:
+    modules: list[nn.Module] = [s for s in network.segments[: n + 1] if not isinstance(s, nn.Identity)]
+    if n == network.num_exits - 1:
+        # As the engine has it: the last segment and the classifier are one model.
+        modules[-1:] = [nn.Sequential(modules[-1], network.heads[n])]
+    if engine == "onnxruntime":
+        from branchynet.runtime.onnx import OnnxChain
+
+        return OnnxChain(modules, input_shape, threads)
+
+    @torch.inference_mode()
+    def run(x: np.ndarray) -> None:
+        features = torch.from_numpy(x)
+        for module in modules:
+            features = module(features)
+
+    return run
+
+
+def _call(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Callable[[], object]:
+    return lambda: function(x)
