@@ -1,5 +1,7 @@
 """The learning rate over a stage."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -33,7 +35,7 @@ def test_one_cycle_peaks_where_warmup_ends_and_ends_near_zero():
 def test_cosine_falls_and_is_half_way_down_in_the_middle():
     values = rates({"name": "cosine"})
     assert values[0] == 0.1 and values[50] == pytest.approx(0.05)
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(values))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def module(net, weights=(1.0, 1.0), lr=0.01, stage="joint"):
 
 
 def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_a_head_of_weight_zero_is_left_as_it_was_and_changes_nothing(data, tmp_path):
@@ -86,9 +89,13 @@ def test_logged_numbers_are_those_of_a_slow_loop_and_the_best_epoch_is_kept(data
     x, y = data.split("val")
     with torch.no_grad():
         logits = net.eval()(x)
-    right = [sum(int(row.argmax()) == int(label) for row, label in zip(out, y)) / len(y) for out in logits]
+
+    def pairs(out):
+        return zip(out, y, strict=True)
+
+    right = [sum(int(row.argmax()) == int(label) for row, label in pairs(out)) / len(y) for out in logits]
     losses = [
-        sum(-math.log(float(row.softmax(0)[label])) for row, label in zip(out, y)) / len(y) for out in logits
+        sum(-math.log(float(row.softmax(0)[label])) for row, label in pairs(out)) / len(y) for out in logits
     ]
     for n in (0, 1):
         assert best[f"joint/val_accuracy_exit_{n + 1}"] == pytest.approx(right[n])

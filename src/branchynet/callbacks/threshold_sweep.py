@@ -99,7 +99,8 @@ class ThresholdSweep(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         # Copies on the CPU, where the engines run: the trace then has the very numbers that they see.
-        network = copy.deepcopy(pl_module.network).cpu().eval()  # type: ignore[operator, union-attr]
+        trained: Any = pl_module.network
+        network = copy.deepcopy(trained).cpu().eval()
         baseline = copy.deepcopy(self.baseline).cpu().eval()
         data.setup("test")
         log.info("sweeping the thresholds …")
@@ -217,5 +218,7 @@ def trunk_accuracy(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> float:
     """The fraction of a split, (images (S, C, H, W), labels (S,)), that the undivided network gets right."""
     x, y = split
     with torch.inference_mode():
-        return sum(int((trunk(part).argmax(dim=1) == label).sum()) for part, label in
-                   zip(x.split(CHUNK), y.split(CHUNK), strict=True)) / len(y)
+        return sum(
+            int((trunk(part).argmax(dim=1) == label).sum())
+            for part, label in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+        ) / len(y)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,6 +74,8 @@ def user_message(error: BaseException) -> str | None:
         cause = cause.__cause__
     if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError):
         return None
+    if isinstance(error, OverrideParseException):
+        return one_line(f"the override {error.override!r} cannot be read: {error.message}")
     if isinstance(error, HydraException | OmegaConfBaseException):
         message = str(error).partition("Config search path")[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"

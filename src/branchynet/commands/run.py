@@ -2,7 +2,6 @@
 
 import json
 import logging
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import branchynet
 from branchynet.callbacks.progress import EpochProgress
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
+from branchynet.commands import checks
 from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
@@ -47,6 +47,13 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     data.setup("fit")
     network = build_network(config.model, data, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
+    optimizer = instantiate(config.optimizer)
+    checks.check_init(config.init)
+    checks.check_epochs(plain(config.epochs))
+    checks.check_optimizer(
+        optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
+    )
+    checks.check_trainer(plain(config.trainer))
     weights = exit_weights(plain(config.weights), network.num_exits)
     baseline = build_network(config.model, data, config.seed)
     sweep = ThresholdSweep(
@@ -68,8 +75,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
     module = partial(
         BranchyClassifier,
-        optimizer=instantiate(config.optimizer),
-        schedule=partial(_schedule, plain(config.schedule)),
+        optimizer=optimizer,
+        schedule=partial(build_schedule, plain(config.schedule)),
         seed=config.seed,
         label_smoothing=config.label_smoothing,
     )
@@ -85,6 +92,9 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         folder=folder / "checkpoints" / "joint",
         callbacks=[EpochProgress(), sweep],
     )
+    log.info("figure:      %s", folder / "figures" / "trade_off.png")
+    if logger is not None:
+        log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))
     return json.loads(result_file.read_text())
 
 
@@ -172,10 +182,12 @@ def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, st
     }
 
 
+def log_folder(folder: Path) -> Path:
+    """What to show in TensorBoard: all of outputs/ if the run lies there, else the run alone."""
+    outputs = Path("outputs").resolve()
+    return Path("outputs") if folder.resolve().is_relative_to(outputs) else folder
+
+
 def plain(config: Any) -> Any:
     """The config's value as plain dicts, lists and numbers, interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True)
-
-
-def _schedule(spec: dict[str, Any], optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    return build_schedule(spec, optimizer, steps)

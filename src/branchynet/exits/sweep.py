@@ -1,8 +1,8 @@
 """What threshold vectors give, by arithmetic on a trace; the network is not run again.
 
 A sample leaves at the first exit whose uncertainty is strictly below that exit's threshold, else at the last
-(Teerapittayanon, McDanel and Kung, 2016, Figure 2). Thresholds are float32, as uncertainties are, so that an
-engine that compares in float32 decides the same.
+(Teerapittayanon, McDanel and Kung, 2016, Figure 2). Thresholds are rounded to float32 at once, as uncertainties
+are, so that an engine, which compares in float32, decides the same.
 
 Shapes: G_n thresholds tried at exit n, N exits, S samples, V threshold vectors.
 """
@@ -17,13 +17,13 @@ from torch import Tensor
 from branchynet.errors import UserError
 from branchynet.exits.trace import Trace
 
-# A grid of more vectors than this takes gigabytes.
-MAX_VECTORS = 5_000_000
-# Comparisons per chunk of `evaluate`, to bound its memory.
+# A grid of so many vectors takes some 2 seconds and 1 GB.
+MAX_GRID = 5_000_000
+# Comparisons per chunk of `evaluate`: its memory is a few bytes for each.
 CHUNK = 20_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OperatingPoints:
     """V threshold vectors and what each gives on one trace."""
 
@@ -33,7 +33,10 @@ class OperatingPoints:
 
     def mean_cost(self, cost: Tensor) -> Tensor:
         """(V,) float64: the mean cost per sample, from what leaving at each exit costs (N,)."""
-        return self.exit_rates @ cost.double()
+        if cost.shape != self.exit_rates.shape[1:]:
+            raise ValueError(f"cost is {tuple(cost.shape)}, not ({self.exit_rates.shape[1]},)")
+        # No matrix product: its rounding may differ between rows, and equal rates have to cost the same.
+        return (self.exit_rates * cost.double()).sum(dim=1)
 
     def subset(self, index: Tensor) -> "OperatingPoints":
         """The points at `index` (int64)."""
@@ -45,41 +48,43 @@ class OperatingPoints:
 
 def exit_taken(uncertainty: Tensor, thresholds: Tensor) -> Tensor:
     """(S,) int64, 0-based: where each sample leaves, from uncertainty (S, N) and thresholds (N-1,)."""
+    if thresholds.shape != (uncertainty.shape[1] - 1,):
+        raise ValueError(f"thresholds are {tuple(thresholds.shape)}, not ({uncertainty.shape[1] - 1},)")
     sure = uncertainty[:, :-1] < thresholds.float()
-    # The last exit takes the rest; argmax gives the first True.
-    return torch.cat([sure, torch.ones_like(sure[:, :1])], dim=1).int().argmax(dim=1)
+    # The last exit takes the rest; argmax gives the first that is sure.
+    return torch.cat([sure, torch.ones_like(uncertainty[:, :1], dtype=torch.bool)], dim=1).int().argmax(dim=1)
 
 
 def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
-    """Evaluate any V threshold vectors (V, N-1), sample by sample in chunks of bounded memory."""
+    """Evaluate any V threshold vectors (V, N-1), sample by sample, in chunks of bounded memory."""
     thresholds = thresholds.float()
     if thresholds.ndim != 2 or thresholds.shape[1] != trace.num_exits - 1:
         raise ValueError(f"thresholds are {tuple(thresholds.shape)}, not (V, {trace.num_exits - 1})")
-    right, left = [], []
     correct = trace.correct
+    all_right, all_left = [], []
     for chunk in thresholds.split(max(1, CHUNK // trace.num_samples)):
         staying = torch.ones(len(chunk), trace.num_samples, dtype=torch.bool)
-        rights = torch.zeros(len(chunk), dtype=torch.int64)
-        lefts = []
+        right = torch.zeros(len(chunk), dtype=torch.int64)
+        left = []
         for n in range(trace.num_exits):
             leaving = staying
             if n < trace.num_exits - 1:
                 leaving = staying & (trace.uncertainty[:, n] < chunk[:, n, None])
                 staying = staying & ~leaving
-            lefts.append(leaving.sum(dim=1))
-            rights += (leaving & correct[:, n]).sum(dim=1)
-        right.append(rights)
-        left.append(torch.stack(lefts, dim=1))
-    return _points(thresholds, torch.cat(right), torch.cat(left), trace.num_samples)
+            right += (leaving & correct[:, n]).sum(dim=1)
+            left.append(leaving.sum(dim=1))
+        all_right.append(right)
+        all_left.append(torch.stack(left, dim=1))
+    return _points(thresholds, torch.cat(all_right), torch.cat(all_left), trace.num_samples)
 
 
 def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     """Evaluate every combination of the thresholds in `grid`, N-1 tensors (G_n,), the last varying fastest.
 
-    Exact, without a loop over combinations: a sample's uncertainty at exit n only matters by how many of the
-    G_n thresholds are not above it. The samples are counted in a joint histogram of these numbers, and
-    cumulative sums over it count, for all combinations at once, who has not left before exit n and leaves
-    there.
+    The very numbers that `evaluate` gives, without looking at samples and vectors together: all that matters
+    of a sample's uncertainty at exit n is its rank among the G_n sorted thresholds, how many of them do not
+    take it. A joint histogram counts the samples with each combination of ranks, and cumulative sums over it
+    count, for all vectors at once, who passes every exit before n and leaves at n. All counts are integers.
 
     Raises:
         UserError: more than 5,000,000 combinations.
@@ -87,105 +92,115 @@ def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     if len(grid) != trace.num_exits - 1:
         raise ValueError(f"the grid has {len(grid)} sets of thresholds, not {trace.num_exits - 1}")
     sizes = [len(values) for values in grid]
-    if math.prod(sizes) > MAX_VECTORS:
+    if math.prod(sizes) > MAX_GRID:
         raise UserError(
-            f"{' × '.join(map(str, sizes))} thresholds are {math.prod(sizes):,} combinations, at most "
-            f"{MAX_VECTORS:,} are allowed: give fewer sweep.thresholds or set sweep.thresholds=null"
+            f"{' × '.join(map(str, sizes))} thresholds make {math.prod(sizes):,} vectors, at most {MAX_GRID:,} "
+            "can be swept: shorten sweep.thresholds or lower sweep.max_vectors"
         )
     grid = [values.float() for values in grid]
-    ordered, order = zip(*(values.sort() for values in grid), strict=True) if grid else ((), ())
-    # rank[s, n]: the sample is taken at exit n by the ordered thresholds from number `rank` on.
-    ranks = [
-        torch.searchsorted(values, trace.uncertainty[:, n].contiguous(), right=True)
-        for n, values in enumerate(ordered)
-    ]
+    exits = [_sort(values, trace.uncertainty[:, n]) for n, values in enumerate(grid)]
     correct = trace.correct
     right = torch.zeros(sizes, dtype=torch.int64)
     left = []
     for n in range(trace.num_exits):
-        involved = min(n + 1, trace.num_exits - 1)
-        everyone = _leaving(ranks[:involved], sizes, n, None)
-        left.append(everyone.expand(sizes))
-        right += _leaving(ranks[:involved], sizes, n, correct[:, n])
-    # Back from sorted to the given order of thresholds.
-    for n, permutation in enumerate(order):
-        back = permutation.argsort()
-        right = right.index_select(n, back)
-        left = [counts.index_select(n, back) for counts in left]
-    thresholds = torch.cartesian_prod(*grid) if grid else torch.empty(1, 0)
-    return _points(
-        thresholds.reshape(-1, len(grid)),
-        right.reshape(-1),
-        torch.stack([counts.reshape(-1) for counts in left], dim=1),
-        trace.num_samples,
-    )
-
-
-def _leaving(ranks: Sequence[Tensor], sizes: Sequence[int], n: int, mask: Tensor | None) -> Tensor:
-    """How many samples leave at exit n, (G_1, …, G_n, 1, …), only those in `mask` counted.
-
-    Exits before n are passed by the thresholds number 0 … rank-1, exit n takes from number rank on.
-    """
-    dims = len(sizes)
-    shape = [size + 1 for size in sizes[: len(ranks)]]
-    index = torch.zeros((), dtype=torch.int64)
-    for rank, size in zip(ranks, shape, strict=True):
-        index = index * size + rank
-    if not ranks:
-        total = int(mask.sum()) if mask is not None else 1
-        return torch.full([1] * dims, total, dtype=torch.int64)
-    if mask is not None:
-        index = index[mask]
-    counts = torch.bincount(index, minlength=math.prod(shape)).reshape(shape)
-    for m in range(len(ranks)):
-        if m < n:
-            # Passed: rank above the threshold's number, so the sum over all higher ranks.
-            counts = counts.flip(m).cumsum(m).flip(m).narrow(m, 1, sizes[m])
-        else:
-            counts = counts.cumsum(m).narrow(m, 0, sizes[m])
-    return counts.reshape([*counts.shape, *[1] * (dims - len(ranks))])
+        left.append(_leaving_at(n, exits, torch.ones_like(correct[:, n])).expand(sizes).reshape(-1))
+        right += _leaving_at(n, exits, correct[:, n])
+    thresholds = torch.cartesian_prod(*grid).reshape(-1, len(grid)) if grid else torch.empty(1, 0)
+    return _points(thresholds, right.reshape(-1), torch.stack(left, dim=1), trace.num_samples)
 
 
 def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | None = None) -> list[Tensor]:
     """Thresholds to try: N-1 rising tensors (G_n,) float32, each with 0 and one above every uncertainty.
 
     Args:
-        trace: where the uncertainties are taken from; the validation split's.
-        max_vectors: at most so many combinations (at least 2 thresholds per exit are given all the same).
-        values: these at every exit instead, besides 0 and the one above all.
+        trace: what the uncertainties are taken from: the split that the choice is made on.
+        max_vectors: of thresholds from the data, at most so many combinations (but 2 per exit at least).
+        values: these are tried at every exit instead, besides 0 and one above all.
 
-    From the data, a threshold stands midway between neighbouring observed uncertainties, evenly spaced over
-    the samples: so no sample lies on it, and with as many as there are distinct uncertainties every possible
-    operating point is there.
+    Thresholds from the data stand midway between neighbouring observed uncertainties. There no sample of the
+    trace lies on a threshold, where another engine's rounding could move it to the other side, and a new
+    sample is taken if the observed one nearest to it is: just above the lower or on the upper of the two
+    neighbours would give the same operating point on this trace, but favour one side on every other. Where
+    there are too many, they are thinned out evenly in rank, for uncertainties crowd towards 0.
+
+    With N = 2 and `max_vectors` above the number of distinct uncertainties, every operating point that is
+    possible on the trace is there.
 
     Raises:
-        UserError: a threshold that is negative or not a number.
+        UserError: `values` is empty or has one that is negative or no number; `max_vectors` is not above 0.
     """
+    if not isinstance(max_vectors, int) or isinstance(max_vectors, bool) or max_vectors < 1:
+        raise UserError(f"sweep.max_vectors={max_vectors}: it is a whole number above 0, such as 40000")
     if values is not None:
-        for value in values:
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise UserError(f"sweep.thresholds has {value!r}: a threshold is a number, 0 or more")
-    elif max_vectors < 1:
-        raise UserError(f"sweep.max_vectors={max_vectors}: it is a whole number above 0")
+        _check(values)
     side_exits = trace.num_exits - 1
-    per_exit = max(2, int(max_vectors ** (1 / max(side_exits, 1)) + 1e-9))
+    per_exit = max(2, _root(max_vectors, max(side_exits, 1)))
     grid = []
     for n in range(side_exits):
-        observed = trace.uncertainty[:, n].double().unique()
-        above = observed[-1:] * 1.001 + 1e-6
-        if values is not None:
-            inner = torch.tensor(list(values), dtype=torch.float64)
-        else:
-            every = trace.uncertainty[:, n].double().sort().values
-            middles = (every[1:] + every[:-1])[every[1:] > every[:-1]] / 2
-            count = per_exit - 2
-            if len(middles) > count:
-                # Evenly over the samples, not over the range: sure samples lie close together.
-                middles = middles[torch.linspace(0, len(middles) - 1, count).round().long()]
-            inner = middles
-        ends = torch.cat([torch.zeros(1, dtype=torch.float64), above])
-        grid.append(torch.cat([ends, inner]).float().unique())
+        observed = trace.uncertainty[:, n].unique()
+        inner = _between(observed, per_exit - 2) if values is None else torch.tensor(list(values)).float()
+        thresholds = torch.cat([torch.zeros(1), inner])
+        if thresholds.max() <= observed[-1]:
+            # Well above: uncertainties on another split or engine may be somewhat higher.
+            thresholds = torch.cat([thresholds, observed[-1:] * 2 + 1])
+        grid.append(thresholds.unique())
     return grid
+
+
+def _sort(values: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
+    """(G,) each threshold's position among the sorted ones; (S,) how many of them do not take each sample."""
+    ordered, order = values.sort()
+    # Not taken by T ≤ uncertainty: the comparison is strict.
+    return order.argsort(), torch.searchsorted(ordered, uncertainty.contiguous(), right=True)
+
+
+def _leaving_at(n: int, exits: Sequence[tuple[Tensor, Tensor]], counted: Tensor) -> Tensor:
+    """How many of the `counted` samples (S,) bool leave at exit n (0-based): int64, (G_1, …, G_n, 1, …).
+
+    `exits` has positions (G_m,) and ranks (S,) for all exits but the last, see `_sort`.
+    """
+    index = torch.zeros_like(counted, dtype=torch.int64)
+    shape = []
+    for position, rank in exits[: n + 1]:
+        shape.append(len(position) + 1)
+        index = index * shape[-1] + rank
+    counts = torch.bincount(index[counted], minlength=math.prod(shape)).reshape(shape)
+    for m, (position, _) in enumerate(exits[: n + 1]):
+        if m < n:
+            # Exit m is passed where the rank is above the threshold's position …
+            counts = counts.flip(m).cumsum(m).flip(m).index_select(m, position + 1)
+        else:
+            # … and exit n taken where it is not.
+            counts = counts.cumsum(m).index_select(m, position)
+    return counts.reshape([*counts.shape, *[1] * (len(exits) - counts.ndim)])
+
+
+def _between(observed: Tensor, count: int) -> Tensor:
+    """At most `count` thresholds that split the rising, distinct float32 values into those below and the rest."""
+    lower, upper = observed[:-1], observed[1:]
+    middle = lower + (upper - lower) / 2
+    # Between two adjacent float32 numbers there is none: the upper one then splits them, by the strict <.
+    middle = torch.where(middle > lower, middle, upper)
+    if len(middle) > count:
+        middle = middle[torch.linspace(0, len(middle) - 1, count).round().long()]
+    return middle
+
+
+def _root(number: int, degree: int) -> int:
+    """The largest whole number whose power of `degree` is at most `number`."""
+    root = round(number ** (1 / degree))
+    return root if root**degree <= number else root - 1
+
+
+def _check(values: Sequence[float]) -> None:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise UserError(
+            f"sweep.thresholds={values}: give a list such as [0.01,0.1,1], or null to take them from the data"
+        )
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise UserError(f"sweep.thresholds has {value!r}: a threshold is a finite number, 0 or more")
 
 
 def _points(thresholds: Tensor, right: Tensor, left: Tensor, samples: int) -> OperatingPoints:

@@ -12,7 +12,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.graph import split, trace
 from branchynet.networks.heads import build_head
 
-INPUT = "input"   # the image itself: a place like any other, where the segment is the identity
+INPUT = "input"  # the image itself: a place like any other, where the segment is the identity
 
 
 def attach(
@@ -36,7 +36,9 @@ def attach(
             that cannot be built, or a trunk that does not fit the images or the classes.
     """
     if not exits:
-        raise UserError("model.exits is empty: a network with side exits needs at least one, such as after: input")
+        raise UserError(
+            "model.exits is empty: a network with side exits needs at least one, such as after: input"
+        )
     places = [_place(description) for description in exits]
     graph = trace(trunk, _opened(places))
     inputs = next(node for node in graph.nodes if node.op == "placeholder")
@@ -54,7 +56,9 @@ def attach(
         cuts.append(found[0])
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
-        raise UserError(f"two exits hang after {twice!r}: one place carries one; legal are {', '.join(legal)}")
+        raise UserError(
+            f"two exits hang after {twice!r}: one place carries one; legal are {', '.join(legal)}"
+        )
     order = list(graph.nodes)
     if [order.index(cut) for cut in cuts] != sorted(order.index(cut) for cut in cuts):
         raise UserError(
@@ -73,8 +77,7 @@ def attach(
     segments = parts[:-1]
     shapes = _shapes(parts, input_shape, num_classes)
     heads = [
-        build_head(description, shape, num_classes)
-        for description, shape in zip(exits, shapes, strict=False)
+        build_head(description, shape, num_classes) for description, shape in zip(exits, shapes, strict=False)
     ]
     return BranchedNetwork(segments, [*heads, parts[-1]], places)
 
@@ -94,7 +97,9 @@ def legal_places(trunk: nn.Module) -> list[str]:
 
 def _place(description: Mapping[str, Any]) -> str:
     if not isinstance(description, Mapping) or not isinstance(description.get("after"), str):
-        raise UserError(f"model.exits has {description!r}: an exit says `after: <place>` and describes its head")
+        raise UserError(
+            f"model.exits has {description!r}: an exit says `after: <place>` and describes its head"
+        )
     return description["after"]
 
 

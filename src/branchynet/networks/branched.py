@@ -28,7 +28,9 @@ class BranchedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not len(segments) == len(heads) == len(places) + 1:
-            raise ValueError(f"{len(segments)} segments, {len(heads)} heads and {len(places)} places do not fit")
+            raise ValueError(
+                f"{len(segments)} segments, {len(heads)} heads and {len(places)} places do not fit"
+            )
         self.segments = nn.ModuleList(segments)
         self.heads = nn.ModuleList(heads)
         self.places = tuple(places)

@@ -65,13 +65,13 @@ def split(module: nn.Module, graph: fx.Graph, cuts: Sequence[fx.Node]) -> list[n
 
     output = nodes[-1].args[0]
     assert isinstance(output, fx.Node)
-    value = nodes[0]   # the input of the part to come
+    value = nodes[0]  # the input of the part to come
     parts: list[nn.Module] = []
     for end in [*cuts, output]:
         part = fx.Graph()
         copies = {value: part.placeholder("x")}
         for node in nodes[order[value] + 1 : order[end] + 1]:
-            copies[node] = part.node_copy(node, lambda old, copies=copies: copies[old])
+            copies[node] = part.node_copy(node, copies.__getitem__)
         part.output(copies[end])
         parts.append(fx.GraphModule(module, part) if len(copies) > 1 else nn.Identity())
         value = end
@@ -89,7 +89,7 @@ def join(parts: Sequence[nn.Module]) -> nn.Module:
     for part in parts:
         assert isinstance(part, fx.GraphModule)
         inputs = [node for node in part.graph.nodes if node.op == "placeholder"]
-        value = graph.graph_copy(part.graph, {inputs[0]: value})   # type: ignore[assignment]
+        value = graph.graph_copy(part.graph, {inputs[0]: value})  # type: ignore[assignment]
         for node in part.graph.nodes:
             if node.op in ("call_module", "get_attr"):
                 attributes[node.target] = _attribute(part, node.target)

@@ -3,7 +3,8 @@
 Shapes: B batch, C channels, H, W, K classes.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -91,28 +92,20 @@ class _Builder:
     def add(self, layer: nn.Module) -> None:
         # Two samples on the meta device: nothing is computed, and batch norm accepts a single pixel.
         x = torch.zeros(2, *self.shape, device="meta")
-        training = layer.training
         try:
-            with torch.device("meta"), torch.no_grad():
-                shape = _on_meta(layer)(x).shape[1:]
+            with torch.no_grad():
+                shape = copy.deepcopy(layer).to("meta")(x).shape[1:]
         except RuntimeError as error:
             raise UserError(
                 f"{self.where} has a {type(layer).__name__} on {tuple(self.shape)}, which leaves less than one "
                 f"pixel or does not fit: take fewer poolings, smaller strides or fewer layers"
             ) from error
-        layer.train(training)
         self.shape = tuple(shape)
         self.layers.append(layer)
 
 
-def _on_meta(layer: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(layer).to("meta")
-
-
 def _layer(name: Any, channels: int, where: str) -> nn.Module:
-    layers = {
+    layers: dict[str, Callable[[], nn.Module]] = {
         "relu": nn.ReLU,
         "pool2": lambda: nn.MaxPool2d(2, 2, ceil_mode=True),
         "pool3": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
@@ -128,7 +121,9 @@ def _layer(name: Any, channels: int, where: str) -> nn.Module:
 def _numbers(values: Any, key: str, where: str) -> list[int]:
     wrong = not isinstance(values, list | tuple) or any(type(v) is not int or v < 1 for v in values)
     if wrong:
-        raise UserError(f"{where} has {key}: {values!r}: it is a list of whole numbers above 0, such as [32,32]")
+        raise UserError(
+            f"{where} has {key}: {values!r}: it is a list of whole numbers above 0, such as [32,32]"
+        )
     return list(values)
 
 
@@ -137,7 +132,9 @@ def _each(spec: Mapping[str, Any], key: str, count: int, where: str, allowed: tu
     value = spec[key]
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     if len(values) != count:
-        raise UserError(f"{where} has {len(values)} values of {key} for {count} convolutions: one for all or one each")
+        raise UserError(
+            f"{where} has {len(values)} values of {key} for {count} convolutions: one for all or one each"
+        )
     for item in values:
         if allowed and (item not in allowed or isinstance(item, bool)):
             raise UserError(f"{where} has {key}: {item!r}: it is one of {', '.join(map(str, allowed))}")

@@ -24,7 +24,7 @@ def lenet5(in_channels: int = 1, num_classes: int = 10, size: int = 28) -> nn.Se
         layers[f"conv{n}"] = nn.Conv2d(channels, width, 5, padding=3)
         layers[f"pool{n}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
         layers[f"relu{n}"] = nn.ReLU()
-        side = (side + 2 + 1) // 2   # padding 3 widens by 2; pooling halves, rounding up
+        side = (side + 2 + 1) // 2  # padding 3 widens by 2; pooling halves, rounding up
         channels = width
     layers["flatten"] = nn.Flatten()
     layers["fc1"] = nn.Linear(channels * side * side, 84)

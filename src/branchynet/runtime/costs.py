@@ -127,7 +127,9 @@ def measure_latencies(
     )
 
 
-def in_turns(candidates: Mapping[str, Callable[[], object]], threads: int, seconds: float) -> dict[str, Latency]:
+def in_turns(
+    candidates: Mapping[str, Callable[[], object]], threads: int, seconds: float
+) -> dict[str, Latency]:
     """Time the candidates in rounds, each once a round, starting with another one every time.
 
     Args:

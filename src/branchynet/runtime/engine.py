@@ -80,7 +80,9 @@ def make_engine(
     return OnnxEngine(network, criterion, thresholds, input_shape, threads)
 
 
-def make_classifier(name: str, module: nn.Module, input_shape: tuple[int, int, int], threads: int) -> Classifier:
+def make_classifier(
+    name: str, module: nn.Module, input_shape: tuple[int, int, int], threads: int
+) -> Classifier:
     """One undivided model on the engine of that name: what a network with exits has to beat.
 
     Args:

@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, H, W, K classes, N exits.
 """
 
-import io
 import logging
 import warnings
 from collections.abc import Sequence
@@ -172,9 +171,7 @@ def export(module: nn.Module, shape: Sequence[int]) -> bytes:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
-    file = io.BytesIO()
-    program.save(file)
-    return file.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 def make_session(module: nn.Module, shape: Sequence[int], threads: int) -> ort.InferenceSession:

@@ -103,7 +103,7 @@ def compare(
         prediction: (S, N) of the trace.
         thresholds: N-1, those of the run.
     """
-    limits = np.float32(thresholds)
+    limits = np.array(thresholds, np.float32)
     sure = uncertainty[:, :-1] < limits
     taken = np.where(sure.any(axis=1), sure.argmax(axis=1), sure.shape[1])
     expected = np.take_along_axis(prediction, taken[:, None], axis=1)[:, 0]

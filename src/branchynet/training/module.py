@@ -125,7 +125,9 @@ class BranchyClassifier(L.LightningModule):
         where = f"the {self.stage} loss is {value} in epoch {self.current_epoch + 1}, step {step + 1}"
         # The last callback that keeps checkpoints keeps the last epoch's.
         kept = [callback.best_model_path for callback in self.trainer.checkpoint_callbacks]  # type: ignore[attr-defined]
-        last = f"the last good checkpoint is {kept[-1]}" if kept and kept[-1] else "there is no checkpoint yet"
+        last = (
+            f"the last good checkpoint is {kept[-1]}" if kept and kept[-1] else "there is no checkpoint yet"
+        )
         return f"{where}: lower optimizer.lr or the exits' weights; {last}"
 
 

@@ -49,9 +49,13 @@ def fit(
     # At the epoch's very end; saved after validation, a resumed run would end that epoch a second time.
     # Two callbacks, for Lightning's save_last writes only when there is a new best.
     options: dict[str, Any] = {
-        "dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True
+        "dirpath": folder,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
     }
-    keep_best = ModelCheckpoint(filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options)
+    keep_best = ModelCheckpoint(
+        filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options
+    )
     keep_last = ModelCheckpoint(filename="last", **options)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():

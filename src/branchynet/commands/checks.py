@@ -1,0 +1,58 @@
+"""Settings that would only be found wrong after minutes of training, looked at before it."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+
+from branchynet.errors import UserError
+from branchynet.training.schedules import build_schedule
+
+
+def check_init(init: Any) -> None:
+    """`baseline`, `scratch` or an existing checkpoint."""
+    if init not in ("baseline", "scratch") and not Path(str(init)).is_file():
+        raise UserError(
+            f"init={init}: it is baseline, scratch or the path of a checkpoint, and there is no such file"
+        )
+
+
+def check_epochs(epochs: Mapping[str, Any]) -> None:
+    """A whole number above 0 for each stage."""
+    for stage, count in epochs.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UserError(f"epochs.{stage}={count}: it is a whole number above 0")
+
+
+def check_optimizer(
+    optimizer: Callable[[Iterable[Any]], Optimizer],
+    schedule: Mapping[str, Any],
+    epochs: Mapping[str, int],
+    images: int,
+    batch_size: int,
+) -> None:
+    """Build the optimiser and each stage's schedule once, for one parameter, and throw them away."""
+    steps = math.ceil(images / batch_size)
+    for count in epochs.values():
+        try:
+            built = optimizer([torch.nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the optimizer's settings are refused: {error}; see conf/optimizer") from error
+        build_schedule(schedule, built, count * steps)
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Build a Trainer once and throw it away: it says what this machine does not have."""
+    try:
+        L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise UserError(
+                "trainer=gpu: there is no GPU here that PyTorch can use; take trainer=cpu"
+            ) from error
+        raise UserError(f"the trainer's settings are refused: {error}; see conf/trainer") from error

@@ -1,0 +1,237 @@
+"""`branchynet train` from the command line to the files of a run, on the embedded digits."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Small enough for seconds, and no settings that change with the machine's load.
+FAST = [
+    "experiment=b_lenet_digits",
+    "epochs.baseline=2",
+    "epochs.joint=3",
+    "schedule=none",
+    "engine.seconds=0.01",
+    "trainer=cpu",
+]
+
+
+def start(*arguments, cwd):
+    environment = {**os.environ, "BRANCHYNET_CACHE": str(Path(cwd) / "cache"), "PYTHONWARNINGS": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "branchynet", "train", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(*arguments, cwd):
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def multirun(tmp_path_factory):
+    """Two jobs that differ in the exits' weights: one baseline, two joint trainings."""
+    cwd = tmp_path_factory.mktemp("multirun")
+    done = train("-m", *FAST, "weights=equal,early", "hydra.sweep.dir=sweep", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd, done
+
+
+@pytest.fixture(scope="module")
+def run(multirun):
+    return multirun[0] / "sweep" / "0-weights=equal"
+
+
+KEYS = {
+    "": "baseline engine exits experiment knee machine protocol seed threads versions",
+    "baseline": "accuracy latency_us macs",
+    "exits.0": "accuracy latency_us macs static_latency_us static_macs",
+    "knee": (
+        "accuracy criterion exit_rates gain_latency gain_macs gain_over_static gain_trunk_only latency_us macs "
+        "measured rule thresholds"
+    ),
+    "knee.measured": "accuracy gain_latency latency_us",
+}
+
+
+def test_a_run_leaves_what_the_design_says(run):
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        ".hydra/config.yaml",
+        "checkpoints/baseline.pt",
+        "checkpoints/joint/best.ckpt",
+        "checkpoints/joint/last.ckpt",
+        "trace-val.npz",
+        "trace-test.npz",
+        "sweep.csv",
+        "costs.csv",
+        "result.json",
+        "figures/trade_off.png",
+    } <= names
+    assert len([name for name in names if name.startswith("events.out.tfevents")]) == 1
+
+
+def test_result_json_has_the_stable_form(run):
+    result = json.loads((run / "result.json").read_text())
+    for path, keys in KEYS.items():
+        node = result
+        for step in path.split(".") if path else []:
+            node = node[int(step)] if step.isdigit() else node[step]
+        assert sorted(node) == sorted(keys.split()), path
+    assert (result["experiment"], result["protocol"]) == ("b_lenet_digits", "validation")
+    assert (result["engine"], result["threads"]) == ("onnxruntime", 1)
+
+
+def test_result_json_follows_from_the_traces(run):
+    """Every number of the operating point, computed again by a slow loop over the stored test trace."""
+    result = json.loads((run / "result.json").read_text())
+    trace = np.load(run / "trace-test.npz")
+    knee, exits = result["knee"], result["exits"]
+    threshold = np.float32(knee["thresholds"][0])
+    left = [0 if u[0] < threshold else 1 for u in trace["uncertainty"]]
+    right = [p[n] == y for p, n, y in zip(trace["prediction"], left, trace["label"], strict=True)]
+    rates = [left.count(0) / len(left), left.count(1) / len(left)]
+    assert knee["exit_rates"] == pytest.approx(rates)
+    assert knee["accuracy"] == pytest.approx(np.mean(right)) == knee["measured"]["accuracy"]
+    for cost in ("macs", "latency_us"):
+        assert knee[cost] == pytest.approx(sum(r * e[cost] for r, e in zip(rates, exits, strict=True)))
+    assert knee["gain_macs"] == pytest.approx(result["baseline"]["macs"] / knee["macs"])
+    assert knee["gain_latency"] == pytest.approx(result["baseline"]["latency_us"] / knee["latency_us"])
+    assert [e["accuracy"] for e in exits] == pytest.approx(
+        list((trace["prediction"] == trace["label"][:, None]).mean(axis=0))
+    )
+    # B-LeNet's, from its layers by hand: conv 1; head; the rest.
+    conv1, head, rest = 30 * 30 * 25 * 5, 8 * 8 * 0 + 15 * 15 * 9 * 5 * 10 + 640 * 10, None
+    assert exits[0]["macs"] == conv1 + head and rest is None
+    assert exits[1]["macs"] == result["baseline"]["macs"] + head
+
+
+def test_the_choice_is_the_fastest_on_validation_that_is_as_good_as_the_baseline(run):
+    rows = list(csv.DictReader((run / "sweep.csv").open()))
+    chosen = [row for row in rows if row["knee"] == "1"]
+    assert len(chosen) == 1
+    best = max(float(row["val_accuracy"]) for row in rows)
+    hparams_floor = min(float(chosen[0]["val_accuracy"]), best)
+    for row in rows:
+        if float(row["val_accuracy"]) >= hparams_floor:
+            assert float(row["val_latency_us"]) >= float(chosen[0]["val_latency_us"]) - 1e-9
+
+
+def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
+    cwd, done = multirun
+    first, second = (cwd / "sweep" / name for name in ("0-weights=equal", "1-weights=early"))
+    assert done.stdout.count("the baseline is taken from") == 1
+    assert len(list((cwd / "cache").glob("*.pt"))) == 1
+    states = [torch.load(folder / "checkpoints" / "baseline.pt") for folder in (first, second)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    results = [json.loads((folder / "result.json").read_text()) for folder in (first, second)]
+    assert results[0]["baseline"]["accuracy"] == results[1]["baseline"]["accuracy"]
+    assert not (second / "checkpoints" / "baseline").exists()
+
+
+def test_tensorboards_event_file_holds_the_knee_the_curves_and_the_figures(run):
+    events = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    result = json.loads((run / "result.json").read_text())
+    for tag, value in {
+        "knee/accuracy": result["knee"]["accuracy"],
+        "knee/latency_us": result["knee"]["latency_us"],
+        "knee/gain_latency": result["knee"]["gain_latency"],
+        "knee/gain_macs": result["knee"]["gain_macs"],
+        "knee/exit_rate_1": result["knee"]["exit_rates"][0],
+        "baseline/accuracy": result["baseline"]["accuracy"],
+    }.items():
+        scalars = events.Scalars(tag)
+        assert len(scalars) == 1 and scalars[0].value == pytest.approx(value, rel=1e-6), tag
+    assert len(events.Scalars("joint/val_accuracy_exit_1")) == 3
+    assert "sweep/trade_off" in tags["images"]
+    assert any("hparams" in tag for tag in events.summary_metadata) or "_hparams_/session_start_info" in str(
+        tags
+    )
+
+
+def test_the_table_the_figure_and_the_command_to_type_stand_at_the_end(multirun):
+    _, done = multirun
+    last = done.stdout[done.stdout.rindex("operating point, predicted") :]
+    assert "operating point, measured" in last
+    assert "trade_off.png" in last and "tensorboard --logdir" in last
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stage", ["baseline", "joint"])
+def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
+    process = start(*FAST, "weights=equal", "hydra.run.dir=killed", cwd=tmp_path)
+    folder = tmp_path / "killed"
+    wait_for(folder / "checkpoints" / stage / "last.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "result.json").exists()
+    config = (folder / ".hydra" / "config.yaml").read_text()
+
+    done = train(f"resume={folder}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / ".hydra" / "config.yaml").read_text() == config
+    for name in ("baseline.pt", "joint/best.ckpt", "joint/last.ckpt"):
+        states = [torch.load(place / "checkpoints" / name) for place in (run, folder)]
+        states = [state.get("state_dict", state) for state in states]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0]), name
+    results = [json.loads((place / "result.json").read_text()) for place in (run, folder)]
+    assert [e["accuracy"] for e in results[0]["exits"]] == [e["accuracy"] for e in results[1]["exits"]]
+
+    again = train(f"resume={folder}", cwd=tmp_path)
+    assert again.returncode == 0 and "finished" in again.stdout
+    assert json.loads((folder / "result.json").read_text()) == results[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["weights.values=[1.0]"], ["1 weights", "2 exits"]),
+        (["weights.values=[1.0,-1.0]"], ["exit 2", "-1.0"]),
+        (["model.exits.0.after=conv9"], ["conv9", "conv1, pool1"]),
+        (["model.exits=[]"], ["exit"]),
+        (["criterion.name=entropie"], ["entropie", "entropy"]),
+        (["engine.name=tensorflow"], ["tensorflow", "onnxruntime"]),
+        (["sweep.protocol=test"], ["test", "validation, paper"]),
+        (["sweep/rule=latency_budget", "sweep.rule.budget_us=-3"], ["budget_us=-3"]),
+        (["epochs.joint=0"], ["epochs.joint=0"]),
+        (["init=nowhere.ckpt"], ["nowhere.ckpt", "scratch"]),
+        (["data=mnist", "data.root=nowhere", "data.download=false"], ["nowhere", "data=digits"]),
+        (["schedule.name=linear"], ["linear", "one_cycle"]),
+        (["trainer.accelerator=quantum"], ["quantum"]),
+        (["+optimizer.speed=3"], ["speed"]),
+    ],
+)
+def test_a_mistake_costs_no_training(overrides, words, tmp_path):
+    began = time.monotonic()
+    done = train(*FAST, *overrides, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("branchynet: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(word in lines[0] for word in words), lines
+    assert "epoch" not in done.stdout, "it trained before it looked"
+    assert time.monotonic() - began < 60

@@ -1,0 +1,149 @@
+"""Criteria against float64 arithmetic, at the extremes, and in ONNX Runtime."""
+
+import io
+import math
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from branchynet.errors import UserError
+from branchynet.exits.criteria import CRITERIA, entropy, get_criterion, margin, max_probability
+
+ALL = pytest.mark.parametrize("name", list(CRITERIA))
+
+
+def reference(name: str, logits: np.ndarray) -> np.ndarray:
+    """Straight from the definitions, one row at a time, in float64."""
+    values = []
+    for row in logits.astype(np.float64):
+        weights = [math.exp(value - max(row)) for value in row]
+        p = sorted((weight / math.fsum(weights) for weight in weights), reverse=True)
+        if name == "entropy":
+            values.append(-math.fsum(q * math.log(q) for q in p if q > 0))
+        elif name == "max_probability":
+            values.append(math.fsum(p[1:]))
+        else:
+            values.append(math.fsum([*p[1:], p[1]]))
+    return np.array(values)
+
+
+def top(name: str, classes: int) -> float:
+    """The greatest value: all probabilities equal."""
+    return {"entropy": math.log(classes), "max_probability": 1 - 1 / classes, "margin": 1.0}[name]
+
+
+def logits_like_a_network(rows: int = 500, classes: int = 10) -> Tensor:
+    """From nearly uniform to very sure."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.logspace(-3, 1.5, rows)[:, None]
+    return torch.randn(rows, classes, generator=generator) * scale
+
+
+@ALL
+def test_equals_float64(name):
+    logits = logits_like_a_network()
+    np.testing.assert_allclose(CRITERIA[name](logits), reference(name, logits.numpy()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["max_probability", "margin"])
+def test_tiny_values_keep_their_digits(name):
+    """Surer than 1 - 6e-8, where 1 - p would be 0 in float32."""
+    logits = torch.tensor([[20.0, 0.0, 1.0], [40.0, 0.0, 0.0], [0.0, 60.0, 30.0]])
+    np.testing.assert_allclose(CRITERIA[name](logits), reference(name, logits.numpy()), rtol=1e-5)
+
+
+@ALL
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.integers(2, 12).flatmap(
+        lambda classes: st.lists(
+            st.lists(st.floats(-1e4, 1e4, width=32), min_size=classes, max_size=classes),
+            min_size=1,
+            max_size=5,
+        )
+    )
+)
+def test_range_and_value_for_any_logits(name, rows):
+    logits = torch.tensor(rows)
+    values = CRITERIA[name](logits)
+    assert values.shape == (len(rows),) and values.dtype == torch.float32
+    assert ((values >= 0) & (values <= top(name, logits.shape[1]) * (1 + 1e-6))).all()
+    np.testing.assert_allclose(values, reference(name, logits.numpy()), rtol=1e-5, atol=2e-6)
+
+
+@ALL
+def test_equal_logits_are_the_least_sure(name):
+    for classes in (2, 10, 1000):
+        assert CRITERIA[name](torch.full((1, classes), 7.0)).item() == pytest.approx(top(name, classes), rel=1e-6)
+
+
+@ALL
+@pytest.mark.parametrize("big", [1e4, 3e38])
+def test_extreme_logits_are_sure_and_not_nan(name, big):
+    logits = torch.tensor([[big, -big, -big], [0.0, -big, -big], [0.0, big, 0.0]])
+    assert CRITERIA[name](logits).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_numbers_worked_out_by_hand():
+    # Probabilities 1/2, 1/4, 1/4.
+    logits = torch.tensor([[math.log(2), 0.0, 0.0]])
+    assert entropy(logits).item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
+    assert max_probability(logits).item() == pytest.approx(0.5, rel=1e-6)
+    assert margin(logits).item() == pytest.approx(0.75, rel=1e-6)
+
+
+@ALL
+def test_order_and_offset_of_the_logits_do_not_matter(name):
+    logits = logits_like_a_network(50)
+    other = logits[:, torch.randperm(10, generator=torch.Generator().manual_seed(1))] + 5.0
+    torch.testing.assert_close(CRITERIA[name](other), CRITERIA[name](logits), rtol=1e-4, atol=1e-6)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_computes_in_float32_whatever_the_logits_are(name, dtype):
+    logits = logits_like_a_network(50).to(dtype)
+    values = CRITERIA[name](logits)
+    assert values.dtype == torch.float32
+    assert torch.equal(values, CRITERIA[name](logits.float()))
+
+
+class Module(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@ALL
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # the exporter's own
+def test_onnx_runtime_gives_the_same(name):
+    program = torch.onnx.export(
+        Module(CRITERIA[name]).eval(),
+        (torch.zeros(3, 10),),
+        dynamo=True,
+        verbose=False,
+        input_names=["x"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    file = io.BytesIO()
+    program.save(file)
+    session = ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    logits = torch.cat([logits_like_a_network(200), torch.tensor([[1e4] + [-1e4] * 9, [0.0] * 10])])
+    for x in (logits, logits[:1]):
+        (values,) = session.run(None, {"x": x.numpy()})
+        assert values.dtype == np.float32 and (values >= 0).all()
+        np.testing.assert_allclose(values, CRITERIA[name](x), rtol=1e-5, atol=1e-6)
+
+
+def test_get_criterion():
+    assert get_criterion("margin") is margin
+    with pytest.raises(UserError, match=r"criterion=entropie: .*entropy, max_probability, margin$"):
+        get_criterion("entropie")
