@@ -54,7 +54,13 @@ def multirun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(multirun):
-    return multirun[0] / "sweep" / "0-weights=equal"
+    return job(multirun[0], "0-", "weights=equal")
+
+
+def job(cwd, start, end):
+    """The folder of one job: its number and its overrides are its name."""
+    (folder,) = (cwd / "sweep").glob(f"{start}*{end}")
+    return folder
 
 
 KEYS = {
@@ -83,7 +89,8 @@ def test_a_run_leaves_what_the_design_says(run):
         "result.json",
         "figures/trade_off.png",
     } <= names
-    assert len([name for name in names if name.startswith("events.out.tfevents")]) == 1
+    # At the root, one a stage: so `tensorboard --logdir outputs` has one entry per run.
+    assert {Path(name).parent for name in names if "tfevents" in name} == {Path(".")}
 
 
 def test_result_json_has_the_stable_form(run):
@@ -116,25 +123,25 @@ def test_result_json_follows_from_the_traces(run):
         list((trace["prediction"] == trace["label"][:, None]).mean(axis=0))
     )
     # B-LeNet's, from its layers by hand: conv 1; head; the rest.
-    conv1, head, rest = 30 * 30 * 25 * 5, 8 * 8 * 0 + 15 * 15 * 9 * 5 * 10 + 640 * 10, None
-    assert exits[0]["macs"] == conv1 + head and rest is None
+    conv1, head = 30 * 30 * 25 * 5, 15 * 15 * 9 * 5 * 10 + 640 * 10
+    assert exits[0]["macs"] == conv1 + head
     assert exits[1]["macs"] == result["baseline"]["macs"] + head
 
 
 def test_the_choice_is_the_fastest_on_validation_that_is_as_good_as_the_baseline(run):
-    rows = list(csv.DictReader((run / "sweep.csv").open()))
+    rows = list(csv.DictReader((run / "sweep.csv").read_text().splitlines()))
     chosen = [row for row in rows if row["knee"] == "1"]
     assert len(chosen) == 1
     best = max(float(row["val_accuracy"]) for row in rows)
-    hparams_floor = min(float(chosen[0]["val_accuracy"]), best)
+    floor = min(float(chosen[0]["val_accuracy"]), best)
     for row in rows:
-        if float(row["val_accuracy"]) >= hparams_floor:
+        if float(row["val_accuracy"]) >= floor:
             assert float(row["val_latency_us"]) >= float(chosen[0]["val_latency_us"]) - 1e-9
 
 
 def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
     cwd, done = multirun
-    first, second = (cwd / "sweep" / name for name in ("0-weights=equal", "1-weights=early"))
+    first, second = job(cwd, "0-", "weights=equal"), job(cwd, "1-", "weights=early")
     assert done.stdout.count("the baseline is taken from") == 1
     assert len(list((cwd / "cache").glob("*.pt"))) == 1
     states = [torch.load(folder / "checkpoints" / "baseline.pt") for folder in (first, second)]
@@ -207,31 +214,3 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     assert json.loads((folder / "result.json").read_text()) == results[1]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["weights.values=[1.0]"], ["1 weights", "2 exits"]),
-        (["weights.values=[1.0,-1.0]"], ["exit 2", "-1.0"]),
-        (["model.exits.0.after=conv9"], ["conv9", "conv1, pool1"]),
-        (["model.exits=[]"], ["exit"]),
-        (["criterion.name=entropie"], ["entropie", "entropy"]),
-        (["engine.name=tensorflow"], ["tensorflow", "onnxruntime"]),
-        (["sweep.protocol=test"], ["test", "validation, paper"]),
-        (["sweep/rule=latency_budget", "sweep.rule.budget_us=-3"], ["budget_us=-3"]),
-        (["epochs.joint=0"], ["epochs.joint=0"]),
-        (["init=nowhere.ckpt"], ["nowhere.ckpt", "scratch"]),
-        (["data=mnist", "data.root=nowhere", "data.download=false"], ["nowhere", "data=digits"]),
-        (["schedule.name=linear"], ["linear", "one_cycle"]),
-        (["trainer.accelerator=quantum"], ["quantum"]),
-        (["+optimizer.speed=3"], ["speed"]),
-    ],
-)
-def test_a_mistake_costs_no_training(overrides, words, tmp_path):
-    began = time.monotonic()
-    done = train(*FAST, *overrides, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("branchynet: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    assert all(word in lines[0] for word in words), lines
-    assert "epoch" not in done.stdout, "it trained before it looked"
-    assert time.monotonic() - began < 60

@@ -79,7 +79,9 @@ def test_range_and_value_for_any_logits(name, rows):
 @ALL
 def test_equal_logits_are_the_least_sure(name):
     for classes in (2, 10, 1000):
-        assert CRITERIA[name](torch.full((1, classes), 7.0)).item() == pytest.approx(top(name, classes), rel=1e-6)
+        assert CRITERIA[name](torch.full((1, classes), 7.0)).item() == pytest.approx(
+            top(name, classes), rel=1e-6
+        )
 
 
 @ALL

@@ -49,8 +49,8 @@ THRESHOLDS = [*LEVELS, 3.0, 10.0]
 
 
 @st.composite
-def traces(draw, exits=st.integers(1, 4), samples=st.integers(1, 12), levels=LEVELS):
-    shape = (draw(samples), draw(exits))
+def traces(draw, exits=(1, 4), levels=LEVELS):
+    shape = (draw(st.integers(1, 12)), draw(st.integers(*exits)))
     size = shape[0] * shape[1]
     uncertainty = draw(st.lists(st.sampled_from(levels), min_size=size, max_size=size))
     prediction = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
@@ -87,7 +87,9 @@ def test_grid_and_vectors_equal_figure_2(data):
 def test_exit_taken_equals_figure_2(trace, data):
     vector = [data.draw(st.sampled_from(THRESHOLDS)) for _ in range(trace.num_exits - 1)]
     taken = exit_taken(trace.uncertainty, torch.tensor(vector, dtype=torch.float64))
-    expected = [fast_inference(row, [float32(value) for value in vector]) for row in trace.uncertainty.tolist()]
+    expected = [
+        fast_inference(row, [float32(value) for value in vector]) for row in trace.uncertainty.tolist()
+    ]
     assert taken.tolist() == expected and taken.dtype == torch.int64
 
 
@@ -135,7 +137,9 @@ def random_trace(samples: int, exits: int, right: float = 0.9) -> Trace:
 def test_forced_exits_give_each_exits_own_accuracy():
     trace = random_trace(1000, 4)
     never, always = 0.0, 10.0
-    vectors = torch.tensor([[always, never, never], [never, always, never], [never, never, always], [never] * 3])
+    vectors = torch.tensor(
+        [[always, never, never], [never, always, never], [never, never, always], [never] * 3]
+    )
     assert evaluate(trace, vectors).accuracy.tolist() == [
         int(trace.correct[:, n].sum()) / 1000 for n in range(4)
     ]
@@ -196,7 +200,7 @@ CLOSE = [0.0, 1e-45, 0.3, math.nextafter(0.3, 1), float32(0.3) + 2**-25, float32
 
 
 @settings(max_examples=200, deadline=None)
-@given(traces(exits=st.just(2), levels=[float32(value) for value in CLOSE]))
+@given(traces(exits=(2, 2), levels=[float32(value) for value in CLOSE]))
 def test_every_operating_point_of_two_exits_is_in_the_grid(trace):
     distinct = trace.uncertainty[:, 0].unique()
     (thresholds,) = threshold_grid(trace, max_vectors=len(distinct) + 1)
@@ -208,7 +212,7 @@ def test_every_operating_point_of_two_exits_is_in_the_grid(trace):
     assert rates == possible | {0.0}
 
 
-@given(traces(exits=st.integers(2, 4)), st.integers(1, 200))
+@given(traces(exits=(2, 4)), st.integers(1, 200))
 def test_a_grid_has_both_ends_and_no_more_vectors_than_allowed(trace, max_vectors):
     grid = threshold_grid(trace, max_vectors)
     assert math.prod(map(len, grid)) <= max(max_vectors, 2 ** len(grid))

@@ -1,6 +1,7 @@
 """`branchynet train`: the baseline, the joint training, the sweep, the report."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def resume(folder: Path) -> dict[str, Any]:
     config = folder / ".hydra" / "config.yaml"
     if not config.is_file():
         raise UserError(f"resume={folder}: there is no run, for {config} is missing; name a run's folder")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     loaded = OmegaConf.load(config)
     assert isinstance(loaded, DictConfig)
     return train(loaded, folder)

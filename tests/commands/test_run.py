@@ -1,0 +1,64 @@
+"""Mistakes in the settings: each gets one line, before the first epoch."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from branchynet.commands.app import conf_folder, user_message
+from branchynet.commands.run import execute
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", overrides=["experiment=b_lenet_digits", "trainer=cpu", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["weights.values=[1.0]"], ["1 weights", "2 exits"]),
+        (["weights.values=[1.0,-1.0]"], ["exit 2", "-1.0"]),
+        (["weights.values=[0,0]"], ["above 0"]),
+        (["model.exits.0.after=conv9"], ["conv9", "conv1, pool1"]),
+        (["model.exits=[]"], ["exit"]),
+        (["model.exits.0.convs=[10,10]", "model.exits.0.pool=[2]"], ["pool", "one"]),
+        (["model.trunk.num_classes=7"], ["7", "num_classes=10"]),
+        (["criterion.name=entropie"], ["entropie", "entropy"]),
+        (["engine.name=tensorflow"], ["tensorflow", "onnxruntime"]),
+        (["engine.threads=0"], ["threads=0"]),
+        (["engine.seconds=-1"], ["seconds=-1"]),
+        (["sweep.protocol=test"], ["test", "validation, paper"]),
+        (["sweep.thresholds=[0.1,-1]"], ["-1"]),
+        (["sweep.max_vectors=0"], ["max_vectors=0"]),
+        (["sweep/rule=latency_budget", "sweep.rule.budget_us=-3"], ["budget_us=-3"]),
+        (["epochs.joint=0"], ["epochs.joint=0"]),
+        (["epochs.baseline=many"], ["epochs.baseline=many"]),
+        (["init=nowhere.ckpt"], ["nowhere.ckpt", "scratch"]),
+        (["data=mnist", "data.root=nowhere", "data.download=false"], ["nowhere", "data=digits"]),
+        (["data.batch_size=0"], ["batch_size=0"]),
+        (["schedule.name=linear"], ["linear", "one_cycle"]),
+        (["trainer.accelerator=quantum"], ["quantum"]),
+        (["trainer.precision=8-true"], ["8-true"]),
+        (["+optimizer.speed=3"], ["speed"]),
+        (["label_smoothing=2"], ["label_smoothing=2"]),
+        (["seed=-1"], ["seed=-1"]),
+    ],
+)
+def test_a_mistake_gets_one_line_and_costs_no_training(overrides, words, tmp_path, capsys):
+    with pytest.raises(Exception) as caught:
+        execute(composed(f"cache={tmp_path}/cache", *overrides), tmp_path / "run")
+    message = user_message(caught.value)
+    assert message is not None, f"a traceback: {caught.value!r}"
+    assert "\n" not in message and all(word in message for word in words), message
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_bug_of_ours_is_no_user_mistake():
+    assert user_message(ZeroDivisionError("division by zero")) is None
+    assert user_message(KeyError("missing")) is None
+
+
+def test_trainer_gpu_without_a_gpu_says_what_to_take(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(Exception) as caught:
+        execute(composed("trainer=gpu"), tmp_path)
+    assert "trainer=cpu" in (user_message(caught.value) or "")
