@@ -212,5 +212,3 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     again = train(f"resume={folder}", cwd=tmp_path)
     assert again.returncode == 0 and "finished" in again.stdout
     assert json.loads((folder / "result.json").read_text()) == results[1]
-
-

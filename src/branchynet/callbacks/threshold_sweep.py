@@ -5,6 +5,7 @@ Shapes: C channels, H, W, K classes, N exits, S samples, V threshold vectors.
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.exits.frontier import pareto
 from branchynet.exits.select import Reference, check_rule, select
-from branchynet.exits.sweep import evaluate_grid, threshold_grid
+from branchynet.exits.sweep import check_grid, evaluate_grid, threshold_grid
 from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting import files, tables
@@ -76,6 +77,7 @@ class ThresholdSweep(Callback):
         if protocol not in PROTOCOLS:
             raise UserError(f"sweep.protocol={protocol}: it is one of {', '.join(PROTOCOLS)}")
         check_rule(rule)
+        check_grid(max_vectors, thresholds)
         self.criterion = get_criterion(criterion)
         self.criterion_name = criterion
         self.baseline = baseline
@@ -87,6 +89,8 @@ class ThresholdSweep(Callback):
         for name in self.engines:
             check_engine(name, self.threads)
         self.seconds = engine["seconds"]
+        if not 0 < self.seconds < math.inf:
+            raise UserError(f"engine.seconds={self.seconds}: it is a number above 0")
         self.rule = dict(rule)
         self.protocol = protocol
         self.thresholds = thresholds

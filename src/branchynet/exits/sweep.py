@@ -129,10 +129,7 @@ def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | Non
     Raises:
         UserError: `values` is empty or has one that is negative or no number; `max_vectors` is not above 0.
     """
-    if not isinstance(max_vectors, int) or isinstance(max_vectors, bool) or max_vectors < 1:
-        raise UserError(f"sweep.max_vectors={max_vectors}: it is a whole number above 0, such as 40000")
-    if values is not None:
-        _check(values)
+    check_grid(max_vectors, values)
     side_exits = trace.num_exits - 1
     per_exit = max(2, _root(max_vectors, max(side_exits, 1)))
     grid = []
@@ -145,6 +142,22 @@ def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | Non
             thresholds = torch.cat([thresholds, observed[-1:] * 2 + 1])
         grid.append(thresholds.unique())
     return grid
+
+
+def check_grid(max_vectors: int, values: Sequence[float] | None) -> None:
+    """A UserError for what `threshold_grid` refuses, before there is a trace."""
+    if not isinstance(max_vectors, int) or isinstance(max_vectors, bool) or max_vectors < 1:
+        raise UserError(f"sweep.max_vectors={max_vectors}: it is a whole number above 0, such as 40000")
+    if values is None:
+        return
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise UserError(
+            f"sweep.thresholds={values}: it is a list such as [0.01,0.1,1], or null for the data's own"
+        )
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise UserError(f"sweep.thresholds has {value!r}: a threshold is a finite number, 0 or more")
 
 
 def _sort(values: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,17 +203,6 @@ def _root(number: int, degree: int) -> int:
     """The largest whole number whose power of `degree` is at most `number`."""
     root = round(number ** (1 / degree))
     return root if root**degree <= number else root - 1
-
-
-def _check(values: Sequence[float]) -> None:
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise UserError(
-            f"sweep.thresholds={values}: give a list such as [0.01,0.1,1], or null to take them from the data"
-        )
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise UserError(f"sweep.thresholds has {value!r}: a threshold is a finite number, 0 or more")
 
 
 def _points(thresholds: Tensor, right: Tensor, left: Tensor, samples: int) -> OperatingPoints:

@@ -1,0 +1,139 @@
+"""The callback on a tiny network: the chosen point is what a slow loop says, protocols differ, files agree."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from branchynet.callbacks.threshold_sweep import ThresholdSweep
+from branchynet.data.module import ImageData
+from branchynet.errors import UserError
+from branchynet.networks.branched import BranchedNetwork
+
+ENGINE = {"name": "torch", "threads": 1, "seconds": 0.01}
+FLOOR = {"name": "accuracy_floor", "distance": 0.0}
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    images = (rng.integers(0, 120, (300, 4, 4)) + 40 * labels[:, None, None]).astype(np.uint8)
+    path = tmp_path / "arrays.npz"
+    np.savez(path, x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:])
+    made = ImageData("arrays", path=str(path), batch_size=32, validation_size=100)
+    made.setup()
+    return made
+
+
+class Means(nn.Module):
+    """Knows the classes by their brightness: an untrained network that is right more often than not."""
+
+    def __init__(self, sharpness):
+        super().__init__()
+        self.centres = nn.Parameter(torch.tensor([-0.75, 0.0, 0.75]))
+        self.sharpness = sharpness
+
+    def forward(self, x):
+        return -self.sharpness * (x.flatten(1).mean(1, keepdim=True) - self.centres) ** 2
+
+
+def network(sharpness=2.0):
+    same = nn.Conv2d(1, 1, 1)  # the identity: there has to be something to count
+    nn.init.ones_(same.weight), nn.init.zeros_(same.bias)
+    segments = [nn.Sequential(same), nn.Sequential(nn.Hardtanh(-3, 3))]
+    return BranchedNetwork(segments, [Means(sharpness), Means(30.0)], ["first"]).eval()
+
+
+def callback(tmp_path, **changes):
+    settings = {
+        "engine": ENGINE,
+        "rule": FLOOR,
+        "criterion": "entropy",
+        "experiment": "tiny",
+        "seed": 3,
+        **changes,
+    }
+    return ThresholdSweep(baseline=network(), folder=tmp_path, **settings)
+
+
+@pytest.mark.parametrize(("protocol", "split"), [("validation", "val"), ("paper", "test")])
+def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol, split, data, tmp_path):
+    net = network()
+    report = callback(tmp_path, protocol=protocol).sweep(net, network(5.0), data)
+    x, y = data.split(split)
+    with torch.no_grad():
+        first, last = (out.argmax(1) == y for out in net(x))
+        entropy = torch.distributions.Categorical(logits=net(x)[0]).entropy()
+        baseline = float((network(5.0)(x)[1].argmax(1) == y).double().mean())
+    # Slow: every distinct way to split the samples by their entropy, most leaving first.
+    limits = [*sorted(entropy.tolist(), reverse=True)]
+    chosen_rate = max(
+        rate
+        for rate, right in [
+            (
+                float((entropy < t).double().mean()),
+                float(torch.where(entropy < t, first, last).double().mean()),
+            )
+            for t in [9.0, *limits]
+        ]
+        if right >= baseline - 1e-9
+    )
+    points = report.points_test if protocol == "paper" else report.points_val
+    assert float(points.exit_rates[report.selection.index, 0]) == pytest.approx(chosen_rate)
+    assert report.selection.feasible and report.protocol == protocol
+    verified = report.verified["torch"]
+    assert verified.accuracy == pytest.approx(float(report.points_test.accuracy[report.selection.index]))
+    assert verified.exit_rates == pytest.approx(
+        report.points_test.exit_rates[report.selection.index].tolist()
+    )
+    assert verified.unexplained == 0
+
+
+def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data, tmp_path):
+    blind = network()
+    with torch.no_grad():
+        for parameter in blind.heads[-1].parameters():
+            parameter.copy_(parameter.flip(0))
+    report = callback(tmp_path).sweep(network(), blind, data)
+    x, y = data.split("test")
+    with torch.no_grad():
+        expected = float((blind(x)[1].argmax(1) == y).double().mean())
+    assert report.baseline_accuracy == pytest.approx(expected)
+    assert report.baseline_accuracy < float(report.trace_test.correct[:, 1].double().mean())
+
+
+def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
+    class Stub:
+        is_global_zero, datamodule, logger = True, data, None
+
+    class Module:
+        network = None
+
+    module = Module()
+    module.network = network()
+    callback(tmp_path, protocol="paper").on_fit_end(Stub(), module)
+    assert json.loads((tmp_path / "result.json").read_text())["protocol"] == "paper"
+    assert json.loads((tmp_path / "result.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"protocol": "test"}, "validation, paper"),
+        ({"criterion": "entropie"}, "max_probability"),
+        ({"rule": {"name": "best"}}, "accuracy_floor"),
+        ({"engine": {**ENGINE, "name": "tensorrt"}}, "onnxruntime"),
+        ({"engine": {**ENGINE, "compare": ["tensorrt"]}}, "onnxruntime"),
+        ({"engine": {**ENGINE, "threads": 0}}, "threads=0"),
+        ({"engine": {**ENGINE, "seconds": 0}}, "seconds=0"),
+        ({"thresholds": [0.5, -1.0]}, "-1.0"),
+        ({"max_vectors": 0}, "max_vectors=0"),
+    ],
+)
+def test_mistakes_are_found_before_fitting(changes, word, tmp_path):
+    with pytest.raises(UserError, match=word) as caught:
+        callback(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
