@@ -1,0 +1,152 @@
+"""Any backbone becomes a branched network, and impossible exits get one line."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import resnet18
+
+from branchynet.errors import UserError
+from branchynet.networks.attach import attach, legal_places
+from branchynet.networks.lenet import lenet5
+
+
+def attached(case):
+    trunk, places, shape, classes = case
+    return attach(trunk, [{"after": place, "global_pool": True} for place in places], shape, classes)
+
+
+def test_the_last_exit_and_the_baseline_are_the_trunk(case):
+    trunk, places, shape, classes = case
+    network, x = attached(case).eval(), torch.randn(3, *shape)
+    with torch.no_grad():
+        logits, expected = network(x), trunk(x)
+        assert [tuple(out.shape) for out in logits] == [(3, classes)] * (len(places) + 1)
+        assert torch.equal(logits[-1], expected) and torch.equal(network.trunk()(x), expected)
+    assert all(out.isfinite().all() for out in logits)
+    assert network.places == tuple(places)
+
+
+def test_the_trunks_names_and_parameters_are_its_own_wherever_it_is_cut(case):
+    trunk = case[0]
+    network = attached(case)
+    state = network.trunk_state_dict()
+    assert set(state) == set(trunk.state_dict())
+    assert all(tensor.data_ptr() == state[name].data_ptr() for name, tensor in trunk.state_dict().items())
+
+
+def test_every_parameter_gets_a_gradient(case):
+    network = attached(case).train()
+    x = torch.randn(4, *case[2])
+    sum(out.square().sum() for out in network(x)).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    # ReLUs and hard activations may shut a layer off; most of them are alive.
+    alive = [bool(p.grad.abs().sum() > 0) for p in network.parameters()]
+    assert sum(alive) > 0.9 * len(alive)
+
+
+def test_lenet_cut_by_hand():
+    torch.manual_seed(0)
+    trunk = lenet5()
+    exit_1 = {"after": "conv1", "before": ["pool2", "relu"], "convs": [10], "pool": 2}
+    network, x = attach(trunk, [exit_1], (1, 28, 28), 10), torch.randn(2, 1, 28, 28)
+    first, last = network(x)
+    conv, linear = (m for m in network.heads[0].modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    tapped = F.conv2d(x, trunk.conv1.weight, trunk.conv1.bias, padding=3)
+    y = F.relu(F.max_pool2d(tapped, 2, 2, ceil_mode=True))
+    # As released: convolution, pooling, ReLU, classifier.
+    y = F.relu(F.max_pool2d(F.conv2d(y, conv.weight, conv.bias, padding=1), 2, 2, ceil_mode=True))
+    torch.testing.assert_close(first, linear(y.flatten(1)))
+    z = F.relu(F.max_pool2d(tapped, 2, 2, ceil_mode=True))
+    for layer in (trunk.conv2, trunk.conv3):
+        z = F.relu(F.max_pool2d(F.conv2d(z, layer.weight, layer.bias, padding=3), 2, 2, ceil_mode=True))
+    torch.testing.assert_close(last, trunk.fc2(trunk.fc1(z.flatten(1))))
+
+
+def test_trunk_weights_do_not_depend_on_the_exits():
+    states = []
+    for exits in ([{"after": "input", "fc": [7]}], [{"after": "conv1"}, {"after": "relu3", "convs": [4]}]):
+        torch.manual_seed(5)
+        states.append(attach(lenet5(), exits, (1, 28, 28), 10).trunk_state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_legal_places_are_the_layers_before_the_classifier():
+    assert legal_places(lenet5()) == (
+        [
+            "input",
+            "conv1",
+            "pool1",
+            "relu1",
+            "conv2",
+            "pool2",
+            "relu2",
+            "conv3",
+            "pool3",
+            "relu3",
+            "flatten",
+            "fc1",
+        ]
+    )
+    for place in legal_places(lenet5()):
+        network = attach(lenet5(), [{"after": place}], (1, 28, 28), 10)
+        assert [tuple(out.shape) for out in network(torch.randn(2, 1, 28, 28))] == [(2, 10)] * 2
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(2, 10)
+
+    def forward(self, x):
+        return self.fc(F.dropout(self.conv(x).mean((2, 3)), 0.5, self.training))
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)) if x.sum() > 0 else self.fc(-x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("exits", "words"),
+    [
+        ([], ["at least one"]),
+        ([{"after": "conv9"}], ["conv9", "input, conv1, pool1"]),
+        ([{"after": "fc2"}], ["fc2", "input, conv1"]),
+        ([{"convs": [3]}], ["after"]),
+        ([{"after": "conv1"}, {"after": "conv1"}], ["conv1", "input"]),
+        ([{"after": "conv2"}, {"after": "conv1"}], ["conv2, conv1", "order"]),
+    ],
+)
+def test_impossible_exits_get_one_line_that_names_the_legal_places(exits, words):
+    with pytest.raises(UserError) as caught:
+        attach(lenet5(), exits, (1, 28, 28), 10)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("trunk", "place", "shape", "classes", "word"),
+    [
+        (
+            lambda: resnet18(weights=None),
+            "layer1.0.conv1",
+            (3, 32, 32),
+            1000,
+            "one",
+        ),
+        (Functional, "conv", (1, 28, 28), 10, "nn.Dropout"),
+        (Branching, "fc", (1, 28, 28), 10, "nn.Sequential"),
+        (lenet5, "conv1", (3, 28, 28), 10, "model and data"),
+        (lenet5, "conv1", (1, 28, 28), 7, "num_classes=7"),
+    ],
+)
+def test_trunks_that_do_not_fit_get_one_line(trunk, place, shape, classes, word):
+    with pytest.raises(UserError, match=word) as caught:
+        attach(trunk(), [{"after": place}], shape, classes)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,79 @@
+"""Heads from their description: the layers, their order, and what cannot be built."""
+
+import pytest
+import torch
+from torch import nn
+
+from branchynet.errors import UserError
+from branchynet.networks.heads import build_head
+
+
+def kinds(head):
+    return [type(layer).__name__ for layer in head]
+
+
+def test_b_lenets_head_layer_by_layer():
+    head = build_head(
+        {"after": "conv1", "before": ["pool2", "relu"], "convs": [10], "pool": 2}, (5, 30, 30), 10
+    )
+    assert kinds(head) == ["MaxPool2d", "ReLU", "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear"]
+    assert head[-1].in_features == 640  # 10 channels of 8×8: 30 → 15 → 8
+
+
+def test_norms_strides_and_hidden_layers():
+    spec = {
+        "after": "x", "convs": [8, 6, 4], "kernel": [5, 3, 1],
+        "stride": [1, 2, 1], "norm": ["lrn", "batch", "none"],
+        "pool": [3, 0, 0], "fc": [12],
+    }  # fmt: skip
+    head = build_head(spec, (3, 17, 17), 7)
+    assert kinds(head) == [
+        "Conv2d", "ReLU", "LocalResponseNorm", "MaxPool2d", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "ReLU",
+        "Flatten", "Linear", "ReLU", "Linear",
+    ]  # fmt: skip
+    # 17 → pool 3/2: 8 → stride 2: 4.
+    assert head(torch.randn(2, 3, 17, 17)).shape == (2, 7)
+    assert next(m for m in head if isinstance(m, nn.Linear)).in_features == 4 * 4 * 4
+    lrn = next(m for m in head if isinstance(m, nn.LocalResponseNorm))
+    assert (lrn.size, lrn.alpha, lrn.beta, lrn.k) == (3, 1.5e-4, 0.75, 2.0)
+
+
+def test_pooling_before_relu_gives_the_same_numbers_as_after_it():
+    head = build_head({"after": "x", "convs": [4], "pool": 2}, (2, 7, 7), 3)
+    conv, pool, relu, flatten, linear = head
+    x = torch.randn(5, 2, 7, 7)
+    assert torch.equal(head(x), linear(flatten(pool(relu(conv(x))))))
+
+
+def test_a_flat_place_takes_fully_connected_layers_only():
+    assert kinds(build_head({"after": "fc1"}, (84,), 10)) == ["Linear"]
+    with pytest.raises(UserError, match="flat"):
+        build_head({"after": "fc1", "convs": [3]}, (84,), 10)
+
+
+def test_global_pooling_makes_the_classifier_small():
+    head = build_head({"after": "x", "convs": [6], "global_pool": True}, (3, 9, 9), 4)
+    assert head[-1].in_features == 6 and head(torch.randn(2, 3, 9, 9)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"kernal": 3}, ["kernal", "kernel"]),
+        ({"convs": [8, 8], "kernel": [3]}, ["1 values of kernel", "2 convolutions"]),
+        ({"convs": [0]}, ["convs", "above 0"]),
+        ({"convs": 8}, ["convs", "list"]),
+        ({"convs": [8], "kernel": 0}, ["kernel", "above 0"]),
+        ({"convs": [8], "norm": "layer"}, ["layer", "none, batch, lrn"]),
+        ({"convs": [8], "pool": 5}, ["5", "0, 2, 3"]),
+        ({"before": ["gelu"]}, ["gelu", "relu, pool2, pool3"]),
+        ({"fc": [-1]}, ["fc", "above 0"]),
+        ({"before": ["pool3"] * 5}, ["pixel"]),
+    ],
+)
+def test_what_cannot_be_built_gets_one_line(spec, words):
+    with pytest.raises(UserError) as caught:
+        build_head({"after": "conv1", **spec}, (3, 8, 8), 10)
+    message = str(caught.value)
+    assert "\n" not in message and "conv1" in message
+    assert all(word in message for word in words), message

@@ -1,0 +1,132 @@
+"""Every engine against the slow loop of the paper's Figure 2, and against each other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from branchynet.errors import UserError
+from branchynet.exits.criteria import CRITERIA, entropy
+from branchynet.runtime.engine import ENGINES, forced, make_classifier, make_engine
+
+SHAPE = (1, 12, 12)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request, network):
+    return make_engine(request.param, network, entropy, (1.0, 1.0), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def middling(network, images):
+    """Thresholds that send about a third of the samples out at each exit, and no sample near them."""
+    with torch.no_grad():
+        uncertainty = torch.stack([entropy(out) for out in network(torch.from_numpy(images))], 1)
+    first = uncertainty[:, 0].sort().values
+    rest = uncertainty[uncertainty[:, 0] >= first[85], 1].sort().values
+    return float(first[84] + first[85]) / 2, float(rest[84] + rest[85]) / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 33, 257])
+def test_every_batch_size_is_the_slow_loop(size, engine, network, images, middling, figure_2):
+    engine.thresholds = middling
+    prediction, exits, uncertainty = figure_2(network, images, middling)
+    assert np.bincount(exits).min() > 60, "all three exits are taken"
+    outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
+    assert np.array_equal(np.concatenate([o.exit for o in outcomes]), exits)
+    assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
+    np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
+
+
+@pytest.mark.parametrize("exit", [0, 1, 2])
+def test_forced_exits_give_the_networks_own_answers(exit, engine, network, images):
+    engine.thresholds = forced(exit, 3)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images))[exit].argmax(1).numpy()
+    for batch in (images, images[:1]):
+        outcome = engine.run(batch)
+        assert (outcome.exit == exit).all()
+        assert np.array_equal(outcome.prediction, expected[: len(batch)])
+
+
+def test_the_comparison_is_strict_and_in_float32(engine, images):
+    one = images[:1]
+    engine.thresholds = forced(0, 3)
+    uncertainty = engine.run(one).uncertainty[0]
+    for threshold, exit in ((uncertainty, 2), (np.nextafter(uncertainty, np.float32(9)), 0)):
+        engine.thresholds = (float(threshold), 0.0)
+        assert engine.run(one).exit[0] == exit
+    # In float64 a little above, in float32 the same number: not below it.
+    engine.thresholds = (float(uncertainty) * (1 + 1e-9), 0.0)
+    assert engine.run(one).exit[0] == 2
+
+
+def test_layers_behind_the_exit_that_was_taken_are_not_run(network, images):
+    """A later segment that would fail does not matter to samples that left before it."""
+    engine = make_engine("torch", network, entropy, forced(0, 3), SHAPE)
+
+    def fail(*_):
+        raise AssertionError("it was run")
+
+    for module in (*engine._exits[1], *engine._exits[2]):
+        module.register_forward_pre_hook(fail)
+    assert (engine.run(images).exit == 0).all() and engine.run(images[:1]).exit[0] == 0
+    engine.thresholds = forced(1, 3)
+    with pytest.raises(AssertionError, match="it was run"):
+        engine.run(images[:1])
+
+
+def test_results_are_the_callers_own(engine, images):
+    engine.thresholds = forced(1, 3)
+    first = engine.run(images[:1])
+    kept = [array.copy() for array in first]
+    engine.run(images[1:2])
+    assert all(np.array_equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_network_keeps_its_mode_and_is_not_shared(name, network, images):
+    network.train()
+    try:
+        engine = make_engine(name, network, entropy, forced(2, 3), SHAPE)
+        assert network.training
+        with torch.no_grad():
+            expected = network.eval()(torch.from_numpy(images))[2].argmax(1).numpy()
+        # Batch norm and dropout are those of evaluation, whatever the network's mode was.
+        assert np.array_equal(engine.run(images).prediction, expected)
+    finally:
+        network.eval()
+
+
+@pytest.mark.parametrize("criterion", list(CRITERIA))
+def test_engines_agree_on_every_criterion(criterion, network, images):
+    engines = [make_engine(name, network, CRITERIA[criterion], forced(1, 3), SHAPE) for name in ENGINES]
+    first, second = (engine.run(images) for engine in engines)
+    np.testing.assert_allclose(first.uncertainty, second.uncertainty, atol=1e-5)
+    assert np.array_equal(first.prediction, second.prediction)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_undivided_classifier_is_the_trunk(name, network, images):
+    classify = make_classifier(name, network.trunk(), SHAPE, 1)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images))[-1].argmax(1).tolist()
+    assert [classify(images[i : i + 1]) for i in range(50)] == expected[:50]
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "words"),
+    [((1.0,), ["1 thresholds", "give 2"]), ((1.0, 1.0, 1.0), ["3 thresholds"]), ((1.0, math.nan), ["nan"])],
+)
+def test_wrong_thresholds_get_one_line(thresholds, words, engine):
+    with pytest.raises(UserError) as caught:
+        engine.thresholds = thresholds
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words)
+
+
+def test_unknown_engines_and_threads_get_one_line(network):
+    with pytest.raises(UserError, match="torch, onnxruntime"):
+        make_engine("openvino", network, entropy, (1.0, 1.0), SHAPE)
+    with pytest.raises(UserError, match="threads=0"):
+        make_engine("torch", network, entropy, (1.0, 1.0), SHAPE, threads=0)
