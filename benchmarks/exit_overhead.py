@@ -5,8 +5,8 @@
 B-LeNet with random weights, every sample leaves at exit 1, batch 1, one thread. The engine's `run` takes an
 image and gives prediction, exit and uncertainty: criterion, decision and the host's loop are inside. The bare
 call of ONNX Runtime is `session.run(None, {"x": x})` on a model of segment 1 and head 1; in the second row that
-model holds the criterion and the argmax, too. In PyTorch the bare call is the layers in inference mode. All take turns in
-one run, see `branchynet.runtime.costs.in_turns`.
+model holds the criterion and the argmax, too. In PyTorch the bare call is the layers in inference mode. All take
+turns in one run, see `branchynet.runtime.costs.in_turns`.
 """
 
 from __future__ import annotations

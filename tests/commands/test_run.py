@@ -1,6 +1,7 @@
 """Mistakes in the settings: each gets one line, before the first epoch."""
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from branchynet.commands.app import conf_folder, user_message
@@ -62,3 +63,56 @@ def test_trainer_gpu_without_a_gpu_says_what_to_take(tmp_path, monkeypatch):
     with pytest.raises(Exception) as caught:
         execute(composed("trainer=gpu"), tmp_path)
     assert "trainer=cpu" in (user_message(caught.value) or "")
+
+
+# The learning rate is zero: what a stage starts from is what it ends with.
+STILL = [
+    "optimizer.lr=0",
+    "schedule=none",
+    "epochs.baseline=1",
+    "epochs.joint=1",
+    "engine=torch",
+    "engine.compare=[]",
+    "engine.seconds=0.01",
+    "logger=none",
+]
+
+
+def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
+    def start_of_joint(name, init, seed=0):
+        folder = tmp_path / name
+        config = composed(f"cache={tmp_path}/cache", f"init={init}", f"seed={seed}", *STILL)
+        result = execute(config, folder)
+        assert result["seed"] == seed
+        checkpoint = torch.load(folder / "checkpoints" / "joint" / "best.ckpt")["state_dict"]
+        baseline = torch.load(folder / "checkpoints" / "baseline.pt")
+        return checkpoint, baseline, folder / "checkpoints" / "joint" / "best.ckpt"
+
+    # Another seed's baseline, put where seed 0's is looked for.
+    _, foreign, checkpoint = start_of_joint("seed 1", "baseline", seed=1)
+    _, own, _ = start_of_joint("seed 0", "baseline")
+    (entry,) = (f for f in (tmp_path / "cache").glob("*.pt") if same(torch.load(f), own))
+    torch.save(foreign, entry)
+
+    from_baseline, used, _ = start_of_joint("baseline", "baseline")
+    assert same(used, foreign) and same(trunk(from_baseline), foreign)
+    from_scratch, used, _ = start_of_joint("scratch", "scratch")
+    assert same(used, foreign) and same(trunk(from_scratch), own)
+    from_checkpoint, _, _ = start_of_joint("checkpoint", checkpoint)
+    assert same(from_checkpoint, torch.load(checkpoint)["state_dict"])
+    # No TensorBoard with logger=none, everything else all the same.
+    names = {path.name for path in (tmp_path / "scratch").iterdir()}
+    assert "result.json" in names and not any("tfevents" in name for name in names)
+
+
+def trunk(state):
+    """A network's weights under the trunk's own names: without segments' and heads' numbers."""
+    return {
+        name.split(".", 3)[3]: value
+        for name, value in state.items()
+        if name.startswith(("network.segments.", "network.heads.1."))
+    }
+
+
+def same(first, second):
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -212,3 +214,45 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     again = train(f"resume={folder}", cwd=tmp_path)
     assert again.returncode == 0 and "finished" in again.stdout
     assert json.loads((folder / "result.json").read_text()) == results[1]
+
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    host, _, port = address.partition(":")
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", "sweep", "--host", host, "--port", port]
+    server = subprocess.Popen(command, cwd=multirun[0], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.set_default_timeout(60_000)
+            for _ in range(120):
+                try:
+                    page.goto(f"http://{address}/#hparams", wait_until="domcontentloaded")
+                    break
+                except Exception:  # not up yet: the connection is refused
+                    time.sleep(0.5)
+            # A column per setting and final metric, a line per job.
+            for text in ("batch_size", "weights", "knee/accuracy"):
+                page.get_by_text(text, exact=True).first.wait_for()
+            page.get_by_text("0-engine", exact=False).first.wait_for()
+            page.get_by_text("1-engine", exact=False).first.wait_for()
+            page.goto(f"http://{address}/#images", wait_until="domcontentloaded")
+            page.reload(wait_until="domcontentloaded")
+            page.get_by_text("sweep/trade_off").first.wait_for()
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()

@@ -67,6 +67,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         **plain(config.sweep),
     )
     logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else None
+    if logger is not None:
+        logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
     stage = partial(
         fit,
         data=data,
