@@ -88,6 +88,7 @@ def test_a_run_leaves_what_the_design_says(run):
         "trace-test.npz",
         "sweep.csv",
         "costs.csv",
+        "report.md",
         "result.json",
         "figures/trade_off.png",
     } <= names
@@ -214,6 +215,15 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     again = train(f"resume={folder}", cwd=tmp_path)
     assert again.returncode == 0 and "finished" in again.stdout
     assert json.loads((folder / "result.json").read_text()) == results[1]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    process = start(*FAST, "epochs.baseline=500", "hydra.run.dir=stopped", cwd=tmp_path)
+    wait_for(tmp_path / "stopped" / "checkpoints" / "baseline" / "last.ckpt", process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "resume=" in err.splitlines()[-1] and "stopped" in err.splitlines()[-1] and "Traceback" not in err
 
 
 CHROMIUM = shutil.which("chromium")

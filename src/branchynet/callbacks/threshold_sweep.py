@@ -112,10 +112,13 @@ class ThresholdSweep(Callback):
 
         images = data.images("test")
         figures = draw_all(report, images)
+        summary = tables.summary_table(report)
+        with files.replacing(self.folder / "report.md") as temporary:
+            temporary.write_text(f"{tables.table_one(report)}\n```\n{summary}\n```\n", encoding="utf-8")
         files.write_run(self.folder, report, figures)
         if isinstance(trainer.logger, TensorBoardLogger):
             log_report(trainer.logger.experiment, report, self.hparams, images)
-        print(tables.summary_table(report))
+        print(summary)
 
     def sweep(self, network: BranchedNetwork, baseline: BranchedNetwork, data: Any) -> Report:
         """Trace, cost, sweep, select, and run the selected point: everything but the writing.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,7 +47,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
             raise
         fail(message)
     except KeyboardInterrupt:
-        fail("stopped; `branchynet train resume=<run folder>` goes on where it was", code=130)
+        fail("stopped", code=130)
 
 
 def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
@@ -88,7 +89,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """Print `message` as the last line on stderr and leave."""
     print(f"branchynet: {message}", file=sys.stderr)
     sys.exit(code)

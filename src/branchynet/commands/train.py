@@ -46,4 +46,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     # Only now: torch and Lightning take seconds to import, and help has to answer at once.
     from branchynet.commands.run import execute
 
-    return execute(config, folder)
+    try:
+        return execute(config, folder)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
+        app.fail(f"stopped; `branchynet train resume={folder}` goes on where it was", code=130)
