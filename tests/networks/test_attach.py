@@ -1,10 +1,12 @@
 """Any backbone becomes a branched network, and impossible exits get one line."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
+from torchvision.models import resnet18, vgg11
 
 from branchynet.errors import UserError
 from branchynet.networks.attach import attach, legal_places
@@ -94,6 +96,44 @@ def test_legal_places_are_the_layers_before_the_classifier():
         assert [tuple(out.shape) for out in network(torch.randn(2, 1, 28, 28))] == [(2, 10)] * 2
 
 
+def test_attaching_leaves_the_trunk_as_it_was(case):
+    trunk = case[0].train()  # the mode in which batch norm would note what it sees
+    before = copy.deepcopy(trunk)
+    attached(case).train()
+    assert [name for name, _ in trunk.named_modules()] == [name for name, _ in before.named_modules()]
+    own = trunk.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in before.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "place", ["input", "features.5", "features", "avgpool", "classifier.0", "classifier.5"]
+)
+def test_the_last_head_is_the_last_layer_wherever_the_cut_is(place):
+    trunk = vgg11(weights=None, num_classes=5).eval()
+    network = attach(trunk, [{"after": place}], (3, 32, 32), 5)
+    assert set(network.heads[-1].state_dict()) == {"classifier.6.weight", "classifier.6.bias"}
+
+
+def test_a_container_is_the_place_of_its_last_layer():
+    trunk = resnet18(weights=None, num_classes=5).eval()
+    x, logits = torch.randn(2, 3, 32, 32), []
+    for places in (["layer1.0", "layer1"], ["layer1.0", "layer1.1"]):
+        torch.manual_seed(3)
+        exits = [{"after": place, "global_pool": True} for place in places]
+        logits.append(attach(trunk, exits, (3, 32, 32), 5).eval()(x))
+    assert all(torch.equal(a, b) for a, b in zip(*logits, strict=True))
+
+
+def test_legal_places_of_a_trunk_with_blocks_are_those_where_one_tensor_crosses(case):
+    trunk, _, shape, classes = case
+    legal = legal_places(trunk)
+    for place in legal:
+        network = attach(trunk, [{"after": place}], shape, classes)
+        assert network.places == (place,)
+    if hasattr(trunk, "left"):
+        assert legal == ["input", "stem", "norm"]  # not `left`, nor in `right`: they run side by side
+
+
 class Functional(nn.Module):
     def __init__(self):
         super().__init__()
@@ -101,6 +141,23 @@ class Functional(nn.Module):
 
     def forward(self, x):
         return self.fc(F.dropout(self.conv(x).mean((2, 3)), 0.5, self.training))
+
+
+class Scaled(nn.Module):
+    """A layer behind the classifier, which takes its input by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.scale = nn.Linear(784, 10), nn.Hardtanh()
+
+    def forward(self, x):
+        return self.scale(self.fc(input=x.flatten(1)))
+
+
+def test_what_follows_the_classifier_belongs_to_the_last_head():
+    trunk, x = Scaled(), torch.randn(2, 1, 28, 28) * 9
+    network = attach(trunk, [{"after": "input"}], (1, 28, 28), 10)
+    assert torch.equal(network(x)[-1], trunk(x)) and trunk(x).abs().max() <= 1
 
 
 class Branching(nn.Module):
@@ -115,9 +172,14 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("exits", "words"),
     [
-        ([], ["at least one"]),
+        ([], ["at least one", "input, conv1"]),
+        (None, ["at least one", "input, conv1"]),
+        (5, ["at least one", "input, conv1"]),
+        ({"after": "conv1"}, ["list", "input, conv1"]),
+        (["conv1"], ["'conv1'", "after: <place>", "input, conv1"]),
+        ([{"after": "conv1.weight"}], ["conv1.weight", "input, conv1"]),
         ([{"after": "conv9"}], ["conv9", "input, conv1, pool1"]),
-        ([{"after": "fc2"}], ["fc2", "input, conv1"]),
+        ([{"after": "fc2"}], ["fc2", "classifier", "input, conv1"]),
         ([{"convs": [3]}], ["after"]),
         ([{"after": "conv1"}, {"after": "conv1"}], ["conv1", "input"]),
         ([{"after": "conv2"}, {"after": "conv1"}], ["conv2, conv1", "order"]),
@@ -140,6 +202,9 @@ def test_impossible_exits_get_one_line_that_names_the_legal_places(exits, words)
             1000,
             "one",
         ),
+        (lambda: resnet18(weights=None), "layer1.0.relu", (3, 32, 32), 1000, "more than once"),
+        (Scaled, "scale", (1, 28, 28), 10, "behind it: legal are input"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(1), nn.Linear(28, 10)), "0", (1, 28, 28), 10, "model and data"),
         (Functional, "conv", (1, 28, 28), 10, "nn.Dropout"),
         (Branching, "fc", (1, 28, 28), 10, "nn.Sequential"),
         (lenet5, "conv1", (3, 28, 28), 10, "model and data"),

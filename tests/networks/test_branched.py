@@ -86,6 +86,28 @@ def test_bf16_and_channels_last_give_close_logits():
         torch.testing.assert_close(a, c.float(), atol=0.1, rtol=0.1)
 
 
+def test_trunk_leaves_the_mode_of_the_layers_alone():
+    net = network("conv1").train()
+    net.segments[0].eval()
+    net.trunk()
+    assert not net.segments[0].conv1.training and net.heads[-1].fc2.training
+
+
+@pytest.mark.parametrize("run", [None, (True, False, True), (False, True, False)])
+def test_the_loop_compiles_as_one_graph(run):
+    net, x = network("conv1", "relu2"), torch.randn(2, 1, 28, 28)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for ours, plain in zip(compiled(x, run), net(x, run), strict=True):
+        assert (ours is None) == (plain is None)
+        assert ours is None or torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("run", [(), (True,), (True, True, True)])
+def test_a_wrong_number_of_flags_is_a_bug(run):
+    with pytest.raises(ValueError, match="flags"):
+        network("conv1")(torch.randn(1, 1, 28, 28), run)
+
+
 def test_parts_that_do_not_fit_are_a_bug():
     with pytest.raises(ValueError, match="do not fit"):
         BranchedNetwork([nn.Identity()], [nn.Linear(1, 1), nn.Linear(1, 1)], ["input"])

@@ -45,10 +45,27 @@ def test_pooling_before_relu_gives_the_same_numbers_as_after_it():
     assert torch.equal(head(x), linear(flatten(pool(relu(conv(x))))))
 
 
+def test_batch_norm_has_the_released_constants_wherever_it_stands():
+    head = build_head({"after": "x", "before": ["batch"], "convs": [4], "norm": "batch"}, (3, 8, 8), 3)
+    norms = [layer for layer in head if isinstance(layer, nn.BatchNorm2d)]
+    assert [(m.num_features, m.eps, m.momentum) for m in norms] == [(3, 2e-5, 0.1), (4, 2e-5, 0.1)]
+
+
 def test_a_flat_place_takes_fully_connected_layers_only():
     assert kinds(build_head({"after": "fc1"}, (84,), 10)) == ["Linear"]
-    with pytest.raises(UserError, match="flat"):
-        build_head({"after": "fc1", "convs": [3]}, (84,), 10)
+    assert kinds(build_head({"after": "fc1", "before": ["relu"], "fc": [7]}, (84,), 10)) == [
+        "ReLU", "Linear", "ReLU", "Linear",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"convs": [3]}, {"global_pool": True}, *({"before": [x]} for x in ("pool2", "pool3", "lrn", "batch"))],
+)
+def test_layers_that_need_pixels_do_not_fit_a_flat_place(spec):
+    with pytest.raises(UserError, match="flat") as caught:
+        build_head({"after": "fc1", **spec}, (84,), 10)
+    assert "\n" not in str(caught.value) and "fc1" in str(caught.value) and "[relu]" in str(caught.value)
 
 
 def test_global_pooling_makes_the_classifier_small():
@@ -67,6 +84,20 @@ def test_global_pooling_makes_the_classifier_small():
         ({"convs": [8], "norm": "layer"}, ["layer", "none, batch, lrn"]),
         ({"convs": [8], "pool": 5}, ["5", "0, 2, 3"]),
         ({"before": ["gelu"]}, ["gelu", "relu, pool2, pool3"]),
+        ({"before": "relu"}, ["'relu'", "list of relu, pool2, pool3"]),
+        ({"before": None}, ["None", "list of relu, pool2, pool3"]),
+        ({"before": 3}, ["before: 3", "list of relu, pool2, pool3"]),
+        ({"before": [["relu"]]}, ["[['relu']]", "list of relu, pool2, pool3"]),
+        ({"global_pool": "yes"}, ["'yes'", "true or false"]),
+        ({"global_pool": None}, ["None", "true or false"]),
+        ({"convs": [8], "pool": True}, ["True", "0, 2, 3"]),
+        ({"convs": [8], "pool": 2.0}, ["pool: 2.0", "0, 2, 3"]),
+        ({"convs": [8, 8], "norm": ["batch"]}, ["1 values of norm", "2 convolutions"]),
+        ({"convs": [8, 8], "pool": [2, 2, 2]}, ["3 values of pool", "2 convolutions"]),
+        ({"convs": [8], "stride": 1.5}, ["stride: 1.5", "above 0"]),
+        ({"convs": [], "kernel": -3}, ["kernel: -3", "above 0"]),
+        ({"convs": [-8]}, ["[-8]", "above 0"]),
+        ({"convs": [8] * 4, "pool": 3}, ["pixel", "fewer poolings"]),
         ({"fc": [-1]}, ["fc", "above 0"]),
         ({"before": ["pool3"] * 5}, ["pixel"]),
     ],

@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from branchynet.errors import UserError
 from branchynet.networks.attach import attach
+from branchynet.networks.heads import DEFAULTS
 from branchynet.networks.lenet import lenet5
 
 CONFIG = Path(__file__).parents[2] / "conf" / "model" / "b_lenet.yaml"
@@ -50,3 +52,33 @@ def test_b_lenet_counts_the_macs_worked_out_by_hand():
 @pytest.mark.parametrize(("channels", "classes", "size"), [(3, 7, 32), (1, 10, 20)])
 def test_other_sizes(channels, classes, size):
     assert lenet5(channels, classes, size)(torch.randn(2, channels, size, size)).shape == (2, classes)
+
+
+def test_the_config_names_every_key_of_an_exit_and_comments_each_key():
+    (exit_1,) = OmegaConf.to_container(OmegaConf.load(CONFIG))["exits"]
+    assert set(exit_1) == {"after", *DEFAULTS}  # so that no override needs a plus sign
+    lines = [line for line in CONFIG.read_text().splitlines()[1:] if line.strip()]
+    assert [line for line in lines if "#" not in line] == []
+
+
+def test_original_weights_have_a_standard_deviation_of_one_over_root_fan_in():
+    torch.manual_seed(0)
+    trunk = lenet5(init="original")
+    for layer, fan_in in ((trunk.conv3, 250), (trunk.fc1, 720), (trunk.fc2, 84)):
+        assert layer.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.1)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"in_channels": -1}, ["in_channels=-1", "above 0"]),
+        ({"num_classes": 0}, ["num_classes=0", "above 0"]),
+        ({"size": 28.0}, ["size=28.0", "above 0"]),
+        ({"init": "chainer"}, ["init='chainer'", "default, original"]),
+    ],
+)
+def test_impossible_arguments_get_one_line(arguments, words):
+    with pytest.raises(UserError) as caught:
+        lenet5(**arguments)
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words)

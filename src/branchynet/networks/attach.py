@@ -1,6 +1,5 @@
 """Cut a backbone after named places and hang a head on each cut."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import fx, nn
 
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.graph import split, trace
+from branchynet.networks.graph import clean_cuts, split, trace
 from branchynet.networks.heads import build_head
 
 INPUT = "input"  # the image itself: a place like any other, where the segment is the identity
@@ -35,45 +34,47 @@ def attach(
         UserError: no exit, a place that is unknown, named twice, out of order or cannot be cut at, a head
             that cannot be built, or a trunk that does not fit the images or the classes.
     """
-    if not exits:
+    legal = ", ".join(legal_places(trunk))
+    if not isinstance(exits, list | tuple) or not exits:
         raise UserError(
-            "model.exits is empty: a network with side exits needs at least one, such as after: input"
+            f"model.exits is {exits!r}: it is a list of at least one exit, such as [{{after: input}}]; "
+            f"legal places are {legal}"
         )
-    places = [_place(description) for description in exits]
-    graph = trace(trunk, _opened(places))
-    inputs = next(node for node in graph.nodes if node.op == "placeholder")
+    places = [_place(description, legal) for description in exits]
+    graph, outputs = trace(trunk, _opened(trunk, places))
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    clean = clean_cuts(graph)
     classifier = _classifier(trunk, graph)
-    nodes = [node for node in graph.nodes if node.op == "call_module"]
-    legal = legal_places(trunk)
 
     cuts: list[fx.Node] = []
     for place in places:
-        found = [inputs] if place == INPUT else [node for node in nodes if node.target == place]
-        if not found or found[0] == classifier:
-            raise UserError(f"there is no place {place!r} for an exit: legal are {', '.join(legal)}")
-        if len(found) > 1:
-            raise UserError(f"the trunk passes {place!r} more than once: legal are {', '.join(legal)}")
-        cuts.append(found[0])
-    if len(set(places)) < len(places):
-        twice = next(place for place in places if places.count(place) > 1)
-        raise UserError(
-            f"two exits hang after {twice!r}: one place carries one; legal are {', '.join(legal)}"
-        )
-    order = list(graph.nodes)
-    if [order.index(cut) for cut in cuts] != sorted(order.index(cut) for cut in cuts):
+        found = next(iter(order)) if place == INPUT else _only(outputs.get(place, []), place, legal)
+        if order[found] >= order[classifier]:
+            raise UserError(
+                f"{place!r} is the trunk's classifier, the last exit by itself, or lies behind it: "
+                f"legal are {legal}"
+            )
+        if found not in clean:
+            raise UserError(
+                f"more than one tensor would have to cross a cut after {place!r}: hang the exit where one "
+                f"does, such as at the end of the block; legal are {legal}"
+            )
+        cuts.append(found)
+    for n, cut in enumerate(cuts):
+        if cut in cuts[:n]:
+            raise UserError(
+                f"two exits hang after one place, {places[cuts.index(cut)]!r} and {places[n]!r}: "
+                f"a place carries one; legal are {legal}"
+            )
+    if cuts != sorted(cuts, key=order.__getitem__):
         raise UserError(
             f"the exits are listed as {', '.join(places)}, which is not the trunk's order: "
-            f"list them shallow to deep; legal places are, in order, {', '.join(legal)}"
+            f"list them shallow to deep; legal places are, in order, {legal}"
         )
-    if order.index(cuts[-1]) > order.index(classifier):
-        raise UserError(f"{places[-1]!r} lies behind the trunk's classifier: legal are {', '.join(legal)}")
 
-    parts = split(trunk, graph, [*cuts, *_before(classifier)])
-    if isinstance(parts, fx.Node):
-        raise UserError(
-            f"more than one tensor would have to cross a cut after {str(parts.target)!r}: hang the exit where "
-            f"one does, such as at the end of the block; legal are {', '.join(legal)}"
-        )
+    # The last head begins at the last cut before the classifier that is clean: its own input, in most trunks.
+    before = [node for node in clean if order[node] < order[classifier]][-1]
+    parts = split(trunk, graph, [*cuts, before])
     segments = parts[:-1]
     shapes = _shapes(parts, input_shape, num_classes)
     heads = [
@@ -83,29 +84,46 @@ def attach(
 
 
 def legal_places(trunk: nn.Module) -> list[str]:
-    """The names an exit can be put after: `input`, and the layers before the classifier, in order.
+    """The names an exit can be put after, in order: `input`, and the layers before the classifier.
 
-    Layers of nested nn.Sequentials have dotted names; other modules count as one layer each.
+    Layers of nested nn.Sequentials have dotted names (`layer1.0`), and a whole nn.Sequential may be named as
+    well (`layer1`: the same place as its last layer). Other modules count as one layer each; places inside
+    them are legal too where one tensor crosses, but not listed.
     """
-    opened = {name for name, module in trunk.named_modules() if name and isinstance(module, nn.Sequential)}
-    graph = trace(trunk, opened)
-    classifier = _classifier(trunk, graph)
-    targets = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    before = targets[: targets.index(str(classifier.target))]
-    return [INPUT, *(target for target in before if before.count(target) == 1)]
+    graph, outputs = trace(trunk)
+    nodes = list(graph.nodes)
+    clean = set(clean_cuts(graph))
+    behind = set(nodes[nodes.index(_classifier(trunk, graph)) :])
+    legal = [
+        place
+        for place, found in outputs.items()
+        if len(found) == 1 and found[0] in clean and found[0] not in behind
+    ]
+    return [INPUT, *legal]
 
 
-def _place(description: Mapping[str, Any]) -> str:
+def _place(description: Mapping[str, Any], legal: str) -> str:
     if not isinstance(description, Mapping) or not isinstance(description.get("after"), str):
         raise UserError(
-            f"model.exits has {description!r}: an exit says `after: <place>` and describes its head"
+            f"model.exits has {description!r}: an exit says `after: <place>` and describes its head; "
+            f"legal places are {legal}"
         )
     return description["after"]
 
 
-def _opened(places: Sequence[str]) -> set[str]:
+def _opened(trunk: nn.Module, places: Sequence[str]) -> set[str]:
     """Every module that a place lies in: `a` and `a.b` for `a.b.c`."""
-    return {place[:n] for place in places for n, letter in enumerate(place) if letter == "."}
+    names = {name for name, _ in trunk.named_modules(remove_duplicate=False)}
+    known = [place for place in places if place in names]
+    return {place[:n] for place in known for n, letter in enumerate(place) if letter == "."}
+
+
+def _only(found: Sequence[fx.Node], place: str, legal: str) -> fx.Node:
+    if not found:
+        raise UserError(f"there is no place {place!r} for an exit: legal are {legal}")
+    if len(found) > 1:
+        raise UserError(f"the trunk passes {place!r} more than once: legal are {legal}")
+    return found[0]
 
 
 def _classifier(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
@@ -117,24 +135,19 @@ def _classifier(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
     return own[-1]
 
 
-def _before(classifier: fx.Node) -> list[fx.Node]:
-    """The node whose value the classifier takes: the cut between the last segment and the last head."""
-    source = classifier.args[0]
-    assert isinstance(source, fx.Node)
-    return [source]
-
-
 def _shapes(
     parts: Sequence[nn.Module], input_shape: tuple[int, int, int], num_classes: int
 ) -> list[tuple[int, ...]]:
-    """What each part gives, without the batch, worked out on the meta device: nothing is computed."""
+    """What each part gives, without the batch, worked out on the meta device: nothing is computed or copied."""
     x = torch.zeros(2, *input_shape, device="meta")
     shapes = []
     for part in parts:
+        own = [*part.named_parameters(), *part.named_buffers()]
+        state = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
         try:
             with torch.no_grad():
-                x = copy.deepcopy(part).to("meta").eval()(x)
-        except RuntimeError as error:
+                x = torch.func.functional_call(part, state, (x,))
+        except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
             reason = " ".join(str(error).split())
             raise UserError(
                 f"the trunk does not take images of shape {tuple(input_shape)} ({reason[:160]}): "

@@ -49,6 +49,8 @@ class BranchedNetwork(nn.Module):
                 the last head that is. None runs all.
         """
         flags = [True] * self.num_exits if run is None else list(run)
+        if len(flags) != self.num_exits:
+            raise ValueError(f"{len(flags)} flags do not fit {self.num_exits} exits")
         logits: list[Tensor | None] = [None] * self.num_exits
         for n, (segment, head) in enumerate(zip(self.segments, self.heads, strict=True)):
             if not any(flags[n:]):

@@ -1,10 +1,12 @@
 """Cutting a module into consecutive parts and joining parts again, by torch.fx.
 
 A part keeps its submodules under the names they have in the whole, so a part's state dict is a piece of the
-whole's. Modules that hold no place to cut at stay closed: what they do inside need not be traceable.
+whole's. Other modules than nn.Sequentials stay closed unless they hold a place to cut at: what they do inside
+need not be traceable.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -13,24 +15,43 @@ from branchynet.errors import UserError
 
 
 class _Tracer(fx.Tracer):
-    """Opens a module only if its name is among those to open."""
+    """Opens nn.Sequentials and the modules named, and notes which nodes hold a module's output."""
 
     def __init__(self, opened: Collection[str]) -> None:
         super().__init__()
         self.opened = opened
+        self.outputs: dict[str, list[fx.Node]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
+        plain = type(m).forward is nn.Sequential.forward
+        return not plain and module_qualified_name not in self.opened
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        value = super().call_module(m, forward, args, kwargs)
+        if isinstance(value, fx.Proxy):
+            self.outputs.setdefault(self.path_of_module(m), []).append(value.node)
+        return value
 
 
-def trace(module: nn.Module, opened: Collection[str]) -> fx.Graph:
-    """The graph of `module`, with the submodules named in `opened` traced through.
+def trace(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, dict[str, list[fx.Node]]]:
+    """The graph of `module`, with nn.Sequentials and the submodules named in `opened` traced through.
+
+    Returns:
+        The graph, and for each submodule met, containers too, the nodes that hold its output: one per call,
+        in the order of the calls.
 
     Raises:
         UserError: the module cannot be traced, or takes or gives more than one tensor.
     """
+    tracer = _Tracer(opened)
     try:
-        graph = _Tracer(opened).trace(module)
+        graph = tracer.trace(module)
     except Exception as error:  # tracing runs the module's own code, which may raise anything
         reason = " ".join(str(error).split())
         raise UserError(
@@ -45,24 +66,28 @@ def trace(module: nn.Module, opened: Collection[str]) -> fx.Graph:
         # Traced with the `training` flag of this moment, it would drop out in evaluation, too.
         if node.op == "call_function" and node.target is torch.nn.functional.dropout:
             raise UserError(f"the trunk {type(module).__name__} calls F.dropout: use nn.Dropout instead")
-    return graph
+    return graph, tracer.outputs
 
 
-def split(module: nn.Module, graph: fx.Graph, cuts: Sequence[fx.Node]) -> list[nn.Module] | fx.Node:
+def clean_cuts(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes, in order, after which nothing but their own value crosses to the rest of the graph."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    clean, reach = [], 0  # reach: the last node that takes a value from before this one
+    for node, index in order.items():
+        if reach <= index:
+            clean.append(node)
+        reach = max([reach, *(order[user] for user in node.users)])
+    return clean
+
+
+def split(module: nn.Module, graph: fx.Graph, cuts: Sequence[fx.Node]) -> list[nn.Module]:
     """`module` in len(cuts) + 1 consecutive parts, each but the last ending with its cut's value.
 
-    A part without a node is nn.Identity. Parts share the module's parameters.
-
-    Returns:
-        The parts; or, where more than the cut's own value would cross a cut, that cut.
+    The cuts are clean ones (`clean_cuts`), in order. A part without a node is nn.Identity. Parts share the
+    module's parameters.
     """
     nodes = list(graph.nodes)
     order = {node: index for index, node in enumerate(nodes)}
-    for cut in cuts:
-        for node in nodes[: order[cut]]:
-            if any(order[user] > order[cut] for user in node.users):
-                return cut
-
     output = nodes[-1].args[0]
     assert isinstance(output, fx.Node)
     value = nodes[0]  # the input of the part to come
@@ -95,7 +120,8 @@ def join(parts: Sequence[nn.Module]) -> nn.Module:
                 attributes[node.target] = _attribute(part, node.target)
     graph.output(value)
     whole = fx.GraphModule(attributes, graph)
-    return whole.train(parts[0].training)
+    whole.training = parts[0].training  # not .train(): that would set the mode of the shared layers
+    return whole
 
 
 def _attribute(module: nn.Module, name: str) -> object:

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "global_pool": False,
     "fc": [],
 }
+BEFORE = ("relu", "pool2", "pool3", "lrn", "batch")
 NORMS = ("none", "batch", "lrn")
 POOLS = (0, 2, 3)
 
@@ -43,33 +44,43 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
         UserError: an unknown key, a value that is not allowed, or a layer that leaves less than one pixel.
     """
     where = f"the exit after {spec.get('after', '?')!r}"
-    unknown = sorted(set(spec) - set(DEFAULTS) - {"after"})
+    unknown = [key for key in spec if key != "after" and key not in DEFAULTS]
     if unknown:
         raise UserError(f"{where} has {unknown[0]!r}: known are after, {', '.join(DEFAULTS)}")
     spec = {**DEFAULTS, **spec}
+    before = spec["before"]
+    if not isinstance(before, list | tuple) or any(name not in BEFORE for name in before):
+        raise UserError(f"{where} has before: {before!r}: it is a list of {', '.join(BEFORE)}, or []")
+    if type(spec["global_pool"]) is not bool:
+        raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
     convs = _numbers(spec["convs"], "convs", where)
     kernels = _each(spec, "kernel", len(convs), where)
     strides = _each(spec, "stride", len(convs), where)
     norms = _each(spec, "norm", len(convs), where, NORMS)
     pools = _each(spec, "pool", len(convs), where, POOLS)
 
+    spatial = bool(convs) or spec["global_pool"] or any(name != "relu" for name in before)
+    if len(input_shape) != 3 and spatial:
+        raise UserError(
+            f"{where} needs pixels, but the trunk is flat there, {tuple(input_shape)}: allowed are fc and "
+            f"before: [relu], with convs: [] and global_pool: false"
+        )
+
     head = _Builder(where, input_shape)
-    for name in spec["before"]:
-        head.add(_layer(name, head.shape[0], where))
+    for name in before:
+        head.add(_layer(name, head.shape[0]))
     for width, kernel, stride, norm, pool in zip(convs, kernels, strides, norms, pools, strict=True):
-        if len(head.shape) != 3:
-            raise UserError(f"{where} has convolutions, but the trunk is flat there: set convs: [] and fc")
         head.add(nn.Conv2d(head.shape[0], width, kernel, stride, kernel // 2, bias=norm != "batch"))
         if norm == "batch":
-            head.add(nn.BatchNorm2d(width))
+            head.add(_layer("batch", width))
         # Pooling and ReLU commute; in this order ReLU has a quarter of the work. LRN has to see what ReLU gives.
         if pool and norm != "lrn":
-            head.add(_layer(f"pool{pool}", width, where))
+            head.add(_layer(f"pool{pool}", width))
         head.add(nn.ReLU())
         if norm == "lrn":
-            head.add(_layer("lrn", width, where))
+            head.add(_layer("lrn", width))
             if pool:
-                head.add(_layer(f"pool{pool}", width, where))
+                head.add(_layer(f"pool{pool}", width))
     if spec["global_pool"]:
         head.add(nn.AdaptiveAvgPool2d(1))
     if len(head.shape) > 1:
@@ -104,17 +115,16 @@ class _Builder:
         self.layers.append(layer)
 
 
-def _layer(name: Any, channels: int, where: str) -> nn.Module:
+def _layer(name: str, channels: int) -> nn.Module:
+    """One of BEFORE, with the constants of the authors' released code."""
     layers: dict[str, Callable[[], nn.Module]] = {
         "relu": nn.ReLU,
         "pool2": lambda: nn.MaxPool2d(2, 2, ceil_mode=True),
         "pool3": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
         # The original does not divide alpha by the window (5e-5 × 3), and its k is 2.
         "lrn": lambda: nn.LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0),
-        "batch": lambda: nn.BatchNorm2d(channels),
+        "batch": lambda: nn.BatchNorm2d(channels, eps=2e-5, momentum=0.1),
     }
-    if name not in layers:
-        raise UserError(f"{where} has before: {name!r}: known are {', '.join(layers)}")
     return layers[name]()
 
 
@@ -130,14 +140,16 @@ def _numbers(values: Any, key: str, where: str) -> list[int]:
 def _each(spec: Mapping[str, Any], key: str, count: int, where: str, allowed: tuple = ()) -> list[Any]:
     """One value per convolution, from one for all or one each."""
     value = spec[key]
-    values = list(value) if isinstance(value, list | tuple) else [value] * count
-    if len(values) != count:
+    # One for all is checked even where there are no convolutions: a typo is a typo.
+    each = isinstance(value, list | tuple)
+    values = list(value) if each else [value] * max(count, 1)
+    if each and len(values) != count:
         raise UserError(
             f"{where} has {len(values)} values of {key} for {count} convolutions: one for all or one each"
         )
     for item in values:
-        if allowed and (item not in allowed or isinstance(item, bool)):
+        if allowed and (item not in allowed or type(item) is not type(allowed[0])):
             raise UserError(f"{where} has {key}: {item!r}: it is one of {', '.join(map(str, allowed))}")
         if not allowed and (type(item) is not int or item < 1):
             raise UserError(f"{where} has {key}: {item!r}: it is a whole number above 0")
-    return values
+    return values[:count]

@@ -4,19 +4,35 @@ from collections import OrderedDict
 
 from torch import nn
 
+from branchynet.errors import UserError
 
-def lenet5(in_channels: int = 1, num_classes: int = 10, size: int = 28) -> nn.Sequential:
+INITS = ("default", "original")
+
+
+def lenet5(
+    in_channels: int = 1, num_classes: int = 10, size: int = 28, init: str = "default"
+) -> nn.Sequential:
     """Three 5×5 convolutions and two fully-connected layers, 1.140 M MACs at 1×28×28.
 
     Args:
         in_channels: C.
         num_classes: K.
         size: H and W, in pixels.
+        init: the initial weights: `default`, PyTorch's, or `original`, as released: normal with standard
+            deviation 1/√fan_in, and biases of 0.
 
     Returns:
         (B, C, size, size) to logits (B, K). Pooling comes before ReLU, as released: same numbers, cheaper.
         There is no activation between the two fully-connected layers, as released.
+
+    Raises:
+        UserError: a value that is not allowed.
     """
+    for key, value in {"in_channels": in_channels, "num_classes": num_classes, "size": size}.items():
+        if type(value) is not int or value < 1:
+            raise UserError(f"model.trunk.{key}={value!r}: it is a whole number above 0")
+    if init not in INITS:
+        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
     side = size
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels
@@ -29,4 +45,10 @@ def lenet5(in_channels: int = 1, num_classes: int = 10, size: int = 28) -> nn.Se
     layers["flatten"] = nn.Flatten()
     layers["fc1"] = nn.Linear(channels * side * side, 84)
     layers["fc2"] = nn.Linear(84, num_classes)
-    return nn.Sequential(layers)
+    trunk = nn.Sequential(layers)
+    if init == "original":
+        for layer in trunk:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return trunk
