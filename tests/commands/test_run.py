@@ -21,6 +21,7 @@ def composed(*overrides):
         (["weights.values=[0,0]"], ["above 0"]),
         (["model.exits.0.after=conv9"], ["conv9", "conv1, pool1"]),
         (["model.exits=[]"], ["exit"]),
+        (["model.exits=null"], ["exit"]),
         (["model.exits.0.convs=[10,10]", "model.exits.0.pool=[2]"], ["pool", "one"]),
         (["model.trunk.num_classes=7"], ["7", "num_classes=10"]),
         (["criterion.name=entropie"], ["entropie", "entropy"]),

@@ -192,4 +192,4 @@ def log_folder(folder: Path) -> Path:
 
 def plain(config: Any) -> Any:
     """The config's value as plain dicts, lists and numbers, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -41,8 +41,6 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     Returns:
         What stands in `folder/result.json`.
     """
-    # PyTorch's timer asks for CUDA's compiler as it is imported, and logs where there is one and no GPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # Only now: torch and Lightning take seconds to import, and help has to answer at once.
     from branchynet.commands.run import execute
 
