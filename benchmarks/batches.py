@@ -12,7 +12,6 @@ Real MNIST is taken from BRANCHYNET_DATA; without it, random images of the same 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from torchvision.transforms import v2
 
 from branchynet.data.datasets import MNIST_FILES
 from branchynet.data.module import ImageData
+from branchynet.runtime.costs import describe_machine
 
 IMAGES = 10_240  # per round: 20 batches, so that a rival's round takes a second or two
 BATCH = 512
@@ -48,8 +48,9 @@ def main() -> None:
             f"{'Real MNIST' if real else 'Random images of the shape of MNIST'}, {IMAGES:,} images a round,"
         )
         print(f"batches of {BATCH}, medians of {ROUNDS} interleaved rounds, 1 torch thread in each process.")
-        print(f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start;")
-        print(f"Python {platform.python_version()}, torch {torch.__version__},", end=" ")
+        machine, versions = describe_machine()
+        print(f"{machine}, load average {os.getloadavg()[0]:.1f} at the start;")
+        print(f"Python {versions['python']}, torch {torch.__version__},", end=" ")
         print(f"torchvision {torchvision.__version__}")
         for pixels in (SHIFT, 0):
             print_table(pixels, compare(root, pixels))
@@ -125,16 +126,6 @@ def print_table(pixels: int, speeds: dict[str, list[float]]) -> None:
     print(
         f"\nOurs delivers {first / best:.1f} times as many images a second as the fastest torchvision loader."
     )
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def write_random_mnist(root: Path) -> None:
