@@ -1,7 +1,7 @@
 """Augmentation: whole batches, each sample with its own draw.
 
-It works on bytes before normalisation, so that what a shift brings in from outside is background (pixel
-value 0). The draws of an epoch are made at once, on the CPU: they are the same on every device, and
+Shifts and flips work on bytes before normalisation, so that what a shift brings in from outside can be
+background (pixel value 0); a cutout works after it, so that what is cut out is the mean. The draws of an epoch are made at once, on the CPU: they are the same on every device, and
 batch k of a resumed epoch needs no replay of the batches before it.
 
 B batch, C channels, H, W pixels, S samples.
@@ -10,7 +10,7 @@ B batch, C channels, H, W pixels, S samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,32 +19,46 @@ from torch import Tensor
 
 from branchynet.errors import UserError
 
+FILLS = ("zero", "reflect")
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """What may happen to a training image.
 
     Args:
-        shift: moved by up to so many pixels, both axes, every whole offset equally likely; 0 = none.
+        shift: moved by up to so many pixels, both axes, every whole offset equally likely; 0 = none. The same
+            as a random crop of the image padded by so many.
+        fill: what comes in from outside: `zero`, pixel value 0, or `reflect`, the image mirrored at its edge.
         flip: mirrored left to right with probability 1/2.
+        cutout: side in pixels of a square around a random pixel that is set to the mean; 0 = none (DeVries and
+            Taylor, 2017).
     """
 
     shift: int = 0
+    fill: str = "zero"
     flip: bool = False
+    cutout: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
-            raise UserError(f"data.augment.shift={self.shift!r} must be a whole number of pixels, 0 or more")
+        for name in ("shift", "cutout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UserError(f"data.augment.{name}={value!r} must be a whole number of pixels, 0 or more")
+        if self.fill not in FILLS:
+            raise UserError(f"data.augment.fill={self.fill!r} must be one of {', '.join(FILLS)}")
         if not isinstance(self.flip, bool):
             raise UserError(f"data.augment.flip={self.flip!r} must be true or false")
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Per sample: offsets (S, 2) int64, down and right in pixels; flips (S,) bool. None where never drawn."""
+    """Per sample: offsets (S, 2) int64, down and right in pixels; flips (S,) bool; centres (S, 2) of the
+    cutouts, 0 … 1 of height and width. None where never drawn."""
 
     offsets: Tensor | None = None
     flips: Tensor | None = None
+    centres: Tensor | None = None
 
     def at(self, part: slice) -> Draws:
         """The draws of some of the samples."""
@@ -55,49 +69,58 @@ class Draws:
         return self._each(lambda draws: draws.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Draws:
-        return Draws(*(None if draws is None else change(draws) for draws in (self.offsets, self.flips)))
+        return Draws(*(None if draws is None else change(draws) for draws in self._all()))
+
+    def _all(self) -> tuple[Tensor | None, ...]:
+        return self.offsets, self.flips, self.centres
 
 
 def parse_augmentation(config: Mapping[str, Any] | None) -> Augmentation:
-    """`{shift: 2, flip: false}`, or None for no augmentation. UserError for anything else."""
+    """`{shift: 4, flip: true}`, or None for no augmentation. UserError for anything else."""
     if config is None:
         return Augmentation()
     if not isinstance(config, Mapping):
-        raise UserError(f"data.augment={config!r} must be null or like {{shift: 2, flip: false}}")
-    unknown = sorted(str(key) for key in config if key not in ("shift", "flip"))
+        raise UserError(f"data.augment={config!r} must be null or like {{shift: 4, flip: true}}")
+    known = [field.name for field in fields(Augmentation)]
+    unknown = sorted(str(key) for key in config if key not in known)
     if unknown:
-        raise UserError(f"data.augment.{unknown[0]} is unknown; there are shift and flip")
+        raise UserError(f"data.augment.{unknown[0]} is unknown; there are {', '.join(known)}")
     return Augmentation(**{str(key): value for key, value in config.items()})
 
 
 def draw(augmentation: Augmentation, samples: int, rng: np.random.Generator) -> Draws:
     """Independent draws for so many samples."""
-    offsets, flips = None, None
+    offsets, flips, centres = None, None, None
     if augmentation.shift:
         reach = augmentation.shift
         offsets = torch.from_numpy(rng.integers(-reach, reach, (samples, 2), endpoint=True))
     if augmentation.flip:
         flips = torch.from_numpy(rng.integers(0, 2, samples) == 1)
-    return Draws(offsets, flips)
+    if augmentation.cutout:
+        centres = torch.from_numpy(rng.random((samples, 2), dtype=np.float32))
+    return Draws(offsets, flips, centres)
 
 
 def augment(x: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
-    """Apply the draws of a batch to its bytes x (B, C, H, W)."""
+    """Apply a batch's shifts and flips to its bytes x (B, C, H, W)."""
     if draws.offsets is not None:
-        x = shift(x, draws.offsets, augmentation.shift)
+        x = shift(x, draws.offsets, augmentation.shift, augmentation.fill)
     if draws.flips is not None:
         x = flip(x, draws.flips)
     return x
 
 
-def shift(x: Tensor, offsets: Tensor, reach: int) -> Tensor:
-    """Move each image of x (B, C, H, W) down and right by its offsets (B, 2), |offset| ≤ reach; fill with 0.
+def shift(x: Tensor, offsets: Tensor, reach: int, fill: str = "zero") -> Tensor:
+    """Move each image of x (B, C, H, W) down and right by its offsets (B, 2), |offset| ≤ reach.
 
     One gather: in a batch padded by `reach`, each shifted image is a window, and where it begins in memory is
     one number. So the windows of all images at all offsets are rows of one overlapping view.
     """
     batch, channels, height, width = x.shape
-    padded = torch.nn.functional.pad(x, (reach, reach, reach, reach)).contiguous()
+    if fill == "reflect":  # by index: PyTorch's own padding does not take bytes
+        padded = x[:, :, _mirrored(height, reach)][:, :, :, _mirrored(width, reach)].contiguous()
+    else:
+        padded = torch.nn.functional.pad(x, (reach, reach, reach, reach)).contiguous()
     image, plane, row = padded.stride()[:3]
     windows = padded.as_strided(
         # The last row is the last image's window at the far corner: it ends where the memory ends.
@@ -112,3 +135,25 @@ def shift(x: Tensor, offsets: Tensor, reach: int) -> Tensor:
 def flip(x: Tensor, flips: Tensor) -> Tensor:
     """Mirror the images of x (B, C, H, W) where flips (B,) is true."""
     return torch.where(flips[:, None, None, None], x.flip(-1), x)
+
+
+def cutout(x: Tensor, centres: Tensor, side: int) -> Tensor:
+    """Set a square of `side` pixels in each normalised image of x (B, C, H, W) to 0, which is the mean.
+
+    Args:
+        x: changed in place.
+        centres: (B, 2), 0 … 1: the pixel around which the square lies; it may reach over the edge.
+        side: pixels.
+    """
+    masks = []
+    for axis, size in ((0, x.shape[2]), (1, x.shape[3])):
+        start = (centres[:, axis] * size).floor() - side // 2
+        pixel = torch.arange(size, device=x.device)
+        masks.append((pixel >= start[:, None]) & (pixel < start[:, None] + side))
+    return x.masked_fill_((masks[0][:, :, None] & masks[1][:, None, :])[:, None], 0.0)
+
+
+def _mirrored(size: int, reach: int) -> Tensor:
+    """Indices of `size` pixels with `reach` more on either side, mirrored at the edge, which is not repeated."""
+    places = torch.arange(-reach, size + reach).abs()
+    return torch.where(places < size, places, 2 * (size - 1) - places)

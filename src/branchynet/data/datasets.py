@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from torch import Tensor
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, one_line, read_idx, read_npz
 from branchynet.errors import UserError
 
-NAMES = ("mnist", "digits", "arrays")
 DIGITS = tuple("0123456789")
+CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 NO_FILE = "data=digits, which needs no file"
 MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -27,6 +29,24 @@ MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published data set that torchvision can download, and where its files lie."""
+
+    torchvision: str  # the name of torchvision's class
+    folder: str  # in `data.root`, as torchvision lays it out
+    classes: tuple[str, ...] | None  # None: the files have the names
+
+
+PUBLISHED = {
+    "mnist": Published("MNIST", "MNIST/raw", DIGITS),
+    "fashion_mnist": Published("FashionMNIST", "FashionMNIST/raw", CLOTHES),
+    "cifar10": Published("CIFAR10", "cifar-10-batches-py", None),
+    "cifar100": Published("CIFAR100", "cifar-100-python", None),
+}
+NAMES = (*PUBLISHED, "digits", "arrays")
 
 
 @dataclass(frozen=True)
@@ -50,12 +70,18 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test set of equal image shape, and the K class names."""
+    """A training and a test set of equal image shape, and the K class names.
+
+    `inexact_train` and `inexact_test` are the numbers of images that differ from the published ones, where
+    the file says so; (I,) int64.
+    """
 
     name: str
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
+    inexact_train: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 def load_dataset(
@@ -64,22 +90,23 @@ def load_dataset(
     """Load a data set by name.
 
     Args:
-        name: `mnist`, looked for in `root` as MNIST/raw/*-ubyte (or .gz of these), then as mnist.npz, then
-            downloaded if `download`; `digits`, scikit-learn's 1,797 digits at 28×28, needs no file;
-            `arrays`, the .npz file at `path`.
+        name: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`, looked for in `root` as torchvision lays it
+            out (MNIST's files plain or as .gz), then as `<name>.npz`, then downloaded if `download`; `digits`,
+            scikit-learn's 1,797 digits at 28×28, needs no file; `arrays`, the .npz file at `path`.
         root: folder; default is the environment variable BRANCHYNET_DATA, else `data`.
         download: whether torchvision may download (with checksums) what is not in `root`.
         path: the file of `arrays`: x_train, x_test uint8 (S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4;
-            y_train, y_test integers (S,); optionally `classes`, the K names.
+            y_train, y_test integers (S,); optionally `classes`, the K names, and `inexact_train` and
+            `inexact_test`, the numbers of images that differ from the published ones.
 
     Raises:
         UserError: unknown name; a file that is missing, truncated or corrupt; a download that fails.
     """
     if name == "digits":
         return _digits()
-    if name == "mnist":
+    if name in PUBLISHED:
         folder = Path(str(root or os.environ.get("BRANCHYNET_DATA") or "data")).expanduser()
-        wanted = f"MNIST/raw/{{{','.join(MNIST_FILES)}}} (or their .gz) or mnist.npz in the folder {folder}"
+        wanted = f"{_files_wanted(name)} or {name}.npz in the folder {folder}"
         cure = "set data.root" if download else "set data.root or data.download=true"
     elif name == "arrays":
         if path is None:
@@ -90,24 +117,58 @@ def load_dataset(
     else:
         raise UserError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
     try:
-        return _mnist(folder, download) if name == "mnist" else _from_npz(name, file)
+        return _published(name, folder, download) if name in PUBLISHED else _from_npz(name, file)
     except FileProblem as problem:
         cure = cure if isinstance(problem, NotThere) else "replace it"
         raise UserError(f"{problem}; data={name} wants {wanted}: {cure}, or take {NO_FILE}") from None
 
 
-def _mnist(root: Path, download: bool) -> Dataset:
-    raw = root / "MNIST" / "raw"
+def _files_wanted(name: str) -> str:
+    folder = PUBLISHED[name].folder
+    if folder.endswith("raw"):
+        return f"{folder}/{{{','.join(MNIST_FILES)}}} (or their .gz)"
+    return f"torchvision's {folder}/"
+
+
+def _published(name: str, root: Path, download: bool) -> Dataset:
+    """From torchvision's files, the .npz file or the network, whichever comes first."""
+    published = PUBLISHED[name]
+    read = _from_raw if published.folder.endswith("raw") else _from_torchvision
+    found = read(name, root)
+    if found is None and os.path.isfile(root / f"{name}.npz"):
+        return _from_npz(name, root / f"{name}.npz", published.classes)
+    if found is None and download:
+        _download(name, root)
+        found = read(name, root)
+    if found is None:
+        raise NotThere(f"no {published.torchvision} in {root}")
+    return found
+
+
+def _from_raw(name: str, root: Path) -> Dataset | None:
+    """MNIST's four files, or None."""
+    raw = root / PUBLISHED[name].folder
     files = _find_raw(raw)
-    if files is None and os.path.isfile(root / "mnist.npz"):
-        return _from_npz("mnist", root / "mnist.npz", DIGITS)
-    if files is None and download:
-        _download_mnist(root)
-        files = _find_raw(raw)
     if files is None:
-        raise NotThere(f"no MNIST in {root}")
+        return None
     x_train, y_train, x_test, y_test = (read_idx(file, 3 if "images" in file.name else 1) for file in files)
-    return _build("mnist", (x_train, y_train, x_test, y_test), DIGITS, str(raw))
+    return _build(name, (x_train, y_train, x_test, y_test), PUBLISHED[name].classes, str(raw))
+
+
+def _from_torchvision(name: str, root: Path) -> Dataset | None:
+    """CIFAR's files, which are pickles: torchvision compares their checksums before it opens them. Or None."""
+    folder = root / PUBLISHED[name].folder
+    if not folder.is_dir():
+        return None
+    import torchvision.datasets  # slow to import, so only here
+
+    load = getattr(torchvision.datasets, PUBLISHED[name].torchvision)
+    try:
+        train, test = (load(root, train=which) for which in (True, False))
+    except Exception as error:  # a wrong checksum, an unreadable file
+        raise FileProblem(f"{folder} cannot be read ({one_line(error)})") from error
+    arrays = (train.data, np.asarray(train.targets), test.data, np.asarray(test.targets))
+    return _build(name, arrays, tuple(train.classes), str(folder))
 
 
 def _find_raw(raw: Path) -> list[Path] | None:
@@ -121,32 +182,44 @@ def _find_raw(raw: Path) -> list[Path] | None:
     return found
 
 
-def _download_mnist(root: Path) -> None:
-    """Have torchvision download MNIST beside its place, then move it there file by file.
+def _download(name: str, root: Path) -> None:
+    """Have torchvision download a data set beside its place, then move it there.
 
     So a killed or a concurrent download never leaves half a file under the final name.
     """
+    published = PUBLISHED[name]
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # seconds; torchvision would wait for ever
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
-            from torchvision.datasets import MNIST  # slow to import, so only here
+            import torchvision.datasets  # slow to import, so only here
 
-            MNIST(folder, download=True)
-            (root / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
-            for name in MNIST_FILES:
-                os.replace(Path(folder, "MNIST", "raw", name), root / "MNIST" / "raw" / name)
+            getattr(torchvision.datasets, published.torchvision)(folder, download=True)
+            target = root / published.folder
+            target.mkdir(parents=True, exist_ok=True)
+            for file in Path(folder, published.folder).iterdir():
+                os.replace(file, target / file.name)
     except Exception as error:  # no network, a bad checksum, a read-only folder, a broken torchvision …
-        raise NotThere(f"MNIST could not be downloaded to {root} ({one_line(error)})") from error
+        what = published.torchvision
+        raise NotThere(f"{what} could not be downloaded to {root} ({one_line(error)})") from error
     finally:
         socket.setdefaulttimeout(patience)
 
 
 def _from_npz(name: str, path: Path, classes: tuple[str, ...] | None = None) -> Dataset:
-    arrays, own_classes = read_npz(path)
-    four = (arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"])
-    return _build(name, four, classes or own_classes, str(path))
+    file = read_npz(path)
+    four = (file.arrays["x_train"], file.arrays["y_train"], file.arrays["x_test"], file.arrays["y_test"])
+    dataset = _build(name, four, classes or file.classes, str(path))
+    for part, images in (("train", dataset.train), ("test", dataset.test)):
+        inexact = file.inexact[part]
+        if len(inexact) and not 0 <= inexact.min() <= inexact.max() < len(images):
+            raise FileProblem(f"{path}: inexact_{part} names images that are not there")
+    return replace(
+        dataset,
+        inexact_train=torch.from_numpy(file.inexact["train"]),
+        inexact_test=torch.from_numpy(file.inexact["test"]),
+    )
 
 
 def _digits() -> Dataset:

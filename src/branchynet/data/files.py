@@ -10,6 +10,7 @@ import gzip
 import math
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,19 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
 
 
-def read_npz(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    """The arrays x_train, y_train, x_test, y_test of an .npz file, and `classes` (names) if it has them.
+@dataclass(frozen=True)
+class ArrayFile:
+    """What an .npz file of images holds."""
 
-    Nothing is ever unpickled. Raises `FileProblem` if the file or one of the four cannot be read.
+    arrays: dict[str, np.ndarray]  # x_train, y_train, x_test, y_test
+    classes: tuple[str, ...] | None  # names
+    inexact: dict[str, np.ndarray]  # train, test: numbers of images that differ from the published ones
+
+
+def read_npz(path: Path) -> ArrayFile:
+    """The arrays x_train, y_train, x_test, y_test of an .npz file, and what it has beside them.
+
+    Nothing is ever unpickled. Raises `FileProblem` if the file or one of the arrays cannot be read.
     """
     if not os.path.isfile(path):
         raise NotThere(f"{path} is not there")
@@ -65,11 +75,17 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]
                 raise FileProblem(f"{path} has no {', '.join(missing)}")
             arrays = {name: file[name] for name in ARRAYS}
             classes = tuple(str(name) for name in file["classes"]) if "classes" in file.files else None
+            inexact = {
+                part: file[f"inexact_{part}"].astype(np.int64).reshape(-1)
+                if f"inexact_{part}" in file.files
+                else np.empty(0, np.int64)
+                for part in ("train", "test")
+            }
     except FileProblem:
         raise
     except Exception as error:  # a foreign zip file fails in a dozen ways, MemoryError among them
         raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
-    return arrays, classes
+    return ArrayFile(arrays, classes, inexact)
 
 
 def one_line(error: Exception) -> str:

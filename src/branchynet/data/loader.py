@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from branchynet.data.augment import Augmentation, Draws, augment, draw
+from branchynet.data.augment import Augmentation, Draws, augment, cutout, draw
 from branchynet.data.datasets import ImageSet
 
 
@@ -120,7 +120,9 @@ class DeviceLoader:
         for number, (x, y) in enumerate(batches, start=first):
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             self._given = number + 1
-            yield normalise(augment(x, draws.at(part), self.augmentation), *self._normalisation), y
+            drawn = draws.at(part)
+            x = normalise(augment(x, drawn, self.augmentation), *self._normalisation)
+            yield (x if drawn.centres is None else cutout(x, drawn.centres, self.augmentation.cutout)), y
 
     def plan(self, epoch: int) -> tuple[Tensor, Draws]:
         """Order (S,) and draws of an epoch, on the CPU; the i-th sample of the epoch gets the i-th draw.

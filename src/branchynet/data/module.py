@@ -37,7 +37,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: training images per step; the last step of an epoch takes the rest.
         validation_size: images taken out of the training set for validation.
         split_seed: which ones; apart from `seed`, so that all seeds share one split.
-        augment: `{shift: 2, flip: false}`, see `Augmentation`; None for none. Training only.
+        augment: such as `{shift: 4, flip: true}`, see `Augmentation`; None for none. Training only.
         loader: `device` keeps the set on the training device; `dataloader` leaves it in the host's memory
             and fetches through torch's DataLoader. Same batches.
         num_workers: processes of `dataloader`; 0 = none.
@@ -97,6 +97,7 @@ class ImageData(pl.LightningDataModule):
         self.augmentation = parse_augmentation(augment)
         self.loader, self.num_workers = loader, num_workers
         self._sets: dict[str, ImageSet] = {}
+        self._inexact: dict[str, Tensor] = {}
         self._on_device: dict[tuple[str, torch.device], ImageSet] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -117,6 +118,11 @@ class ImageData(pl.LightningDataModule):
         order = np.random.RandomState(self.split_seed).permutation(len(data.train))
         val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
         self._sets = {"train": data.train.at(train), "val": data.train.at(val), "test": data.test}
+        self._inexact = {
+            "train": torch.isin(train, data.inexact_train).nonzero()[:, 0],
+            "val": torch.isin(val, data.inexact_train).nonzero()[:, 0],
+            "test": data.inexact_test,
+        }
         self.input_shape = (channels, height, width)
         self.classes, self.num_classes = data.classes, len(data.classes)
         self.mean, self.std = channel_statistics(self._sets["train"].x)
@@ -130,6 +136,11 @@ class ImageData(pl.LightningDataModule):
     def images(self, which: str) -> Tensor:
         """The bytes of `train`, `val` or `test`, (S, C, H, W) uint8 on the CPU, in the data set's order."""
         return self._set(which).x
+
+    def inexact(self, which: str) -> Tensor:
+        """The numbers, (I,) int64, of the images of a split that differ from the published ones."""
+        self._set(which)
+        return self._inexact[which]
 
     def fingerprint(self) -> str:
         """sha256 (hex) over images and labels of the training and validation split."""

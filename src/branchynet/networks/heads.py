@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from branchynet.errors import UserError
+from branchynet.networks.lrn import LocalResponseNorm
+from branchynet.networks.resnet import BasicBlock, batch_norm
 
 DEFAULTS: dict[str, Any] = {
     "before": [],
+    "blocks": 0,
     "convs": [],
     "kernel": 3,
     "stride": 1,
@@ -32,7 +35,7 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
 
     Args:
         spec: `before`: layers between the place and the first convolution, of relu, pool2, pool3, lrn, batch;
-            `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none, batch, lrn) and
+            `blocks`: so many residual blocks of the place's own width; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none, batch, lrn) and
             `pool` (the window of the max pooling behind it, 0 for none): one for all of them or one each;
             `global_pool`: average over all pixels before the classifier; `fc`: widths of hidden
             fully-connected layers. `after` is the caller's. Convolutions are padded by kernel // 2; pooling
@@ -53,13 +56,16 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
         raise UserError(f"{where} has before: {before!r}: it is a list of {', '.join(BEFORE)}, or []")
     if type(spec["global_pool"]) is not bool:
         raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
+    blocks = spec["blocks"]
+    if type(blocks) is not int or blocks < 0:
+        raise UserError(f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none")
     convs = _numbers(spec["convs"], "convs", where)
     kernels = _each(spec, "kernel", len(convs), where)
     strides = _each(spec, "stride", len(convs), where)
     norms = _each(spec, "norm", len(convs), where, NORMS)
     pools = _each(spec, "pool", len(convs), where, POOLS)
 
-    spatial = bool(convs) or spec["global_pool"] or any(name != "relu" for name in before)
+    spatial = bool(convs) or blocks > 0 or spec["global_pool"] or any(name != "relu" for name in before)
     if len(input_shape) != 3 and spatial:
         raise UserError(
             f"{where} needs pixels, but the trunk is flat there, {tuple(input_shape)}: allowed are fc and "
@@ -69,6 +75,8 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
     head = _Builder(where, input_shape)
     for name in before:
         head.add(_layer(name, head.shape[0]))
+    for _ in range(blocks):
+        head.add(BasicBlock(head.shape[0], head.shape[0]))
     for width, kernel, stride, norm, pool in zip(convs, kernels, strides, norms, pools, strict=True):
         head.add(nn.Conv2d(head.shape[0], width, kernel, stride, kernel // 2, bias=norm != "batch"))
         if norm == "batch":
@@ -122,8 +130,8 @@ def _layer(name: str, channels: int) -> nn.Module:
         "pool2": lambda: nn.MaxPool2d(2, 2, ceil_mode=True),
         "pool3": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
         # The original does not divide alpha by the window (5e-5 × 3), and its k is 2.
-        "lrn": lambda: nn.LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0),
-        "batch": lambda: nn.BatchNorm2d(channels, eps=2e-5, momentum=0.1),
+        "lrn": lambda: LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0),
+        "batch": lambda: batch_norm(channels),
     }
     return layers[name]()
 

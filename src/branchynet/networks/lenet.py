@@ -4,9 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from branchynet.errors import UserError
-
-INITS = ("default", "original")
+from branchynet.networks.init import check_init, check_whole, init_weights
 
 
 def lenet5(
@@ -18,8 +16,7 @@ def lenet5(
         in_channels: C.
         num_classes: K.
         size: H and W, in pixels.
-        init: the initial weights: `default`, PyTorch's, or `original`, as released: normal with standard
-            deviation 1/√fan_in, and biases of 0.
+        init: the initial weights, see `branchynet.networks.init.init_weights`.
 
     Returns:
         (B, C, size, size) to logits (B, K). Pooling comes before ReLU, as released: same numbers, cheaper.
@@ -28,11 +25,8 @@ def lenet5(
     Raises:
         UserError: a value that is not allowed.
     """
-    for key, value in {"in_channels": in_channels, "num_classes": num_classes, "size": size}.items():
-        if type(value) is not int or value < 1:
-            raise UserError(f"model.trunk.{key}={value!r}: it is a whole number above 0")
-    if init not in INITS:
-        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
+    check_whole(in_channels=in_channels, num_classes=num_classes, size=size)
+    check_init(init)
     side = size
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels
@@ -46,9 +40,5 @@ def lenet5(
     layers["fc1"] = nn.Linear(channels * side * side, 84)
     layers["fc2"] = nn.Linear(84, num_classes)
     trunk = nn.Sequential(layers)
-    if init == "original":
-        for layer in trunk:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    init_weights(trunk, init)
     return trunk

@@ -37,6 +37,9 @@ class BranchyClassifier(L.LightningModule):
         stage: the prefix of every logged tag, `baseline` or `joint`.
         seed: what draws in training (dropout) depends on, besides the epoch and the stage.
         label_smoothing: 0 … 1.
+        channels_last: whether images and weights lie in memory pixel by pixel instead of channel by channel.
+        compile: whether full batches run through `torch.compile`. Others (an epoch's last, validation) do not:
+            each size would be compiled for itself.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy.
@@ -51,11 +54,17 @@ class BranchyClassifier(L.LightningModule):
         stage: str = "joint",
         seed: int = 0,
         label_smoothing: float = 0.0,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}: it lies between 0 and 1, 1 excluded")
         self.network = network
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.compiled = torch.compile(network.forward, dynamic=False) if compile else None
+        self.full_batch = 0  # images in the stage's first batch
         self.weights = check_weights(list(weights), network.num_exits)
         self.trained = tuple(weight > 0 for weight in self.weights)
         self.optimizer_factory = optimizer
@@ -100,11 +109,18 @@ class BranchyClassifier(L.LightningModule):
 
     def _loss(self, batch: tuple[Tensor, Tensor], metric: PerExit) -> Tensor:
         x, target = batch
-        logits = self.network(x, run=self.trained)
+        x = x.contiguous(memory_format=self.memory_format)
+        logits = self._network(len(x))(x, run=self.trained)
         loss, losses = joint_loss(logits, target, self.weights, self.label_smoothing)
         with torch.no_grad():
             metric.update(logits, losses, target)
         return loss
+
+    def _network(self, batch: int) -> Callable[..., list[Tensor | None]]:
+        if self.compiled is None or not self.training:
+            return self.network
+        self.full_batch = max(self.full_batch, batch)
+        return self.compiled if batch == self.full_batch else self.network
 
     def _log_epoch(self, split: str, metric: PerExit) -> None:
         result = metric.compute()

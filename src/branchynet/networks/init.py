@@ -1,0 +1,42 @@
+"""Initial weights, by name."""
+
+import math
+
+from torch import nn
+
+from branchynet.errors import UserError
+
+INITS = ("default", "he", "original")
+
+
+def check_init(init: str) -> None:
+    """A UserError unless `init` is one of INITS."""
+    if init not in INITS:
+        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
+
+
+def init_weights(module: nn.Module, init: str) -> None:
+    """Draw the weights of every convolution and linear layer inside `module` anew.
+
+    Args:
+        module: changed in place.
+        init: `default`, PyTorch's own: nothing is drawn; `he`: normal with standard deviation √(2/fan_in) (He
+            et al., 2015, equation 10), `original`, as the paper's authors released it: normal with standard
+            deviation 1/√fan_in. Both have biases of 0.
+    """
+    check_init(init)
+    if init == "default":
+        return
+    gain = {"he": 2.0, "original": 1.0}[init]
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.weight[0].numel()))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def check_whole(**values: int) -> None:
+    """A UserError for the first of a trunk's arguments that is no whole number above 0."""
+    for key, value in values.items():
+        if type(value) is not int or value < 1:
+            raise UserError(f"model.trunk.{key}={value!r}: it is a whole number above 0")
