@@ -4,8 +4,9 @@ from collections import OrderedDict
 
 from torch import nn
 
-from branchynet.networks.init import check_init, check_whole, init_weights
-from branchynet.networks.lrn import LocalResponseNorm
+from branchynet.errors import UserError
+from branchynet.networks.init import check_whole, init_weights
+from branchynet.networks.lrn import released_lrn
 
 
 def alexnet_cifar(
@@ -16,18 +17,24 @@ def alexnet_cifar(
     Args:
         in_channels: C.
         num_classes: K.
-        size: H and W, in pixels.
-        dropout: of both hidden fully-connected layers.
+        size: H and W, in pixels, at least 8.
+        dropout: of both hidden fully-connected layers, 0 … 1, 1 excluded.
         init: the initial weights, see `branchynet.networks.init.init_weights`.
 
     Returns:
-        (B, C, size, size) to logits (B, K). Local response normalisation has the released constants.
+        (B, C, size, size) to logits (B, K). Its places: conv1, relu1, pool1, norm1, conv2 … norm2, conv3, relu3,
+        conv4, relu4, conv5, relu5, pool5, flatten, fc6, relu6, dropout6, fc7, relu7, dropout7.
 
     Raises:
         UserError: a value that is not allowed.
     """
     check_whole(in_channels=in_channels, num_classes=num_classes, size=size)
-    check_init(init)
+    if size < 8:
+        raise UserError(
+            f"model.trunk.size={size}: it is at least 8 pixels, for pooling halves it three times"
+        )
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise UserError(f"model.trunk.dropout={dropout!r}: it lies between 0 and 1, 1 excluded")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, side = in_channels, size
     for n, (width, kernel) in enumerate(((32, 5), (64, 5), (96, 3), (96, 3), (64, 3)), start=1):
@@ -35,10 +42,9 @@ def alexnet_cifar(
         layers[f"relu{n}"] = nn.ReLU()
         if n in (1, 2, 5):
             layers[f"pool{n}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
-            side = side // 2 if side > 1 else 1
+            side //= 2  # windows of 3 pixels, every 2; a last one may reach over the edge
         if n in (1, 2):
-            # The original does not divide alpha by the window (5e-5 × 3), and its k is 2.
-            layers[f"norm{n}"] = LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0)
+            layers[f"norm{n}"] = released_lrn()
         channels = width
     layers["flatten"] = nn.Flatten()
     features = channels * side * side

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.networks.lrn import LocalResponseNorm
+from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import BasicBlock, batch_norm
 
 DEFAULTS: dict[str, Any] = {
@@ -35,11 +35,12 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
 
     Args:
         spec: `before`: layers between the place and the first convolution, of relu, pool2, pool3, lrn, batch;
-            `blocks`: so many residual blocks of the place's own width; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none, batch, lrn) and
-            `pool` (the window of the max pooling behind it, 0 for none): one for all of them or one each;
-            `global_pool`: average over all pixels before the classifier; `fc`: widths of hidden
-            fully-connected layers. `after` is the caller's. Convolutions are padded by kernel // 2; pooling
-            has stride 2 and rounds up; ReLU follows every convolution and hidden layer.
+            `blocks`: so many residual blocks of the place's width behind them; `convs`: output channels of
+            each convolution; `kernel`, `stride`, `norm` (none, batch, lrn) and `pool` (the window of the max
+            pooling behind it, 0 for none): one for all of them or one each; `global_pool`: average over all
+            pixels before the classifier; `fc`: widths of hidden fully-connected layers. `after` is the
+            caller's. Convolutions are padded by kernel // 2; pooling has stride 2 and rounds up; ReLU follows
+            every convolution and hidden layer. Before batch norm, convolutions have no biases.
         input_shape: (C, H, W) at the place, or (features,) where the trunk is flat.
         num_classes: K.
 
@@ -58,7 +59,9 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
         raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
     blocks = spec["blocks"]
     if type(blocks) is not int or blocks < 0:
-        raise UserError(f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none")
+        raise UserError(
+            f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none"
+        )
     convs = _numbers(spec["convs"], "convs", where)
     kernels = _each(spec, "kernel", len(convs), where)
     strides = _each(spec, "stride", len(convs), where)
@@ -129,8 +132,7 @@ def _layer(name: str, channels: int) -> nn.Module:
         "relu": nn.ReLU,
         "pool2": lambda: nn.MaxPool2d(2, 2, ceil_mode=True),
         "pool3": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
-        # The original does not divide alpha by the window (5e-5 × 3), and its k is 2.
-        "lrn": lambda: LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0),
+        "lrn": released_lrn,
         "batch": lambda: batch_norm(channels),
     }
     return layers[name]()

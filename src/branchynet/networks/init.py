@@ -1,18 +1,10 @@
 """Initial weights, by name."""
 
-import math
-
 from torch import nn
 
 from branchynet.errors import UserError
 
 INITS = ("default", "he", "original")
-
-
-def check_init(init: str) -> None:
-    """A UserError unless `init` is one of INITS."""
-    if init not in INITS:
-        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
 
 
 def init_weights(module: nn.Module, init: str) -> None:
@@ -21,16 +13,20 @@ def init_weights(module: nn.Module, init: str) -> None:
     Args:
         module: changed in place.
         init: `default`, PyTorch's own: nothing is drawn; `he`: normal with standard deviation √(2/fan_in) (He
-            et al., 2015, equation 10), `original`, as the paper's authors released it: normal with standard
+            et al., 2015, equation 10); `original`, as the paper's authors released it: normal with standard
             deviation 1/√fan_in. Both have biases of 0.
+
+    Raises:
+        UserError: `init` is none of them.
     """
-    check_init(init)
+    if init not in INITS:
+        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
     if init == "default":
         return
-    gain = {"he": 2.0, "original": 1.0}[init]
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.weight[0].numel()))
+            # PyTorch's gain for a linear function is 1, for ReLU √2.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if init == "he" else "linear")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from branchynet.networks.init import check_init, check_whole, init_weights
+from branchynet.networks.init import check_whole, init_weights
 
 
 def lenet5(
@@ -26,7 +26,6 @@ def lenet5(
         UserError: a value that is not allowed.
     """
     check_whole(in_channels=in_channels, num_classes=num_classes, size=size)
-    check_init(init)
     side = size
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels

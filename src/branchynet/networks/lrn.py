@@ -1,50 +1,77 @@
 """Local response normalisation that trains fast.
 
-B batch, C channels, H, W pixels.
+Shapes: B batch, C channels, H, W.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """`torch.nn.LocalResponseNorm` for windows of odd size, with a backward pass written out for training.
+    """`torch.nn.LocalResponseNorm`, with forward and backward written out for training on images.
 
-    PyTorch's own takes nearly half of AlexNet's training time on a CPU: it pads and pools in five dimensions.
-    Here the sum over the window is a 1×1 convolution with a band of ones. In evaluation, and so in every
-    export, it is PyTorch's own. benchmarks/lrn.py compares the two.
+    y = x · d^-β with d = k + α/size · Σ x² over the window of channels (Krizhevsky et al., 2012, section 3.3).
 
-    y = x · d^-β with d = k + α/size · Σ x² over the window (Krizhevsky et al., 2012, section 3.3).
+    PyTorch's own took nearly half of AlexNet's training time on a CPU: it pads and pools in five dimensions
+    and raises to a power. Here the window's sum is one of shifted channels, and d^-¾ comes from square roots.
+    In evaluation, and so in every export, it is PyTorch's own; so it is for windows of even size, which are
+    not symmetric. benchmarks/lrn.py compares the two.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """(B, C, H, W) to the same shape; in training to the same dtype, computed in float32 or better."""
         if not self.training or self.size % 2 == 0 or input.ndim != 4:
             return super().forward(input)
-        channel = torch.arange(input.shape[1], device=input.device)
-        near = (channel[:, None] - channel[None]).abs() <= self.size // 2
-        band = (near.to(input.dtype) * (self.alpha / self.size))[:, :, None, None]
-        return _Normalise.apply(input, band, self.beta, self.k)
+        return _Normalise.apply(input, self.size // 2, self.alpha / self.size, self.beta, self.k)
+
+
+def released_lrn() -> LocalResponseNorm:
+    """With the constants of the paper's authors, who do not divide α by the window: 5e-5 × 3."""
+    return LocalResponseNorm(3, alpha=1.5e-4, beta=0.75, k=2.0)
 
 
 class _Normalise(torch.autograd.Function):
-    """x, band (C, C, 1, 1) with α/size where channels are near, β, k."""
+    """x (B, C, H, W), the window's reach to each side in channels, α/size, β, k."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, band: Tensor, beta: float, k: float) -> Tensor:
-        d = F.conv2d(x * x, band).add_(k)
-        scale = d.pow(-beta)
-        ctx.save_for_backward(x, d, scale, band)
-        ctx.beta = beta
-        return x * scale
+    def forward(ctx: Any, x: Tensor, reach: int, alpha: float, beta: float, k: float) -> Tensor:
+        wide = _wide(x)
+        d = _window_sum(wide * wide, reach).mul_(alpha).add_(k)
+        scale = _negative_power(d, beta)
+        ctx.save_for_backward(x, d, scale)
+        ctx.reach, ctx.factor = reach, -2 * alpha * beta
+        return (wide * scale).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, d, scale, band = ctx.saved_tensors
-        scaled = grad * scale
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # ∂y_j/∂x_i = δ_ij d_j^-β - 2 α/size β x_j x_i d_j^(-β-1) within the window, which is symmetric.
-        spread = F.conv2d((scaled * x).div_(d), band)
-        return scaled.addcmul_(x, spread, value=-2 * ctx.beta), None, None, None
+        x, d, scale = ctx.saved_tensors
+        wide, scaled = _wide(x), grad * scale
+        spread = _window_sum((scaled * wide).div_(d), ctx.reach)
+        return scaled.addcmul_(wide, spread, value=ctx.factor).to(x.dtype), None, None, None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: half precision would round d, which lies near k, to k itself."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _window_sum(x: Tensor, reach: int) -> Tensor:
+    """For each channel the sum over it and its neighbours up to `reach` away."""
+    total = x.clone()
+    for step in range(1, reach + 1):
+        total[:, step:].add_(x[:, :-step])
+        total[:, :-step].add_(x[:, step:])
+    return total
+
+
+def _negative_power(d: Tensor, beta: float) -> Tensor:
+    """d^-β, which for the usual β = ¾ is twice as fast by square roots."""
+    if beta != 0.75:
+        return d.pow(-beta)
+    root = d.rsqrt()
+    return root * root.sqrt()

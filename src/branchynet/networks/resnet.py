@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from branchynet.errors import UserError
-from branchynet.networks.init import check_init, check_whole, init_weights
+from branchynet.networks.init import check_whole, init_weights
 
 STEMS = ("he", "released")
 WIDTHS = (16, 32, 64)
@@ -19,7 +19,8 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions with batch norm, and a shortcut around them.
 
     Where the block shrinks the image or widens it, the shortcut takes every `stride`-th pixel and adds channels
-    of zeros behind its own (option A).
+    of zeros behind its own (option A). The convolutions have no biases, here and in the stem, for batch norm
+    takes out what they add; the paper's authors have them, to no effect.
 
     Args:
         channels: of the input.
@@ -75,7 +76,6 @@ def resnet_cifar(
         raise UserError(f"model.trunk.depth={depth}: it is 6n + 2, such as 20, 32, 44, 56 or 110")
     if stem not in STEMS:
         raise UserError(f"model.trunk.stem={stem!r}: it is one of {', '.join(STEMS)}")
-    check_init(init)
     he = stem == "he"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = WIDTHS[0]
