@@ -4,7 +4,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchynet.data.augment import Augmentation, Draws, augment, draw, flip, parse_augmentation, shift
+from branchynet.data.augment import (
+    Augmentation,
+    Draws,
+    augment,
+    cutout,
+    draw,
+    flip,
+    parse_augmentation,
+    shift,
+)
 from branchynet.errors import UserError
 
 
@@ -42,6 +51,68 @@ def test_shift_of_an_array_that_is_not_contiguous():
     assert torch.equal(shift(x, offsets, 2), shift_slowly(x, offsets))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7)),
+    data=st.data(),
+    seed=st.integers(0, 10**6),
+)
+def test_reflection_is_pytorchs_padding_cropped_image_by_image(shape, data, seed):
+    reach = data.draw(st.integers(1, min(shape[2:]) - 1))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    offsets = torch.randint(-reach, reach + 1, (shape[0], 2), generator=generator)
+    shifted = shift(x, offsets, reach, "reflect")
+    assert shifted.dtype == torch.uint8
+    for image, (down, right), out in zip(x, offsets.tolist(), shifted, strict=True):
+        # PyTorch pads no bytes by reflection; small whole numbers are exact in float32.
+        padded = torch.nn.functional.pad(image[None].float(), (reach,) * 4, mode="reflect")[0]
+        top, left = reach - down, reach - right
+        assert torch.equal(out.float(), padded[:, top : top + shape[2], left : left + shape[3]])
+
+
+def test_a_batch_is_reflected_if_its_augmentation_says_so():
+    x = torch.tensor([[[[1, 2, 3]] * 3]], dtype=torch.uint8)
+    draws = Draws(torch.tensor([[0, 2]]))
+    assert augment(x, draws, Augmentation(shift=2, fill="reflect"))[0, 0, 0].tolist() == [3, 2, 1]
+    assert augment(x, draws, Augmentation(shift=2))[0, 0, 0].tolist() == [0, 0, 1]
+
+
+def cut_out_slowly(x: torch.Tensor, centres: torch.Tensor, side: int) -> torch.Tensor:
+    """Pixel by pixel: a square of `side` pixels, the one at the centre being number side // 2 of them."""
+    out = x.clone()
+    batch, _, height, width = x.shape
+    for b in range(batch):
+        row, column = int(centres[b, 0] * height), int(centres[b, 1] * width)
+        for r in range(row - side // 2, row - side // 2 + side):
+            for c in range(column - side // 2, column - side // 2 + side):
+                if 0 <= r < height and 0 <= c < width:
+                    out[b, :, r, c] = 0
+    return out
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(*(st.integers(1, top) for top in (5, 3, 7, 6))),
+    side=st.integers(1, 8),
+    seed=st.integers(0, 10**6),
+)
+def test_cutout_is_the_slow_loop(shape, side, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = 1 + torch.rand(shape, generator=generator)
+    centres = torch.rand(shape[0], 2, generator=generator)
+    assert torch.equal(cutout(x.clone(), centres, side), cut_out_slowly(x, centres, side))
+
+
+def test_cutouts_lie_around_every_pixel_alike():
+    draws = draw(Augmentation(cutout=1), 9000, np.random.default_rng(0))
+    assert draws.centres is not None
+    assert draws.offsets is None and draws.flips is None
+    left = cutout(torch.ones(9000, 1, 3, 3), draws.centres, 1)
+    assert torch.equal(left.sum((1, 2, 3)), torch.full((9000,), 8.0))  # one pixel of every image
+    assert (9000 - left.sum((0, 1)) - 1000).abs().max() < 4.5 * 30
+
+
 def test_flip_mirrors_the_chosen_only():
     x = torch.arange(6, dtype=torch.uint8).reshape(2, 1, 1, 3)
     assert flip(x, torch.tensor([True, False])).flatten().tolist() == [2, 1, 0, 3, 4, 5]
@@ -71,8 +142,9 @@ def test_both_shift_first():
 
 
 def test_config():
-    assert parse_augmentation(None) == parse_augmentation({}) == Augmentation(0, False)
-    assert parse_augmentation({"shift": 2, "flip": True}) == Augmentation(2, True)
+    assert parse_augmentation(None) == parse_augmentation({}) == Augmentation(0, "zero", False, 0)
+    config = {"shift": 2, "fill": "reflect", "flip": True, "cutout": 8}
+    assert parse_augmentation(config) == Augmentation(2, "reflect", True, 8)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +154,11 @@ def test_config():
         ({"shift": 1.5}, "shift=1.5"),
         ({"shift": True}, "shift=True"),
         ({"flip": "yes"}, "flip='yes'"),
-        ({"rotate": 3}, "rotate is unknown; there are shift and flip"),
+        ({"fill": "mirror"}, "fill='mirror' must be one of zero, reflect"),
+        ({"fill": None}, "fill=None must be one of zero, reflect"),
+        ({"cutout": -8}, "cutout=-8"),
+        ({"cutout": "8"}, "cutout='8'"),
+        ({"rotate": 3}, "rotate is unknown; there are shift, fill, flip, cutout"),
         ("shift", "'shift'"),
     ],
 )

@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import os
+import pickle
 import sys
 from pathlib import Path
 from urllib.error import URLError
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from branchynet.data.datasets import MNIST_FILES, load_dataset
+from branchynet.data.loader import channel_statistics
 from branchynet.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -23,9 +26,9 @@ def arrays(train=20, test=10, shape=(28, 28)) -> dict[str, np.ndarray]:
     }
 
 
-def write_raw(root: Path, data: dict[str, np.ndarray], packed: bool = False) -> Path:
+def write_raw(root: Path, data: dict[str, np.ndarray], packed: bool = False, folder: str = "MNIST") -> Path:
     """torchvision's layout; returns the folder with the four files."""
-    raw = root / "MNIST" / "raw"
+    raw = root / folder / "raw"
     raw.mkdir(parents=True)
     for name, key in zip(MNIST_FILES, ("x_train", "y_train", "x_test", "y_test"), strict=True):
         values = data[key].astype(np.uint8)
@@ -102,6 +105,176 @@ def test_missing_mnist_names_folder_and_files(tmp_path):
     assert "set data.root or data.download=true" in line
     for name in MNIST_FILES:
         assert name in line
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fashion_mnist_has_its_own_folder_and_names(tmp_path, packed):
+    data, other = arrays(), arrays()
+    write_raw(tmp_path, data, packed, folder="FashionMNIST")
+    write_raw(tmp_path, other)
+    dataset = load_dataset("fashion_mnist", tmp_path)
+    check_equal(dataset, data)
+    assert (dataset.classes[0], dataset.classes[9]) == ("T-shirt/top", "Ankle boot")
+    check_equal(load_dataset("mnist", tmp_path), other)
+
+
+def test_fashion_mnist_has_torchvisions_names():
+    from torchvision.datasets import FashionMNIST
+
+    from branchynet.data.datasets import CLOTHES
+
+    assert list(CLOTHES) == FashionMNIST.classes
+
+
+# CIFAR, whose files are pickles
+
+CIFAR = {"cifar10": ("CIFAR10", "labels", 10), "cifar100": ("CIFAR100", "fine_labels", 100)}
+
+
+def write_cifar(name: str, root: Path, monkeypatch, per_batch: int = 4) -> dict[str, np.ndarray]:
+    """A small CIFAR in the layout of the published archive, its checksums made torchvision's.
+
+    Returns the arrays in it, images (S, 3, 32, 32).
+    """
+    import torchvision.datasets
+
+    kind, key, classes = CIFAR[name]
+    load = getattr(torchvision.datasets, kind)
+    folder = root / load.base_folder
+    folder.mkdir(parents=True)
+
+    def write(file: str, content: object) -> str:
+        data = pickle.dumps(content)
+        (folder / file).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    parts: dict[str, list] = {"x_train": [], "y_train": [], "x_test": [], "y_test": []}
+    for which, files in (("train", load.train_list), ("test", load.test_list)):
+        checksums = []
+        for file, _ in files:
+            rows = RNG.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
+            labels = RNG.integers(0, classes, per_batch).tolist()
+            checksums.append([file, write(file, {"data": rows, key: labels})])
+            # A row is red, green and blue, each 32 rows of 32 pixels.
+            parts[f"x_{which}"].append(rows.reshape(-1, 3, 32, 32))
+            parts[f"y_{which}"].append(labels)
+        monkeypatch.setattr(load, f"{which}_list", checksums)
+    names = {load.meta["key"]: [f"class {k}" for k in range(classes)]}
+    monkeypatch.setattr(load, "meta", {**load.meta, "md5": write(load.meta["filename"], names)})
+    return {key: np.concatenate(values) for key, values in parts.items()}
+
+
+@pytest.mark.parametrize(("name", "batches"), [("cifar10", 5), ("cifar100", 1)])
+def test_cifar_from_torchvisions_layout(tmp_path, monkeypatch, name, batches):
+    data = write_cifar(name, tmp_path, monkeypatch)
+    dataset = load_dataset(name, tmp_path)
+    assert dataset.train.x.shape == (4 * batches, 3, 32, 32)
+    assert dataset.test.x.shape == (4, 3, 32, 32)
+    for part, images in (("train", dataset.train), ("test", dataset.test)):
+        assert images.x.is_contiguous()
+        np.testing.assert_array_equal(images.x.numpy(), data[f"x_{part}"])
+        np.testing.assert_array_equal(images.y.numpy(), data[f"y_{part}"])
+    assert dataset.classes == tuple(f"class {k}" for k in range(CIFAR[name][2]))
+    assert len(dataset.inexact_train) == len(dataset.inexact_test) == 0
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(bytes(content))
+
+
+class Trap:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("harm", ["bit", "pickle"])
+def test_a_cifar_file_that_is_not_the_published_one_is_named_and_not_opened(
+    tmp_path, monkeypatch, file, harm
+):
+    write_cifar("cifar10", tmp_path, monkeypatch)
+    path, trace = tmp_path / "cifar-10-batches-py" / file, tmp_path / "was opened"
+    if harm == "bit":
+        flip_a_bit(path)
+    else:
+        path.write_bytes(pickle.dumps(Trap(trace)))
+    line = the_line("cifar10", tmp_path, download=True)
+    assert f"{path} is not the published file: its checksum differs" in line
+    assert "cifar10.npz" in line
+    assert "replace it" in line
+    assert not trace.exists()
+
+
+def test_half_a_cifar_folder_falls_back_on_npz(tmp_path, monkeypatch):
+    write_cifar("cifar10", tmp_path, monkeypatch)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_5").unlink()
+    assert "no CIFAR10 in" in the_line("cifar10", tmp_path)
+    data = arrays(shape=(32, 32, 3))
+    np.savez(tmp_path / "cifar10.npz", **data)
+    dataset = load_dataset("cifar10", tmp_path)
+    np.testing.assert_array_equal(dataset.train.x.numpy(), data["x_train"].transpose(0, 3, 1, 2))
+
+
+def test_missing_cifar_names_folder_and_files(tmp_path):
+    line = the_line("cifar100", tmp_path / "nowhere")
+    assert "no CIFAR100 in" in line
+    assert f"cifar-100-python/ as torchvision unpacks it or cifar100.npz in the folder {tmp_path}" in line
+    assert "set data.root or data.download=true" in line
+
+
+def test_downloaded_cifar_gets_torchvisions_layout(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    made = write_cifar("cifar10", tmp_path / "elsewhere", monkeypatch)
+
+    def unpack(url, root, **_):
+        os.replace(tmp_path / "elsewhere" / "cifar-10-batches-py", Path(root, "cifar-10-batches-py"))
+
+    monkeypatch.setattr(torchvision.datasets.cifar, "download_and_extract_archive", unpack)
+    root = tmp_path / "data"
+    dataset = load_dataset("cifar10", root, download=True)
+    np.testing.assert_array_equal(dataset.test.x.numpy(), made["x_test"])
+    assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]
+    np.testing.assert_array_equal(load_dataset("cifar10", root).test.x.numpy(), made["x_test"])
+
+
+# Images that are not the published ones
+
+
+def test_inexact_images_are_named_rising_and_once(tmp_path):
+    numbers = {"inexact_train": np.array([7, 3, 7]), "inexact_test": np.array([9], np.uint16)}
+    np.savez(tmp_path / "f.npz", **arrays(), **numbers)
+    dataset = load_dataset("arrays", path=tmp_path / "f.npz")
+    assert dataset.inexact_train.tolist() == [3, 7]
+    assert dataset.inexact_test.tolist() == [9]
+    assert dataset.inexact_train.dtype == dataset.inexact_test.dtype == torch.int64
+
+
+def test_files_may_say_that_no_image_is_inexact(tmp_path):
+    np.savez(tmp_path / "f.npz", **arrays(), inexact_test=np.array([]))
+    dataset = load_dataset("arrays", path=tmp_path / "f.npz")
+    assert dataset.inexact_train.shape == dataset.inexact_test.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ({"inexact_test": np.array([10])}, "inexact_test names images that are not there"),
+        ({"inexact_train": np.array([-1, 3])}, "inexact_train names images that are not there"),
+        ({"inexact_train": np.zeros(20, bool)}, "inexact_train is bool, must be the numbers of images"),
+        ({"inexact_test": np.array([0.5])}, "inexact_test is float64, must be the numbers of images"),
+    ],
+)
+def test_inexact_numbers_that_cannot_be_are_one_line(tmp_path, numbers, says):
+    np.savez(tmp_path / "f.npz", **arrays(), **numbers)
+    assert says in the_line("arrays", path=tmp_path / "f.npz")
 
 
 # What may be wrong with it
@@ -215,7 +388,8 @@ def test_missing_arrays(tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(UserError, match="'mnits'; there are mnist, digits, arrays"):
+    names = "mnist, fashion_mnist, cifar10, cifar100, digits, arrays"
+    with pytest.raises(UserError, match=f"'mnits'; there are {names}"):
         load_dataset("mnits")
 
 
@@ -319,3 +493,19 @@ def test_real_mnist():
     assert dataset.train.y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     # The mean that everyone's normalisation constants quote.
     assert dataset.train.x.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
+
+
+@pytest.mark.skipif(
+    not os.path.isfile(os.path.join(os.environ.get("BRANCHYNET_DATA", ""), "cifar10.npz")),
+    reason="needs cifar10.npz in BRANCHYNET_DATA",
+)
+def test_real_cifar10():
+    dataset = load_dataset("cifar10")
+    assert dataset.train.x.shape == (50000, 3, 32, 32)
+    assert dataset.test.x.shape == (10000, 3, 32, 32)
+    assert torch.bincount(dataset.train.y).tolist() == [5000] * 10
+    assert torch.bincount(dataset.test.y).tolist() == [1000] * 10
+    names = [dataset.classes[k] for k in dataset.train.y[:5]]
+    assert names == ["frog", "truck", "truck", "deer", "automobile"]
+    # The means that everyone's normalisation constants quote.
+    assert channel_statistics(dataset.train.x)[0] == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)

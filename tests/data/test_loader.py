@@ -65,6 +65,28 @@ def test_batches_are_what_a_loop_over_images_gives():
     assert k == SAMPLES
 
 
+@pytest.mark.parametrize("kind", [DeviceLoader, WorkerLoader])
+def test_what_is_cut_out_is_the_mean_and_the_rest_is_what_it_was(kind):
+    side = 3
+    plain, cut = (make(kind, augmentation=Augmentation(cutout=pixels)) for pixels in (0, side))
+    _, draws = cut.plan(0)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    k = 0
+    for (before, labels), (after, same_labels) in zip(epoch_of(plain), epoch_of(cut), strict=True):
+        assert torch.equal(labels, same_labels)
+        for old, new in zip(before, after, strict=True):
+            row, column = int(draws.centres[k, 0] * 7), int(draws.centres[k, 1] * 6)
+            rows = slice(max(row - 1, 0), row + 2)
+            columns = slice(max(column - 1, 0), column + 2)
+            inside = torch.zeros(7, 6, dtype=torch.bool)
+            inside[rows, columns] = True
+            values = new * std + mean  # bytes / 255
+            assert torch.equal(values[:, inside], mean[:, 0].expand(2, int(inside.sum())))
+            assert torch.equal(new[:, ~inside], old[:, ~inside])
+            k += 1
+    assert k == SAMPLES
+
+
 def test_same_seed_and_epoch_same_batches_in_whatever_history():
     fresh, old = make(), make()
     for epoch in range(4):
@@ -84,6 +106,8 @@ def test_unshuffled_is_the_sets_order_in_every_epoch():
     assert order_of(loader, 0) == order_of(loader, 1) == list(range(SAMPLES))
 
 
+# PyTorch warns of two processes on a machine with one core.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_worker_loader_gives_the_same_batches(workers):
     state = torch.get_rng_state()

@@ -1,5 +1,6 @@
 import hashlib
 import inspect
+import os
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from branchynet.data.datasets import NAMES
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 
@@ -91,7 +93,7 @@ def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "minst"}, "'minst'; there are mnist, digits, arrays"),
+        ({"name": "minst"}, "'minst'; there are mnist, fashion_mnist, cifar10, cifar100, digits, arrays"),
         ({"name": "arrays"}, "data.path=<file.npz>"),
         ({"path": "x.npz"}, "data.path='x.npz'"),
         ({"download": "yes"}, "data.download='yes' must be true or false"),
@@ -122,6 +124,7 @@ def test_bad_arguments_are_one_line_at_once(options, says):
     [
         ({"validation_size": 1437}, "data.validation_size=1437 must be below 1437"),
         ({"augment": {"shift": 28}}, "data.augment.shift=28 must be below the image's side of 28"),
+        ({"augment": {"cutout": 28}}, "data.augment.cutout=28 must be below the image's side of 28"),
     ],
 )
 def test_arguments_that_do_not_fit_the_data_are_one_line(options, says):
@@ -129,7 +132,7 @@ def test_arguments_that_do_not_fit_the_data_are_one_line(options, says):
         digits(**options).setup()
 
 
-@pytest.mark.parametrize("name", ["mnist", "digits", "arrays"])
+@pytest.mark.parametrize("name", NAMES)
 def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
     monkeypatch.setenv("BRANCHYNET_DATA", "somewhere")
     path = Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml"
@@ -144,6 +147,48 @@ def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
     ImageData(
         **{**options, "path": "file.npz" if name == "arrays" else None}
     )  # every value is an allowed one
+
+
+# Images that are not the published ones
+
+
+def test_inexact_images_are_followed_into_their_split(tmp_path):
+    # Each image has its own number for a pixel.
+    x, y = np.arange(80, dtype=np.uint8).reshape(80, 1, 1).repeat(2, 1), np.arange(80) % 3
+    bad = np.array([0, 11, 30, 31, 32, 33, 49])
+    file = tmp_path / "f.npz"
+    np.savez(
+        file,
+        x_train=x[:50],
+        y_train=y[:50],
+        x_test=x[50:],
+        y_test=y[50:],
+        inexact_train=bad,
+        inexact_test=[4],
+    )
+    data = ImageData("arrays", path=str(file), validation_size=20)
+    found = {which: data.images(which)[data.inexact(which), 0, 0, 0].tolist() for which in ("train", "val")}
+    assert found["train"] and found["val"]
+    assert sorted(found["train"] + found["val"]) == bad.tolist()
+    assert data.images("test")[data.inexact("test"), 0, 0, 0].tolist() == [54]
+
+
+def test_no_image_of_the_digits_is_inexact(data):
+    assert [len(data.inexact(which)) for which in ("train", "val", "test")] == [0, 0, 0]
+
+
+@pytest.mark.skipif(
+    not os.path.isfile(os.path.join(os.environ.get("BRANCHYNET_DATA", ""), "cifar10.npz")),
+    reason="needs cifar10.npz in BRANCHYNET_DATA",
+)
+def test_real_cifar10_split():
+    data = ImageData("cifar10")
+    sizes = {which: len(data.images(which)) for which in ("train", "val", "test")}
+    assert sizes == {"train": 45_000, "val": 5_000, "test": 10_000}
+    with np.load(Path(os.environ["BRANCHYNET_DATA"]) / "cifar10.npz") as file:
+        listed = {part: file[f"inexact_{part}"] for part in ("train", "test") if f"inexact_{part}" in file}
+    assert data.inexact("test").tolist() == sorted(listed.get("test", []))
+    assert len(data.inexact("train")) + len(data.inexact("val")) == len(listed.get("train", []))
 
 
 # With a real Trainer

@@ -1,8 +1,9 @@
 """Augmentation: whole batches, each sample with its own draw.
 
 Shifts and flips work on bytes before normalisation, so that what a shift brings in from outside can be
-background (pixel value 0); a cutout works after it, so that what is cut out is the mean. The draws of an epoch are made at once, on the CPU: they are the same on every device, and
-batch k of a resumed epoch needs no replay of the batches before it.
+background (pixel value 0); a cutout works after it, so that what is cut out can be the mean, which is 0 there.
+The draws of an epoch are made at once, on the CPU: they are the same on every device, and batch k of a resumed
+epoch needs no replay of the batches before it.
 
 B batch, C channels, H, W pixels, S samples.
 """
@@ -31,8 +32,8 @@ class Augmentation:
             as a random crop of the image padded by so many.
         fill: what comes in from outside: `zero`, pixel value 0, or `reflect`, the image mirrored at its edge.
         flip: mirrored left to right with probability 1/2.
-        cutout: side in pixels of a square around a random pixel that is set to the mean; 0 = none (DeVries and
-            Taylor, 2017).
+        cutout: side in pixels of a square around a random pixel that is set to the training split's mean, its
+            part outside of the image cut off; 0 = none (DeVries and Taylor, 2017).
     """
 
     shift: int = 0
@@ -118,7 +119,8 @@ def shift(x: Tensor, offsets: Tensor, reach: int, fill: str = "zero") -> Tensor:
     """
     batch, channels, height, width = x.shape
     if fill == "reflect":  # by index: PyTorch's own padding does not take bytes
-        padded = x[:, :, _mirrored(height, reach)][:, :, :, _mirrored(width, reach)].contiguous()
+        rows, columns = _mirrored(height, reach, x.device), _mirrored(width, reach, x.device)
+        padded = x.index_select(2, rows).index_select(3, columns).contiguous()
     else:
         padded = torch.nn.functional.pad(x, (reach, reach, reach, reach)).contiguous()
     image, plane, row = padded.stride()[:3]
@@ -143,17 +145,21 @@ def cutout(x: Tensor, centres: Tensor, side: int) -> Tensor:
     Args:
         x: changed in place.
         centres: (B, 2), 0 … 1: the pixel around which the square lies; it may reach over the edge.
-        side: pixels.
+        side: pixels; an even side has one pixel more above and left of the centre than below and right.
     """
-    masks = []
-    for axis, size in ((0, x.shape[2]), (1, x.shape[3])):
-        start = (centres[:, axis] * size).floor() - side // 2
-        pixel = torch.arange(size, device=x.device)
-        masks.append((pixel >= start[:, None]) & (pixel < start[:, None] + side))
-    return x.masked_fill_((masks[0][:, :, None] & masks[1][:, None, :])[:, None], 0.0)
+    rows, columns = (_within(centres[:, axis], x.shape[2 + axis], side) for axis in (0, 1))
+    return x.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
-def _mirrored(size: int, reach: int) -> Tensor:
-    """Indices of `size` pixels with `reach` more on either side, mirrored at the edge, which is not repeated."""
-    places = torch.arange(-reach, size + reach).abs()
+def _within(centres: Tensor, size: int, side: int) -> Tensor:
+    """(B, size) bool: which of `size` pixels lie in the `side` pixels around the centres (B,), 0 … 1."""
+    start = ((centres * size).floor() - side // 2)[:, None]
+    pixel = torch.arange(size, device=centres.device)
+    return (pixel >= start) & (pixel < start + side)
+
+
+def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
+    """Indices of `size` pixels with `reach` (below `size`) more on either side, mirrored at the edge, which is
+    not repeated."""
+    places = torch.arange(-reach, size + reach, device=device).abs()
     return torch.where(places < size, places, 2 * (size - 1) - places)

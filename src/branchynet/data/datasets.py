@@ -127,7 +127,7 @@ def _files_wanted(name: str) -> str:
     folder = PUBLISHED[name].folder
     if folder.endswith("raw"):
         return f"{folder}/{{{','.join(MNIST_FILES)}}} (or their .gz)"
-    return f"torchvision's {folder}/"
+    return f"{folder}/ as torchvision unpacks it"
 
 
 def _published(name: str, root: Path, download: bool) -> Dataset:
@@ -156,16 +156,28 @@ def _from_raw(name: str, root: Path) -> Dataset | None:
 
 
 def _from_torchvision(name: str, root: Path) -> Dataset | None:
-    """CIFAR's files, which are pickles: torchvision compares their checksums before it opens them. Or None."""
+    """CIFAR's files, or None unless all are there.
+
+    They are pickles, which could run anything: no file is opened before all are known to be the published
+    ones, by their checksums. torchvision looks at them, too, but would not say which file is wrong.
+    """
     folder = root / PUBLISHED[name].folder
     if not folder.is_dir():
         return None
     import torchvision.datasets  # slow to import, so only here
 
     load = getattr(torchvision.datasets, PUBLISHED[name].torchvision)
+    checksums = dict([*load.train_list, *load.test_list, (load.meta["filename"], load.meta["md5"])])
+    if not all(os.path.isfile(folder / file) for file in checksums):
+        return None
     try:
+        for file, checksum in checksums.items():
+            if not torchvision.datasets.utils.check_integrity(folder / file, checksum):
+                raise FileProblem(f"{folder / file} is not the published file: its checksum differs")
         train, test = (load(root, train=which) for which in (True, False))
-    except Exception as error:  # a wrong checksum, an unreadable file
+    except FileProblem:
+        raise
+    except Exception as error:  # an unreadable file, a broken torchvision
         raise FileProblem(f"{folder} cannot be read ({one_line(error)})") from error
     arrays = (train.data, np.asarray(train.targets), test.data, np.asarray(test.targets))
     return _build(name, arrays, tuple(train.classes), str(folder))

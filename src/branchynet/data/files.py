@@ -75,17 +75,20 @@ def read_npz(path: Path) -> ArrayFile:
                 raise FileProblem(f"{path} has no {', '.join(missing)}")
             arrays = {name: file[name] for name in ARRAYS}
             classes = tuple(str(name) for name in file["classes"]) if "classes" in file.files else None
-            inexact = {
-                part: file[f"inexact_{part}"].astype(np.int64).reshape(-1)
-                if f"inexact_{part}" in file.files
-                else np.empty(0, np.int64)
-                for part in ("train", "test")
-            }
+            inexact = {part: _numbers(path, file, f"inexact_{part}") for part in ("train", "test")}
     except FileProblem:
         raise
     except Exception as error:  # a foreign zip file fails in a dozen ways, MemoryError among them
         raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
     return ArrayFile(arrays, classes, inexact)
+
+
+def _numbers(path: Path, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """The image numbers under this name, rising and each once, (I,) int64; none where there is no such array."""
+    numbers = file[name] if name in file.files else np.empty(0, np.int64)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise FileProblem(f"{path}: {name} is {numbers.dtype}, must be the numbers of images")
+    return np.unique(numbers).astype(np.int64)
 
 
 def one_line(error: Exception) -> str:

@@ -111,9 +111,12 @@ class ImageData(pl.LightningDataModule):
                 f"data.validation_size={self.validation_size} must be below {len(data.train)}, "
                 f"the number of training images of {self.data_name}"
             )
-        reach, side = self.augmentation.shift, min(height, width)
-        if reach >= side:
-            raise UserError(f"data.augment.shift={reach} must be below the image's side of {side} pixels")
+        side = min(height, width)
+        for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
+            if pixels >= side:
+                raise UserError(
+                    f"data.augment.{name}={pixels} must be below the image's side of {side} pixels"
+                )
         # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
         order = np.random.RandomState(self.split_seed).permutation(len(data.train))
         val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
