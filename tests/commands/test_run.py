@@ -43,6 +43,11 @@ def composed(*overrides):
         (["+optimizer.speed=3"], ["speed"]),
         (["label_smoothing=2"], ["label_smoothing=2"]),
         (["seed=-1"], ["seed=-1"]),
+        (["freeze=heads"], ["freeze=heads", "none or trunk"]),
+        (["freeze=trunk", "init=scratch"], ["init=scratch", "init=baseline"]),
+        (["freeze=trunk", "weights.values=[0,1]"], ["freeze=trunk", "side exits"]),
+        (["channels_last=maybe"], ["channels_last=maybe", "auto, true or false"]),
+        (["compile=1"], ["compile=1", "auto, true or false"]),
     ],
 )
 def test_a_mistake_gets_one_line_and_costs_no_training(overrides, words, tmp_path, capsys):

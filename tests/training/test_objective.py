@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from branchynet.errors import UserError
-from branchynet.training.objective import check_weights, exit_weights, joint_loss
+from branchynet.training.objective import check_weights, exit_weights, joint_loss, side_weights
 
 
 def test_joint_loss_is_the_weighted_sum_worked_out_by_hand():
@@ -67,3 +67,9 @@ def test_wrong_weights_get_one_line_that_says_what_is_wrong(values, words):
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words)
+
+
+def test_with_a_frozen_trunk_the_last_exits_weight_counts_as_zero():
+    assert side_weights((1.0, 0.0, 0.3)) == (1.0, 0.0, 0.0)
+    with pytest.raises(UserError, match=r"freeze=trunk.*freeze=none"):
+        side_weights((0.0, 0.0, 1.0))

@@ -1,5 +1,6 @@
 """The LightningModule and its stages on random images: what is trained, what is logged, resume, stops."""
 
+import copy
 import math
 from functools import partial
 
@@ -10,10 +11,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from branchynet.data.augment import Augmentation
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.training.module import BranchyClassifier, parameter_groups
+from branchynet.training.module import BranchyClassifier, parameter_groups, trained_parts
 from branchynet.training.stages import fit, load_network
 
 TRAINER = {"accelerator": "cpu", "devices": 1}
@@ -66,11 +68,134 @@ def test_a_head_of_weight_zero_is_left_as_it_was_and_changes_nothing(data, tmp_p
     assert not same(net.segments, network().segments)
 
 
+def shapes(parameters):
+    return sorted(tuple(parameter.shape) for parameter in parameters)
+
+
 def test_weight_decay_spares_biases_and_untrained_heads_are_left_out():
-    decayed, spared = parameter_groups(network(), (False, True))
-    assert sorted(tuple(p.shape) for p in decayed["params"]) == [(3, 16), (4, 1, 3, 3), (4, 4, 3, 3)]
-    assert sorted(tuple(p.shape) for p in spared["params"]) == [(3,), (4,), (4,)]
+    decayed, spared = parameter_groups(trained_parts(network(), (False, True)))
+    assert shapes(decayed["params"]) == [(3, 16), (4, 1, 3, 3), (4, 4, 3, 3)]
+    assert shapes(spared["params"]) == [(3,), (4,), (4,)]
     assert spared["weight_decay"] == 0
+
+
+def test_what_lies_behind_the_last_trained_head_is_left_out():
+    assert shapes(p for part in trained_parts(network(), (True, False)) for p in part.parameters()) == [
+        *((3,), (3, 64)),
+        *((4,), (4, 1, 3, 3)),
+    ]
+    assert shapes(p for part in trained_parts(network(), (True, False), True) for p in part.parameters()) == [
+        *((3,), (3, 64)),
+    ]
+
+
+class Calls(Callback):
+    """How often each segment runs in training and in validation."""
+
+    def __init__(self):
+        self.training, self.validation = [0, 0, 0], [0, 0, 0]
+
+    def on_fit_start(self, trainer, pl_module):
+        for n, segment in enumerate(pl_module.network.segments):
+            segment.register_forward_hook(partial(self.count, pl_module, n))
+
+    def count(self, pl_module, n, *_):
+        (self.training if pl_module.training else self.validation)[n] += 1
+
+
+def with_norms(seed=0, dropout=0.5):
+    """Three exits; the trunk has batch norm and dropout, before and behind the side exits."""
+    torch.manual_seed(seed)
+
+    def segment(inputs):
+        return nn.Sequential(
+            nn.Conv2d(inputs, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout)
+        )
+
+    heads = [
+        nn.Sequential(nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(144, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(144, 3)),
+    ]
+    return BranchedNetwork([segment(1), segment(4), segment(4)], heads, ["first", "second"])
+
+
+def test_a_frozen_trunk_stays_bit_for_bit_and_what_is_behind_the_trained_heads_is_not_run(data, tmp_path):
+    net, calls = with_norms(), Calls()
+    fit(module(net, (0.0, 0.0, 1.0), stage="baseline"), data, 2, tmp_path / "baseline", TRAINER)
+    baseline = copy.deepcopy(net)
+    assert baseline.segments[2][1].num_batches_tracked > 0
+    joint = BranchyClassifier(net, (1.0, 0.0, 0.3), partial(torch.optim.AdamW, lr=0.01), freeze_trunk=True)
+    fit(joint, data, 3, tmp_path / "joint", TRAINER, callbacks=[calls])
+    trunk = baseline.trunk_state_dict()
+    assert trunk.keys() == net.trunk_state_dict().keys()
+    assert all(torch.equal(value, trunk[name]) for name, value in net.trunk_state_dict().items())
+    assert not same(net.heads[0], baseline.heads[0]) and same(net.heads[1], baseline.heads[1])
+    assert net.heads[0][0].num_batches_tracked > 0
+    assert calls.training == [3 * 4, 0, 0] and calls.validation == [3, 0, 0]
+
+
+def test_a_frozen_trunk_gives_the_heads_the_features_of_eval_mode(data, tmp_path):
+    """The heads are trained to the very weights that a head alone gets from features computed once."""
+    data.augmentation = Augmentation()
+    net = with_norms()
+    x, _ = data.split("train")
+    with torch.no_grad():
+        expected = net.eval().segments[0](x[:8])
+    seen = []
+
+    class See(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            with torch.no_grad():
+                seen.append(pl_module.network.segments[0](x[:8]))
+
+    joint = BranchyClassifier(net, (1.0, 1.0, 1.0), partial(torch.optim.SGD, lr=0.1), freeze_trunk=True)
+    fit(joint, data, 2, tmp_path, TRAINER, callbacks=[See()])
+    assert len(seen) == 8 and all(torch.equal(features, expected) for features in seen)
+
+
+def test_a_frozen_trunk_with_nothing_beside_it_to_train_is_refused():
+    with pytest.raises(UserError, match="freeze=trunk"):
+        BranchyClassifier(network(), (0.0, 1.0), partial(torch.optim.SGD, lr=0.1), freeze_trunk=True)
+
+
+def test_channels_last_trains_the_same_and_leaves_a_plain_network(data, tmp_path):
+    nets, formats = {}, []
+
+    class See(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            weight = pl_module.network.segments[1][0].weight
+            formats.append(weight.is_contiguous(memory_format=torch.channels_last))
+
+    for channels_last in (False, True):
+        nets[channels_last] = net = with_norms(dropout=0.0)  # whose draws follow the memory's order
+        net.heads[1] = nn.Sequential(nn.Conv2d(4, 8, 1), *net.heads[1])  # a 1×1 kernel: of both layouts
+        net.heads[1][2] = nn.Linear(288, 3)
+        classifier = BranchyClassifier(
+            net, (1.0, 1.0, 1.0), partial(torch.optim.SGD, lr=0.01), channels_last=channels_last
+        )
+        fit(classifier, data, 1, tmp_path / str(channels_last), TRAINER, callbacks=[See()])
+    assert formats == [False] * 4 + [True] * 4
+    for plain, other in zip(*(net.state_dict().values() for net in nets.values()), strict=True):
+        assert plain.stride() == other.stride()
+        assert torch.allclose(plain, other, atol=1e-5)
+
+
+def test_full_batches_are_compiled_and_no_others(data, tmp_path, monkeypatch):
+    sizes = []
+
+    def compiled(forward, **options):
+        def call(x, run):
+            sizes.append(len(x))
+            return forward(x, run=run)
+
+        return call
+
+    monkeypatch.setattr("torch.compile", compiled)
+    classifier = BranchyClassifier(network(), (1.0, 1.0), partial(torch.optim.SGD, lr=0.01), compile=True)
+    data.batch_size = 48  # of 100 images
+    fit(classifier, data, 2, tmp_path, TRAINER)
+    assert sizes == [48, 48, 48, 48]
 
 
 class Metrics(Callback):

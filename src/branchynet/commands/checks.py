@@ -22,6 +22,17 @@ def check_init(init: Any) -> None:
         )
 
 
+def check_freeze(freeze: Any, init: Any) -> bool:
+    """Whether the trunk is frozen in the joint stage: `none`, or `trunk` where there is a trained one."""
+    if freeze not in ("none", "trunk"):
+        raise UserError(f"freeze={freeze}: it is none or trunk")
+    if freeze == "trunk" and init == "scratch":
+        raise UserError(
+            "freeze=trunk with init=scratch would leave the trunk untrained: take init=baseline or freeze=none"
+        )
+    return freeze == "trunk"
+
+
 def check_epochs(epochs: Mapping[str, Any]) -> None:
     """A whole number above 0 for each stage."""
     for stage, count in epochs.items():

@@ -19,8 +19,9 @@ from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training import baseline_cache
+from branchynet.training.hardware import resolve_channels_last, resolve_compile
 from branchynet.training.module import BranchyClassifier
-from branchynet.training.objective import exit_weights
+from branchynet.training.objective import exit_weights, side_weights
 from branchynet.training.schedules import build_schedule
 from branchynet.training.seeds import derive_seed
 from branchynet.training.stages import fit, load_network
@@ -55,6 +56,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
     checks.check_trainer(plain(config.trainer))
     weights = exit_weights(plain(config.weights), network.num_exits)
+    if checks.check_freeze(config.freeze, config.init):
+        weights = side_weights(weights)
     baseline = build_network(config.model, data, config.seed)
     sweep = ThresholdSweep(
         baseline=baseline,
@@ -81,6 +84,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         schedule=partial(build_schedule, plain(config.schedule)),
         seed=config.seed,
         label_smoothing=config.label_smoothing,
+        channels_last=resolve_channels_last(config.channels_last),
+        compile=resolve_compile(config.compile, config.trainer.accelerator),
     )
 
     train_baseline(config, folder, baseline, data, stage, module)
@@ -89,7 +94,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     elif config.init != "scratch":
         load_network(network, config.init)
     stage(
-        module(network, weights, stage="joint"),
+        module(network, weights, stage="joint", freeze_trunk=config.freeze == "trunk"),
         epochs=config.epochs.joint,
         folder=folder / "checkpoints" / "joint",
         callbacks=[EpochProgress(), sweep],
@@ -153,6 +158,8 @@ def baseline_determinants(config: DictConfig, data: ImageData) -> dict[str, Any]
         "trainer": plain(config.trainer),
         "epochs": config.epochs.baseline,
         "label_smoothing": config.label_smoothing,
+        "channels_last": resolve_channels_last(config.channels_last),
+        "compile": resolve_compile(config.compile, config.trainer.accelerator),
         "seed": config.seed,
         "cuda": torch.cuda.is_available(),
         "torch": torch.__version__,
@@ -169,6 +176,7 @@ def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, st
         "data": config.data.name,
         "seed": config.seed,
         "init": config.init,
+        "freeze": config.freeze,
         "weights": " ".join(f"{weight:g}" for weight in weights),
         "optimizer": config.optimizer["_target_"].rpartition(".")[2],
         "lr": config.optimizer.lr,

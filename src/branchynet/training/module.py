@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.metrics import PerExit
-from branchynet.training.objective import check_weights, joint_loss
+from branchynet.training.objective import check_weights, joint_loss, side_weights
 from branchynet.training.seeds import derive_seed
 
 # On a GPU, looking at the loss waits for it; so there it is looked at every so many steps only.
@@ -26,11 +26,11 @@ FINITE_CHECK_EVERY = 50
 class BranchyClassifier(L.LightningModule):
     """Trains all exits of a network together (Teerapittayanon et al., 2016, section III-B).
 
-    The baseline is the same with the weights (0, …, 0, 1). A head of weight zero is neither run in training
-    nor given to the optimiser.
+    The baseline is the same with the weights (0, …, 0, 1). A head of weight zero, and a segment behind the last
+    head that has one, is neither run in training nor given to the optimiser.
 
     Args:
-        network: N exits; its parameters are trained in place.
+        network: N exits; its parameters are trained in place, and `requires_grad` is set on those alone.
         weights: w_1 … w_N, each ≥ 0, one of them above.
         optimizer: from parameter groups to an optimiser, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         schedule: from the optimiser and the number of steps to a scheduler or None.
@@ -40,6 +40,8 @@ class BranchyClassifier(L.LightningModule):
         channels_last: whether images and weights lie in memory pixel by pixel instead of channel by channel.
         compile: whether full batches run through `torch.compile`. Others (an epoch's last, validation) do not:
             each size would be compiled for itself.
+        freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode, gets no
+            gradient, and its weight in the loss counts as 0.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy.
@@ -56,16 +58,20 @@ class BranchyClassifier(L.LightningModule):
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         compile: bool = False,
+        freeze_trunk: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}: it lies between 0 and 1, 1 excluded")
         self.network = network
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        network.to(memory_format=self.memory_format)
         self.compiled = torch.compile(network.forward, dynamic=False) if compile else None
         self.full_batch = 0  # images in the stage's first batch
         self.weights = check_weights(list(weights), network.num_exits)
+        if freeze_trunk:
+            self.weights = side_weights(self.weights)
+        self.freeze_trunk = freeze_trunk
         self.trained = tuple(weight > 0 for weight in self.weights)
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
@@ -74,6 +80,19 @@ class BranchyClassifier(L.LightningModule):
         self.label_smoothing = label_smoothing
         self.train_metric = PerExit(network.num_exits)
         self.val_metric = PerExit(network.num_exits)
+        network.requires_grad_(False)
+        self.parts = trained_parts(network, self.trained, freeze_trunk)
+        for part in self.parts:
+            part.requires_grad_(True)
+        self.train()
+
+    def train(self, mode: bool = True) -> "BranchyClassifier":
+        """A frozen trunk stays in eval mode: no dropout, and batch norm keeps its statistics."""
+        super().train(mode)
+        if self.freeze_trunk:
+            self.network.segments.eval()
+            self.network.heads[-1].eval()
+        return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) to N logits (B, K)."""
@@ -101,7 +120,7 @@ class BranchyClassifier(L.LightningModule):
         self._log_epoch("val", self.val_metric)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(parameter_groups(self.network, self.trained))
+        optimizer = self.optimizer_factory(parameter_groups(self.parts))
         scheduler = self.schedule_factory(optimizer, int(self.trainer.estimated_stepping_batches))
         if scheduler is None:
             return optimizer
@@ -147,15 +166,25 @@ class BranchyClassifier(L.LightningModule):
         return f"{where}: lower optimizer.lr or the exits' weights; {last}"
 
 
-def parameter_groups(network: BranchedNetwork, trained: Sequence[bool]) -> list[dict[str, Any]]:
-    """The parameters to train, in two groups: weight decay spares biases and the norms' scales.
+def trained_parts(
+    network: BranchedNetwork, trained: Sequence[bool], freeze_trunk: bool = False
+) -> list[nn.Module]:
+    """The segments and heads that get a gradient.
 
     Args:
         network: N exits.
-        trained: N flags; heads whose flag is False are left out.
+        trained: N flags, at least one of them set; heads whose flag is False are left out, and so are the
+            segments behind the last head that is trained.
+        freeze_trunk: leave out all segments.
     """
+    depth = 0 if freeze_trunk else max(n for n, flag in enumerate(trained, start=1) if flag)
     heads = [head for head, flag in zip(network.heads, trained, strict=True) if flag]
-    parameters = list(nn.ModuleList([*network.segments, *heads]).parameters())
+    return [*network.segments[:depth], *heads]
+
+
+def parameter_groups(parts: Iterable[nn.Module]) -> list[dict[str, Any]]:
+    """The parameters of `parts`, in two groups: weight decay spares biases and the norms' scales."""
+    parameters = list(nn.ModuleList(parts).parameters())
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     spared = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}]

@@ -58,6 +58,20 @@ def check_weights(values: Sequence[float], num_exits: int) -> tuple[float, ...]:
     return weights
 
 
+def side_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    """N weights for a frozen trunk: the last exit has nothing to train, so its weight counts as 0.
+
+    Raises:
+        UserError: the weights of all side exits are 0.
+    """
+    if not any(weights[:-1]):
+        raise UserError(
+            "freeze=trunk trains the side exits alone, and all their weights are 0: give one of them a weight "
+            "above 0, or take freeze=none"
+        )
+    return (*weights[:-1], 0.0)
+
+
 def joint_loss(
     logits: Sequence[Tensor | None],
     target: Tensor,

@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
@@ -17,6 +18,7 @@ from branchynet.training.module import BranchyClassifier
 # Messages of the libraries about their own code, or about what is meant here.
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6.6 on torch 2.15
+    r".*module\(s\) in eval mode at the start of training.*",  # a frozen trunk's are
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is not
 )
 
@@ -77,11 +79,21 @@ def fit(
 
 
 class LoadBest(Callback):
-    """After fitting, put the best checkpoint's weights into the network."""
+    """After fitting, put the best checkpoint's weights into the network, channel by channel in memory."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = Path(trainer.checkpoint_callback.dirpath) / "best.ckpt"  # type: ignore[union-attr]
         load_network(pl_module.network, best)  # type: ignore[arg-type]
+        make_contiguous(pl_module.network)  # type: ignore[arg-type]
+
+
+def make_contiguous(network: nn.Module) -> None:
+    """Lay every tensor out as a new network's: what runs it later does not depend on how it was trained.
+
+    Copies all, for `contiguous()` would leave the strides of a 1×1 kernel, which count for both layouts.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def load_network(network: BranchedNetwork, path: Path | str) -> None:
