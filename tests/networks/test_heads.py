@@ -51,6 +51,34 @@ def test_batch_norm_has_the_released_constants_wherever_it_stands():
     assert [(m.num_features, m.eps, m.momentum) for m in norms] == [(3, 2e-5, 0.1), (4, 2e-5, 0.1)]
 
 
+def test_residual_blocks_stand_before_the_convolutions_and_keep_the_places_width():
+    torch.manual_seed(0)
+    spec = {
+        "after": "x",
+        "before": ["pool2"],
+        "blocks": 2,
+        "convs": [4],
+        "norm": "batch",
+        "global_pool": True,
+    }
+    head = build_head(spec, (6, 9, 9), 3).eval()
+    assert kinds(head) == [
+        "MaxPool2d", "BasicBlock", "BasicBlock", "Conv2d", "BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten",
+        "Linear",
+    ]  # fmt: skip
+    x = torch.randn(2, 6, 5, 5)
+    for block in head[1:3]:
+        assert block.conv1.weight.shape == block.conv2.weight.shape == (6, 6, 3, 3)
+        main = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+        assert torch.equal(block(x), (x + main).relu())  # the shortcut is the identity
+    assert not torch.equal(head[1].conv1.weight, head[2].conv1.weight)
+
+
+def test_the_released_b_resnets_second_head():
+    head = build_head({"after": "stage1", "blocks": 1}, (16, 30, 30), 10)
+    assert kinds(head) == ["BasicBlock", "Flatten", "Linear"] and head[-1].in_features == 14_400
+
+
 def test_a_flat_place_takes_fully_connected_layers_only():
     assert kinds(build_head({"after": "fc1"}, (84,), 10)) == ["Linear"]
     assert kinds(build_head({"after": "fc1", "before": ["relu"], "fc": [7]}, (84,), 10)) == [
@@ -60,7 +88,12 @@ def test_a_flat_place_takes_fully_connected_layers_only():
 
 @pytest.mark.parametrize(
     "spec",
-    [{"convs": [3]}, {"global_pool": True}, *({"before": [x]} for x in ("pool2", "pool3", "lrn", "batch"))],
+    [
+        {"convs": [3]},
+        {"blocks": 1},
+        {"global_pool": True},
+        *({"before": [x]} for x in ("pool2", "pool3", "lrn", "batch")),
+    ],
 )
 def test_layers_that_need_pixels_do_not_fit_a_flat_place(spec):
     with pytest.raises(UserError, match="flat") as caught:
@@ -88,6 +121,10 @@ def test_global_pooling_makes_the_classifier_small():
         ({"before": None}, ["None", "list of relu, pool2, pool3"]),
         ({"before": 3}, ["before: 3", "list of relu, pool2, pool3"]),
         ({"before": [["relu"]]}, ["[['relu']]", "list of relu, pool2, pool3"]),
+        ({"blocks": -1}, ["blocks: -1", "0 for none"]),
+        ({"blocks": True}, ["blocks: True", "0 for none"]),
+        ({"blocks": [1]}, ["blocks: [1]", "0 for none"]),
+        ({"blocks": None}, ["blocks: None", "0 for none"]),
         ({"global_pool": "yes"}, ["'yes'", "true or false"]),
         ({"global_pool": None}, ["None", "true or false"]),
         ({"convs": [8], "pool": True}, ["True", "0, 2, 3"]),
