@@ -38,12 +38,27 @@ def test_cosine_falls_and_is_half_way_down_in_the_middle():
     assert all(later < earlier for earlier, later in pairwise(values))
 
 
+def test_multi_step_divides_at_the_milestones():
+    values = rates({"name": "multi_step", "milestones": [0.5, 0.75], "factor": 0.1})
+    assert values == pytest.approx([0.1] * 50 + [0.01] * 25 + [0.001] * 25)
+
+
+def test_a_milestone_of_a_short_stage_lets_the_first_step_have_the_full_rate():
+    assert rates({"name": "multi_step", "milestones": [0.1], "factor": 0.5}, 3) == [0.1, 0.05, 0.05]
+
+
 @pytest.mark.parametrize(
     ("spec", "steps", "word"),
     [
         ({"name": "linear"}, 100, "one_cycle"),
         ({"name": "one_cycle", "warmup": 1.5}, 100, "warmup"),
+        ({"name": "one_cycle", "warmup": "long"}, 100, "warmup=long"),
         ({"name": "one_cycle", "warmup": 0.1}, 5, "too few"),
+        ({"name": "multi_step", "milestones": [0.75, 0.5], "factor": 0.1}, 100, "rising"),
+        ({"name": "multi_step", "milestones": [30, 60], "factor": 0.1}, 100, "milestones=.*shares"),
+        ({"name": "multi_step", "milestones": [], "factor": 0.1}, 100, "milestones"),
+        ({"name": "multi_step", "milestones": 0.5, "factor": 0.1}, 100, "milestones=0.5"),
+        ({"name": "multi_step", "milestones": [0.5], "factor": 10}, 100, "factor=10"),
     ],
 )
 def test_mistakes_get_one_line(spec, steps, word):

@@ -16,6 +16,7 @@ from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.module import BranchyClassifier, parameter_groups, trained_parts
+from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit, load_network
 
 TRAINER = {"accelerator": "cpu", "devices": 1}
@@ -251,6 +252,77 @@ def test_a_stopped_stage_resumes_to_the_same_weights(epoch, data, tmp_path):
     assert same(whole, resumed)
     last = [torch.load(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "stopped")]
     assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
+
+
+@pytest.mark.parametrize("settings", [{"ema": 0.9}, {"trainer": {**TRAINER, "gradient_clip_val": 0.1}}])
+def test_a_stopped_stage_with_a_recipe_resumes_to_the_same_weights(settings, data, tmp_path):
+    """With everything that has a state of its own: momentum, schedule, averages, channels_last."""
+
+    def run(name, **options):
+        net = with_norms()
+        classifier = BranchyClassifier(
+            net,
+            (1.0, 1.0, 1.0),
+            partial(torch.optim.SGD, lr=0.02, momentum=0.9, nesterov=True),
+            partial(build_schedule, {"name": "multi_step", "milestones": [0.5], "factor": 0.1}),
+            label_smoothing=0.1,
+            channels_last=True,
+        )
+        fit(classifier, data, 3, tmp_path / name, **{"trainer": TRAINER, **settings, **options})
+        return net
+
+    whole = run("whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        run("stopped", callbacks=[StopAt(2)])
+    assert same(whole, run("stopped"))
+
+
+class Averages(Callback):
+    """The weights after every step, and those that validation sees."""
+
+    def __init__(self):
+        self.steps, self.validated = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append(copy.deepcopy(pl_module.network.state_dict()))
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.validated.append(copy.deepcopy(pl_module.network.state_dict()))
+
+
+def test_the_averaged_weights_are_validated_and_kept_and_do_not_disturb_training(data, tmp_path):
+    plain, net, seen, see = Averages(), with_norms(), Averages(), Metrics()
+    fit(module(with_norms(), (1.0,) * 3), data, 3, tmp_path / "plain", TRAINER, callbacks=[plain])
+    fit(module(net, (1.0,) * 3), data, 3, tmp_path / "ema", TRAINER, callbacks=[seen, see], ema=0.8)
+    for first, second in zip(plain.steps, seen.steps, strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    averages, average = [], seen.steps[0]
+    for step in seen.steps[1:]:
+        average = {
+            name: 0.8 * average[name] + 0.2 * value if value.is_floating_point() else value
+            for name, value in step.items()
+        }
+        averages.append(average)
+    expected = averages[2::4]  # the last of each epoch's four steps
+
+    def close(first, second):
+        return all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+    assert len(expected) == 3
+    assert all(close(a, b) for a, b in zip(expected, seen.validated, strict=True))
+    accuracies = [epoch["joint/val_accuracy"] for epoch in see.epochs]
+    assert close(expected[accuracies.index(max(accuracies))], net.state_dict())
+    assert not close(seen.steps[-1], seen.validated[-1])
+
+
+def test_a_frozen_trunk_stays_bit_for_bit_under_averaging(data, tmp_path):
+    net = with_norms()
+    fit(module(net, (0.0, 0.0, 1.0), stage="baseline"), data, 2, tmp_path / "baseline", TRAINER)
+    trunk = copy.deepcopy(net.trunk_state_dict())
+    joint = BranchyClassifier(net, (1.0, 1.0, 0.0), partial(torch.optim.SGD, lr=0.1), freeze_trunk=True)
+    fit(joint, data, 2, tmp_path / "joint", TRAINER, ema=0.9)
+    assert all(torch.equal(value, trunk[name]) for name, value in net.trunk_state_dict().items())
 
 
 def test_a_finished_stage_is_not_trained_again(data, tmp_path):

@@ -59,6 +59,10 @@ def check_optimizer(
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Build a Trainer once and throw it away: it says what this machine does not have."""
+    clip = trainer.get("gradient_clip_val")
+    # Lightning takes 0 and less for "not clipped", and nan for a number.
+    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
+        raise UserError(f"trainer.gradient_clip_val={clip}: it is a number above 0, or null for no clipping")
     try:
         L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -67,3 +71,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
                 "trainer=gpu: there is no GPU here that PyTorch can use; take trainer=cpu"
             ) from error
         raise UserError(f"the trainer's settings are refused: {error}; see conf/trainer") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

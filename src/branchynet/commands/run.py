@@ -19,7 +19,8 @@ from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training import baseline_cache
-from branchynet.training.hardware import resolve_channels_last, resolve_compile
+from branchynet.training.averaging import check_decay
+from branchynet.training.hardware import resolve_channels_last, resolve_compile, resolve_precision
 from branchynet.training.module import BranchyClassifier
 from branchynet.training.objective import exit_weights, side_weights
 from branchynet.training.schedules import build_schedule
@@ -54,7 +55,10 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     checks.check_optimizer(
         optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
     )
-    checks.check_trainer(plain(config.trainer))
+    trainer = trainer_settings(config.trainer)
+    checks.check_trainer(trainer)
+    if config.ema is not None:
+        check_decay(config.ema)
     weights = exit_weights(plain(config.weights), network.num_exits)
     if checks.check_freeze(config.freeze, config.init):
         weights = side_weights(weights)
@@ -75,8 +79,9 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     stage = partial(
         fit,
         data=data,
-        trainer=plain(config.trainer),
+        trainer=trainer,
         logger=logger,
+        ema=config.ema,
     )
     module = partial(
         BranchyClassifier,
@@ -103,6 +108,12 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     if logger is not None:
         log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))
     return json.loads(result_file.read_text())
+
+
+def trainer_settings(trainer: DictConfig) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer, with what `auto` stands for on this machine."""
+    settings = plain(trainer)
+    return {**settings, "precision": resolve_precision(settings["precision"], settings["accelerator"])}
 
 
 def build_network(model: DictConfig, data: ImageData, seed: int) -> BranchedNetwork:
@@ -155,9 +166,10 @@ def baseline_determinants(config: DictConfig, data: ImageData) -> dict[str, Any]
         "images": data.fingerprint(),
         "optimizer": plain(config.optimizer),
         "schedule": plain(config.schedule),
-        "trainer": plain(config.trainer),
+        "trainer": trainer_settings(config.trainer),
         "epochs": config.epochs.baseline,
         "label_smoothing": config.label_smoothing,
+        "ema": config.ema,
         "channels_last": resolve_channels_last(config.channels_last),
         "compile": resolve_compile(config.compile, config.trainer.accelerator),
         "seed": config.seed,
@@ -181,6 +193,7 @@ def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, st
         "optimizer": config.optimizer["_target_"].rpartition(".")[2],
         "lr": config.optimizer.lr,
         "schedule": config.schedule.name,
+        "ema": "none" if config.ema is None else config.ema,
         "batch_size": config.data.batch_size,
         "epochs_baseline": config.epochs.baseline,
         "epochs_joint": config.epochs.joint,

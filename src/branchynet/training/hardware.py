@@ -1,5 +1,6 @@
 """What `auto` stands for: choices in training that depend on the machine alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,24 @@ def resolve_channels_last(value: Any) -> bool:
 def resolve_compile(value: Any, accelerator: str) -> bool:
     """`auto` compiles for a GPU only: on two CPU cores compiling takes minutes, which few trainings win back."""
     return _flag("compile", value, auto=trains_on_gpu(accelerator))
+
+
+def resolve_precision(value: Any, accelerator: str) -> Any:
+    """`auto` is `bf16-mixed` where the machine computes in bfloat16 itself, else `32-true`.
+
+    Elsewhere bfloat16 is emulated, and slower than float32. Other values are Lightning's to judge.
+    """
+    if value != "auto":
+        return value
+    return "bf16-mixed" if _has_bfloat16(trains_on_gpu(accelerator)) else "32-true"
+
+
+def _has_bfloat16(gpu: bool) -> bool:
+    if gpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older versions of torch do not tell what a CPU has.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def _flag(name: str, value: Any, auto: bool) -> bool:

@@ -61,7 +61,7 @@ class BranchyClassifier(L.LightningModule):
         freeze_trunk: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}: it lies between 0 and 1, 1 excluded")
         self.network = network
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

@@ -1,14 +1,15 @@
 """Learning-rate schedules by name, over the steps of one stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from branchynet.errors import UserError
 
-SCHEDULES = ("none", "one_cycle", "cosine")
+SCHEDULES = ("none", "one_cycle", "cosine", "multi_step")
 
 
 def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: int) -> LRScheduler | None:
@@ -16,7 +17,8 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
 
     Args:
         spec: `name`: none | one_cycle (`warmup`: the rising share of the steps, 0 … 1; peak = the optimiser's
-            learning rate) | cosine (from the optimiser's learning rate to zero).
+            learning rate) | cosine (from the optimiser's learning rate to zero) | multi_step (multiplied by
+            `factor` at each of `milestones`, shares of the steps, 0 … 1).
         total_steps: optimiser steps in the whole stage.
     """
     name = spec["name"]
@@ -25,8 +27,8 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=total_steps)
     if name == "one_cycle":
-        warmup = float(spec["warmup"])
-        if not 0 < warmup < 1:
+        warmup = spec["warmup"]
+        if not _is_share(warmup):
             raise UserError(f"schedule.warmup={warmup}: the rising share of the steps lies between 0 and 1")
         # At least two steps on either side of the peak, or OneCycleLR divides by zero.
         if total_steps * min(warmup, 1 - warmup) < 2:
@@ -36,4 +38,32 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
             )
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
+    if name == "multi_step":
+        steps = [max(round(share * total_steps), 1) for share in _milestones(spec["milestones"])]
+        return MultiStepLR(optimizer, steps, gamma=_factor(spec["factor"]))
     raise UserError(f"schedule.name={name}: known are {', '.join(SCHEDULES)}")
+
+
+def _milestones(values: Any) -> list[float]:
+    rising = (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and all(_is_share(value) for value in values)
+        and all(first < second for first, second in pairwise(values))
+    )
+    if not rising or not values:
+        raise UserError(
+            f"schedule.milestones={values}: they are shares of the stage's steps, between 0 and 1 and rising, "
+            f"such as [0.5,0.75]"
+        )
+    return list(values)
+
+
+def _factor(value: Any) -> float:
+    if not _is_share(value):
+        raise UserError(f"schedule.factor={value}: the learning rate is multiplied by it, between 0 and 1")
+    return value
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1

@@ -13,6 +13,7 @@ from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.training.averaging import Ema
 from branchynet.training.module import BranchyClassifier
 
 # Messages of the libraries about their own code, or about what is meant here.
@@ -31,6 +32,7 @@ def fit(
     trainer: Mapping[str, Any],
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
+    ema: float | None = None,
 ) -> None:
     """Train one stage, or go on with it where `folder/last.ckpt` lies.
 
@@ -45,6 +47,7 @@ def fit(
         trainer: further arguments of `lightning.pytorch.Trainer`.
         logger: None logs nothing.
         callbacks: run besides the checkpointing; they see the best weights from `on_fit_end` on.
+        ema: the decay per step of an average of the weights that is validated and kept in their place.
     """
     if epochs < 1:
         raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
@@ -59,6 +62,7 @@ def fit(
         filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options
     )
     keep_last = ModelCheckpoint(filename="last", **options)
+    averaging = [] if ema is None else [Ema(ema)]
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         for message in _NOISE:
@@ -68,7 +72,7 @@ def fit(
             default_root_dir=folder,
             logger=logger or False,
             # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
-            callbacks=[keep_best, keep_last, LoadBest(), *callbacks],
+            callbacks=[keep_best, keep_last, *averaging, LoadBest(), *callbacks],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,
