@@ -14,6 +14,7 @@ from torch import nn
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.averaging import Ema
+from branchynet.training.failures import Phase, user_error
 from branchynet.training.module import BranchyClassifier
 
 # Messages of the libraries about their own code, or about what is meant here.
@@ -48,6 +49,9 @@ def fit(
         logger: None logs nothing.
         callbacks: run besides the checkpointing; they see the best weights from `on_fit_end` on.
         ema: the decay per step of an average of the weights that is validated and kept in their place.
+
+    Raises:
+        UserError: no epochs, a loss that is not finite, or memory that does not suffice.
     """
     if epochs < 1:
         raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
@@ -62,6 +66,7 @@ def fit(
         filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options
     )
     keep_last = ModelCheckpoint(filename="last", **options)
+    phase = Phase()
     averaging = [] if ema is None else [Ema(ema)]
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
@@ -72,14 +77,20 @@ def fit(
             default_root_dir=folder,
             logger=logger or False,
             # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
-            callbacks=[keep_best, keep_last, *averaging, LoadBest(), *callbacks],
+            callbacks=[keep_best, keep_last, phase, *averaging, LoadBest(), *callbacks],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,
             log_every_n_steps=1,
             **trainer,
         )
-        runner.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        resume = str(last) if last.exists() else None
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        except Exception as error:
+            if (mistake := user_error(error, phase.name, data)) is not None:
+                raise mistake from error
+            raise
 
 
 class LoadBest(Callback):
