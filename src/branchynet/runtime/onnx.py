@@ -71,8 +71,10 @@ class OnnxEngine:
         self._thresholds = check_thresholds(values, len(self._sessions))
         # One tuple per exit, so that the loop looks nothing up; the last exit takes whatever comes.
         limits = [*self._thresholds, np.inf]
+        exits = np.arange(len(limits))
+        exits.flags.writeable = False
         self._loop = [
-            (np.full(1, n), session.run_with_iobinding, binding, *outputs, limit)
+            (exits[n : n + 1], session.run_with_iobinding, binding, *outputs, limit)
             for n, (session, binding, outputs, limit) in enumerate(
                 zip(self._sessions, self._bindings, self._outputs, limits, strict=True)
             )
@@ -86,8 +88,8 @@ class OnnxEngine:
             run(binding)
             if uncertainty[0] < limit:
                 break
-        # Copies, for the next run writes into these; copying `taken` takes a fifth of np.full's time.
-        return Outcome(prediction.copy(), taken.copy(), uncertainty.copy())
+        # Copies, for the next run writes into these two; `taken` is the same for every run, and read-only.
+        return Outcome(prediction.copy(), taken, uncertainty.copy())
 
     def _step(self, n: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         outputs = self._sessions[n].run(None, {"x": np.ascontiguousarray(x)})
