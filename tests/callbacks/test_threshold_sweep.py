@@ -11,6 +11,7 @@ from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.reporting.report import without_inexact
 
 ENGINE = {"name": "torch", "threads": 1, "seconds": 0.01}
 FLOOR = {"name": "accuracy_floor", "distance": 0.0}
@@ -105,6 +106,40 @@ def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data, tmp_pat
     assert report.baseline_accuracy < float(report.trace_test.correct[:, 1].double().mean())
 
 
+def arrays_of(data, tmp_path, **more):
+    """The same data, with further arrays in the file."""
+    with np.load(data.path) as file:
+        np.savez(tmp_path / "more.npz", **file, **more)
+    return ImageData("arrays", path=str(tmp_path / "more.npz"), batch_size=32, validation_size=100)
+
+
+def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_report(data, tmp_path):
+    # A baseline that is wrong about many, and differs from the network with exits.
+    blind = network()
+    with torch.no_grad():
+        for parameter in blind.heads[-1].parameters():
+            parameter.copy_(parameter.roll(1))
+    bad = [3, 50, 99]
+    more = arrays_of(data, tmp_path, inexact_test=bad, inexact_train=[0, 1, 2, 3, 199])
+    report = callback(tmp_path).sweep(network(), blind, more)
+    assert report.inexact_test.tolist() == bad
+    assert report.inexact_training == 5
+    x, y = more.split("test")
+    with torch.no_grad():
+        right = blind(x)[1].argmax(1) == y
+    assert torch.equal(report.baseline_correct, right)
+    kept = [sample for sample in range(100) if sample not in bad]
+    expected = sum(bool(right[sample]) for sample in kept) / 97
+    assert without_inexact(report)[0] == pytest.approx(expected)
+    assert without_inexact(report)[1] != pytest.approx(expected)
+
+
+def test_data_without_inexact_images_says_nothing_of_them(data, tmp_path):
+    report = callback(tmp_path).sweep(network(), network(), data)
+    assert len(report.inexact_test) == report.inexact_training == 0
+    assert without_inexact(report) is None
+
+
 def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
     class Stub:
         is_global_zero, datamodule, logger = True, data, None
@@ -117,6 +152,9 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
     callback(tmp_path, protocol="paper").on_fit_end(Stub(), module)
     assert json.loads((tmp_path / "result.json").read_text())["protocol"] == "paper"
     assert json.loads((tmp_path / "result.json").read_text())["seed"] == 3
+    assert (tmp_path / "report.md").read_text().count("protocol: paper") == 2
+    chosen_on = {line.split(",")[2] for line in (tmp_path / "trade_offs.csv").read_text().splitlines()[1:]}
+    assert chosen_on == {"test"}
 
 
 @pytest.mark.parametrize(

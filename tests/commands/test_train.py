@@ -87,6 +87,7 @@ def test_a_run_leaves_what_the_design_says(run):
         "trace-val.npz",
         "trace-test.npz",
         "sweep.csv",
+        "trade_offs.csv",
         "costs.csv",
         "report.md",
         "result.json",

@@ -33,6 +33,24 @@ def test_the_trade_off_shows_every_point_where_it_is(report):
     np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
 
 
+def test_a_weak_exit_does_not_squeeze_the_trade_off(report, make_report):
+    # The point where all leave at exit 1 is right on 10 %, the others lie above 87 %.
+    points = replace(report.points_test, accuracy=torch.tensor([0.88, 0.9, 0.89, 0.1], dtype=torch.float64))
+    figure = figures.trade_off(make_report(points_val=points, points_test=points, baseline_accuracy=0.88))
+    top, *_, bottom = figure.axes
+    assert len(figure.axes) == 4
+    assert top.get_ylim()[0] < 10
+    # From two points below the baseline, which is below the knee, to a little above the best.
+    assert bottom.get_ylim() == pytest.approx((86, 90.4))
+    for panel in figure.axes:
+        np.testing.assert_allclose(
+            line(panel, "knee").get_xdata(), [25 if panel in figure.axes[::2] else 250e-6]
+        )
+    assert [panel.get_xlabel() != "" for panel in figure.axes] == [False, False, True, True]
+    assert figure.axes[2].get_ylabel() == "accuracy on test, % (from 86.0)"
+    assert len(figure.legends[0].get_texts()) == 5
+
+
 def test_the_trade_off_names_units_engine_and_protocol(report, make_report):
     figure = figures.trade_off(make_report(threads=2))
     left, right = figure.axes

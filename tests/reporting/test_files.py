@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from branchynet.errors import UserError
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting import files
+from branchynet.reporting.tables import report_page
+from branchynet.reporting.trade_offs import trade_offs
 
 
 def rows_of(path):
@@ -159,6 +161,45 @@ def test_of_a_large_sweep_the_frontier_and_the_knee_are_written(
     assert torch.equal(torch.tensor(frontier), points.thresholds[[7, 1999], 0])
 
 
+def test_the_trade_offs_are_read_back(three_exits, tmp_path):
+    files.write_trade_offs(tmp_path / "trade_offs.csv", three_exits)
+    rows = rows_of(tmp_path / "trade_offs.csv")
+    assert list(rows[0]) == [
+        "wanted",
+        "value",
+        "chosen_on",
+        "feasible",
+        "threshold_1",
+        "threshold_2",
+        "val_accuracy",
+        "val_gain_latency",
+        "test_accuracy",
+        "test_loss",
+        "test_exit_rate_1",
+        "test_exit_rate_2",
+        "test_exit_rate_3",
+        "test_gain_macs",
+        "test_gain_latency",
+        "test_static_exit",
+        "test_gain_over_static",
+    ]
+    expected = trade_offs(three_exits)
+    assert [(row["wanted"], float(row["value"])) for row in rows] == [
+        (row.wanted, row.value) for row in expected
+    ]
+    for row, made in zip(rows, expected, strict=True):
+        assert row["chosen_on"] == "validation"
+        assert row["feasible"] == ("1" if made.feasible else "0")
+        assert [float(row[f"threshold_{n}"]) for n in (1, 2)] == list(made.thresholds)
+        assert [float(row[f"test_exit_rate_{n}"]) for n in (1, 2, 3)] == list(made.exit_rates)
+        numbers = [row["test_accuracy"], row["test_loss"], row["test_gain_macs"], row["test_gain_latency"]]
+        assert list(map(float, numbers)) == [made.accuracy, made.loss, made.gain_macs, made.gain_latency]
+        assert row["test_static_exit"] == ("" if made.best_static is None else str(made.best_static))
+    # T = (0.25, 0.21) is right about all eight samples, which no single exit is.
+    assert (rows[0]["test_accuracy"], rows[0]["test_gain_over_static"]) == ("1.0", "")
+    assert (rows[-1]["test_accuracy"], rows[-1]["test_gain_over_static"]) == ("0.625", "0.8")
+
+
 def test_the_costs(report, tmp_path):
     files.write_costs(tmp_path / "costs.csv", report)
     rows = rows_of(tmp_path / "costs.csv")
@@ -186,11 +227,14 @@ def test_what_a_run_leaves(report, tmp_path):
     assert written == [
         "costs.csv",
         "figures/empty.png",
+        "report.md",
         "result.json",
         "sweep.csv",
         "trace-test.npz",
         "trace-val.npz",
+        "trade_offs.csv",
     ]
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == report_page(report)
     assert (tmp_path / "figures/empty.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["knee"]["thresholds"] == [0.45]

@@ -29,6 +29,43 @@ def test_the_gains_by_hand(report):
     assert derive.gain_over_static(report) == 42 / 25
 
 
+def test_any_other_point_by_hand(report):
+    # T = 0.25: exit 1 takes the first three samples, rightly, and exit 2 is right about the other five.
+    assert derive.thresholds(report, 1) == (0.25,)
+    assert derive.accuracy(report, 1) == 1
+    assert derive.exit_rates(report, 1) == (3 / 8, 5 / 8)
+    assert derive.gain_macs(report, 1) == 425 / (3 / 8 * 100 + 5 / 8 * 500)
+    assert derive.gain_latency(report, index=1) == derive.gain_latency(report, "torch", 1) == 40 / 35
+    assert derive.best_static(report, index=1) is derive.gain_over_static(report, index=1) is None
+    # T = 0.9: all leave at exit 1, which alone is as good and leaves out the decision.
+    assert derive.best_static(report, index=3) == 0
+    assert derive.gain_over_static(report, index=3) == 8 / 10
+    # The first point is a point like any other, and not the operating point.
+    assert derive.thresholds(report, 0) == (0,)
+    assert derive.mean_macs(report, 0) == 500
+    assert derive.mean_latency_us(report, index=0) == 50
+
+
+# The baseline is right about the first six samples, the operating point about all but the fourth.
+BASELINE_CORRECT = torch.arange(8) < 6
+
+
+@pytest.mark.parametrize(
+    ("inexact", "accuracies"),
+    [
+        ([], None),
+        ([3], (5 / 7, 7 / 7)),
+        ([0, 7], (5 / 6, 5 / 6)),
+        ([3, 6, 7], (5 / 5, 5 / 5)),
+        (list(range(8)), None),
+    ],
+)
+def test_accuracies_without_the_inexact_images(make_report, inexact, accuracies):
+    numbers = torch.tensor(inexact, dtype=torch.int64)
+    changed = make_report(baseline_correct=BASELINE_CORRECT, inexact_test=numbers)
+    assert derive.without_inexact(changed) == accuracies
+
+
 def test_no_single_exit_is_as_good(report, make_report):
     # At T = 0.25 all eight samples are answered rightly.
     best = make_report(selection=replace(report.selection, index=1))
@@ -75,3 +112,16 @@ def test_a_report_that_contradicts_itself_is_refused(report, make_report):
         make_report(latencies={"torch": report.latencies["torch"]})
     with pytest.raises(ValueError, match="not of the same thresholds"):
         make_report(points_val=report.points_val.subset(torch.tensor([0, 1])))
+    with pytest.raises(ValueError, match="not of the test samples, or not of baseline_accuracy"):
+        make_report(baseline_correct=BASELINE_CORRECT[1:])
+    with pytest.raises(ValueError, match="not of the test samples, or not of baseline_accuracy"):
+        make_report(baseline_correct=~BASELINE_CORRECT)
+    with pytest.raises(ValueError, match="inexact_test needs baseline_correct"):
+        make_report(inexact_test=torch.tensor([0]))
+    with pytest.raises(ValueError, match="images that are not there"):
+        make_report(baseline_correct=BASELINE_CORRECT, inexact_test=torch.tensor([0, 8]))
+
+
+def test_where_thresholds_are_chosen(make_report):
+    assert make_report().chosen_on == "validation"
+    assert make_report(protocol="paper").chosen_on == "test"

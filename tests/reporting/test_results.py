@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from branchynet.reporting.results import result_dict
 
@@ -53,6 +54,25 @@ def test_three_exits_have_two_thresholds(three_exits):
     assert knee["thresholds"] == [0.25, 0.21]
     assert knee["exit_rates"] == [0.375, 0.25, 0.375]
     assert knee["latency_us"] == 0.375 * 10 + 0.25 * 30 + 0.375 * 60
+
+
+def test_inexact_images_only_add_keys(make_report):
+    right = torch.arange(8) < 6
+    result = result_dict(
+        make_report(baseline_correct=right, inexact_test=torch.tensor([0, 7]), inexact_training=73)
+    )
+    added = {
+        "inexact_test_images": 2,
+        "inexact_training_images": 73,
+        "without_inexact": {"baseline_accuracy": 5 / 6, "accuracy": 5 / 6},
+    }
+    assert json.dumps(result) == json.dumps(EXPECTED | added)
+
+
+def test_inexact_images_in_training_alone(make_report):
+    result = result_dict(make_report(inexact_training=4))
+    assert (result["inexact_test_images"], result["inexact_training_images"]) == (0, 4)
+    assert result["without_inexact"] is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -5,7 +5,7 @@ import torch
 
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting.sentences import microseconds, sentences
-from branchynet.reporting.tables import WIDTH, summary_table, table_one
+from branchynet.reporting.tables import WIDTH, report_page, summary_table, table_one, trade_offs_table
 from branchynet.runtime.costs import Latency, Macs
 
 
@@ -99,6 +99,73 @@ def test_sentences_that_must_not_be_missing(report, make_report):
 def test_no_static_rival_in_words(report, make_report):
     texts = sentences(make_report(selection=replace(report.selection, index=1)))
     assert "No single exit alone is as accurate on test as the operating point." in texts
+
+
+def test_inexact_images_in_words(make_report):
+    right = torch.arange(8) < 6
+    changed = make_report(baseline_correct=right, inexact_test=torch.tensor([3]), inexact_training=73)
+    text = (
+        "1 of the 8 test images and 73 of those of training and validation are not the published ones; on the "
+        "other test images the baseline is right on 71.43 %, the operating point on 100.00 %."
+    )
+    assert text in sentences(changed)
+    # In the summary, and so in report.md, on lines of their own.
+    assert text in " ".join(summary_table(changed).split())
+    assert text in " ".join(report_page(changed).split())
+    text = "0 of the 8 test images and 73 of those of training and validation are not the published ones."
+    assert text in sentences(make_report(inexact_training=73))
+
+
+def test_trade_offs_by_hand(report):
+    lines = trade_offs_table(report).splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[:9])
+    assert [row[0] for row in rows] == [
+        "loss ≤ 0",
+        "loss ≤ 0.5",
+        "loss ≤ 1",
+        "gain ≥ 1.5",
+        "gain ≥ 2",
+        "gain ≥ 2.4",
+        "gain ≥ 3",
+    ]
+    assert dict(zip(header, rows[0], strict=True)) == {
+        "wanted on validation": "loss ≤ 0",
+        "accuracy %": "87.50",
+        "loss, points": "-12.50",
+        "exit rates %": "62.5, 37.5",
+        "thresholds": "0.45",
+        "gain, MACs": "1.70",
+        "gain, time": "1.60",
+        "gain over static": "1.68 (exit 2)",
+    }
+    assert rows[6][1:] == ["62.50", "12.50", "100.0, 0.0", "0.9", "4.25", "4.00", "0.80 (exit 1)"]
+    assert "chosen on validation" in lines[-1] and "sweep.csv" in lines[-1]
+    assert "says so" not in lines[-1]
+
+
+def test_what_cannot_be_had_is_named_in_the_table(report, make_report):
+    slow = replace(report.latencies["torch"], baseline=Latency(20.0, 1.0, 100))
+    table = trade_offs_table(
+        make_report(baseline_val_accuracy=1.02, latencies={"onnxruntime": slow}, protocol="validation")
+    )
+    assert "| loss ≤ 0: none, the most accurate instead | 100.00 |" in table
+    assert "| gain ≥ 2: none, the fastest instead | 62.50 |" in table
+    assert "the nearest stands in its place, and says so" in table
+
+
+def test_no_static_rival_is_a_dash(report, make_report):
+    table = trade_offs_table(make_report(baseline_val_accuracy=0.9))
+    assert "| loss ≤ 0 | 100.00 | -25.00 | 37.5, 62.5 | 0.25 | 1.21 | 1.14 | – |" in table
+
+
+def test_trade_offs_chosen_on_test_are_marked(make_report):
+    assert trade_offs_table(make_report(protocol="paper")).startswith("| wanted on test |")
+
+
+def test_the_page_has_both_tables_and_the_summary(report):
+    page = report_page(report)
+    for part in (table_one(report), trade_offs_table(report), summary_table(report)):
+        assert part in page
 
 
 def test_table_one_beside_the_papers(report):

@@ -60,6 +60,13 @@ def test_the_scalars_stand_once_at_one_step(events):
             "knee/exit_rate_1": 0.625,
             "knee/exit_rate_2": 0.375,
             "knee/threshold_1": 0.45,
+            "trade_off/gain_at_loss_0": 1.6,
+            "trade_off/gain_at_loss_0.5": 1.6,
+            "trade_off/gain_at_loss_1": 1.6,
+            "trade_off/accuracy_at_gain_1.5": 0.875,
+            "trade_off/accuracy_at_gain_2": 0.625,
+            "trade_off/accuracy_at_gain_2.4": 0.625,
+            "trade_off/accuracy_at_gain_3": 0.625,
         }
     )
 
@@ -77,6 +84,8 @@ def test_figures_and_texts(events):
     assert image.encoded_image_string.startswith(b"\x89PNG")
     (event,) = events.Tensors("sweep/table_1/text_summary")
     assert "| paper: B-LeNet | 99.25 |" in event.tensor_proto.string_val[0].decode()
+    (event,) = events.Tensors("sweep/trade_offs/text_summary")
+    assert "| gain ≥ 2.4 | 62.50 |" in event.tensor_proto.string_val[0].decode()
     (event,) = events.Tensors("sweep/summary/text_summary")
     assert "operating point, measured" in event.tensor_proto.string_val[0].decode()
 

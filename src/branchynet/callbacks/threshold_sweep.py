@@ -23,9 +23,10 @@ from branchynet.exits.select import Reference, check_rule, select
 from branchynet.exits.sweep import check_grid, evaluate_grid, threshold_grid
 from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.reporting import files, tables
+from branchynet.reporting import files
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.report import PROTOCOLS, Report, Verified
+from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report
 from branchynet.runtime.costs import count_macs, describe_machine, measure_latencies
 from branchynet.runtime.engine import check_engine, make_classifier, make_engine
@@ -57,7 +58,7 @@ class ThresholdSweep(Callback):
         hparams: flat settings for TensorBoard's HParams tab.
 
     The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
-    `input_shape`, `num_classes` and `classes`, as `branchynet.data.module.ImageData` has.
+    `inexact`, `input_shape`, `num_classes` and `classes`, as `branchynet.data.module.ImageData` has.
     """
 
     def __init__(
@@ -112,13 +113,10 @@ class ThresholdSweep(Callback):
 
         images = data.images("test")
         figures = draw_all(report, images)
-        summary = tables.summary_table(report)
-        with files.replacing(self.folder / "report.md") as temporary:
-            temporary.write_text(f"{tables.table_one(report)}\n```\n{summary}\n```\n", encoding="utf-8")
         files.write_run(self.folder, report, figures)
         if isinstance(trainer.logger, TensorBoardLogger):
             log_report(trainer.logger.experiment, report, self.hparams, images)
-        print(summary)
+        print(summary_table(report))
 
     def sweep(self, network: BranchedNetwork, baseline: BranchedNetwork, data: Any) -> Report:
         """Trace, cost, sweep, select, and run the selected point: everything but the writing.
@@ -131,7 +129,8 @@ class ThresholdSweep(Callback):
         main, *_ = self.engines
         trunk = baseline.trunk().eval()
         traces = {split: trace_split(network, data.split(split), self.criterion) for split in ("val", "test")}
-        accuracies = {split: trunk_accuracy(trunk, data.split(split)) for split in ("val", "test")}
+        correct = {split: trunk_correct(trunk, data.split(split)) for split in ("val", "test")}
+        accuracies = {split: int(right.sum()) / len(right) for split, right in correct.items()}
         macs = count_macs(network, data.input_shape)
         latencies = {
             engine: measure_latencies(
@@ -180,6 +179,9 @@ class ThresholdSweep(Callback):
                 engine: self._verify(engine, network, trunk, thresholds, traces["test"], data)
                 for engine in self.engines
             },
+            baseline_correct=correct["test"],
+            inexact_test=data.inexact("test"),
+            inexact_training=len(data.inexact("train")) + len(data.inexact("val")),
         )
 
     def _verify(
@@ -221,11 +223,9 @@ def trace_split(network: nn.Module, split: tuple[Tensor, Tensor], criterion: Cri
     return compute_trace(network, zip(x.split(CHUNK), y.split(CHUNK), strict=True), criterion)
 
 
-def trunk_accuracy(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> float:
-    """The fraction of a split, (images (S, C, H, W), labels (S,)), that the undivided network gets right."""
+def trunk_correct(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> Tensor:
+    """(S,) bool: which samples of a split, (images (S, C, H, W), labels (S,)), the undivided network gets right."""
     x, y = split
     with torch.inference_mode():
-        return sum(
-            int((trunk(part).argmax(dim=1) == label).sum())
-            for part, label in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
-        ) / len(y)
+        answers = [trunk(part).argmax(dim=1) for part in x.split(CHUNK)]
+    return torch.cat(answers) == y

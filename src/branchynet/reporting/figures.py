@@ -45,18 +45,25 @@ def draw_all(report: Report, images: Tensor) -> dict[str, Figure]:
 def trade_off(report: Report) -> Figure:
     """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
 
-    All points, the frontier (of the split the choice was made on), every exit alone, baseline and knee.
+    All points, the frontier (of the split the choice was made on), every exit alone, baseline and knee. Where a
+    weak early exit would squeeze what matters into a strip, a second row of panels shows the strip.
     """
-    figure = new_figure(10, 5)
-    left, right = figure.subplots(1, 2, sharey=True)
+    strip = _strip(report)
+    rows = 1 if strip is None else 2
+    figure = new_figure(10, 5 * rows - rows + 1)
+    panels = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
     latencies = report.latencies[report.engine]
     timed = medians(latencies.exits), medians(latencies.static), latencies.baseline.median_us
-    _trade_off_panel(left, report, *timed, unit=1)
+    counted = report.macs.exits, report.macs.static, report.macs.baseline
+    for left, right in panels:
+        _trade_off_panel(left, report, *timed, unit=1)
+        _trade_off_panel(right, report, *counted, unit=1e6)
+        left.set_ylabel("accuracy on test, %")
+    if strip is not None:
+        left.set_ylim(strip)
+        left.set_ylabel(f"accuracy on test, % (from {strip[0]:.1f})")
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     left.set_xlabel(f"mean latency per sample, µs ({report.engine}, {threads}, batch 1)")
-    left.set_ylabel("accuracy on test, %")
-    counted = report.macs.exits, report.macs.static, report.macs.baseline
-    _trade_off_panel(right, report, *counted, unit=1e6)
     right.set_xlabel("mean cost per sample, million MACs")
     what = "accuracy on test"
     if report.protocol == "validation":
@@ -157,6 +164,14 @@ def uncertainty_histograms(report: Report) -> Figure:
     return figure
 
 
+def _strip(report: Report) -> tuple[float, float] | None:
+    """The accuracies, %, from two points below baseline and knee up; None if that is a third of all or more."""
+    drawn = [*report.points_test.accuracy.tolist(), *derive.exit_accuracies(report), report.baseline_accuracy]
+    low, high = 100 * min(drawn), 100 * max(drawn)
+    bottom = 100 * min(report.baseline_accuracy, derive.accuracy(report)) - 2
+    return (bottom, high + 0.1 * (high - bottom)) if 3 * (high - bottom) < high - low else None
+
+
 def _trade_off_panel(
     panel: Axes,
     report: Report,
@@ -191,5 +206,6 @@ def _trade_off_panel(
     )
     knee = cost[report.index], accuracy[report.index]
     panel.plot(*knee, "*", color=GREEN, markersize=16, label="knee", **mark)
+    panel.axhline(100 * report.baseline_accuracy, color=RED, linestyle=":", linewidth=1)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""The files of a run: traces, the sweep, the costs, the result, the figures.
+"""The files of a run: traces, the sweep, the trade-offs, the costs, the report, the result, the figures.
 
 Each is written under a temporary name and renamed, so that a reader never sees half a file.
 Shapes: N exits, S samples, V threshold vectors.
@@ -22,6 +22,8 @@ from branchynet.errors import UserError
 from branchynet.exits.trace import Trace
 from branchynet.reporting.report import Report, decimal, medians
 from branchynet.reporting.results import result_dict
+from branchynet.reporting.tables import report_page
+from branchynet.reporting.trade_offs import trade_offs
 
 # Beyond so many threshold vectors, sweep.csv lists the frontier and the operating point alone.
 MAX_SWEEP_ROWS = 2000
@@ -45,7 +47,10 @@ def write_run(folder: Path, report: Report, figures: Mapping[str, Figure]) -> No
     write_trace(folder / "trace-val.npz", report.trace_val)
     write_trace(folder / "trace-test.npz", report.trace_test)
     write_sweep(folder / "sweep.csv", report)
+    write_trade_offs(folder / "trade_offs.csv", report)
     write_costs(folder / "costs.csv", report)
+    with replacing(folder / "report.md") as temporary:
+        temporary.write_text(report_page(report), encoding="utf-8")
     for name, figure in figures.items():
         with replacing(folder / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
@@ -112,6 +117,28 @@ def write_sweep(path: Path, report: Report) -> None:
     columns["on_frontier"] = torch.isin(rows, report.frontier).int().tolist()
     columns["knee"] = (rows == report.index).int().tolist()
     _write_csv(path, list(columns), zip(*columns.values(), strict=True))
+
+
+def write_trade_offs(path: Path, report: Report) -> None:
+    """Write one line per wanted loss or gain, see `branchynet.reporting.trade_offs.TradeOff`.
+
+    Columns: `wanted` (`loss`, `gain`), `value`, `chosen_on` (the split), `feasible` (0: no point was as wanted
+    there, the nearest is given), `threshold_1` …, `val_accuracy`, `val_gain_latency`, and on test `accuracy`,
+    `loss`, `exit_rate_1` …, `gain_macs`, `gain_latency`, `static_exit` and `gain_over_static` (empty where no
+    single exit is as accurate). Losses are fractions, gains in latency on the report's engine.
+    """
+    rows = []
+    for row in trade_offs(report):
+        columns: dict[str, Any] = {"wanted": row.wanted, "value": row.value, "chosen_on": report.chosen_on}
+        columns["feasible"] = int(row.feasible)
+        columns |= {f"threshold_{n}": value for n, value in enumerate(row.thresholds, 1)}
+        columns |= {"val_accuracy": row.val_accuracy, "val_gain_latency": row.val_gain_latency}
+        columns |= {"test_accuracy": row.accuracy, "test_loss": row.loss}
+        columns |= {f"test_exit_rate_{n}": rate for n, rate in enumerate(row.exit_rates, 1)}
+        columns |= {"test_gain_macs": row.gain_macs, "test_gain_latency": row.gain_latency}
+        columns |= {"test_static_exit": row.best_static, "test_gain_over_static": row.gain_over_static}
+        rows.append(columns)
+    _write_csv(path, list(rows[0]), (row.values() for row in rows))
 
 
 def write_costs(path: Path, report: Report) -> None:

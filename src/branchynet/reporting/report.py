@@ -4,11 +4,13 @@ Shapes: K classes, N exits, S samples, V threshold vectors.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from branchynet.exits.sweep import exit_taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +52,10 @@ class Report:
     `selection.index` point into both and were found on validation, under the protocol `paper` on test.
     `engine` is the one whose latencies the choice was made with; `latencies` and `verified` have it, and may
     have more.
+
+    `inexact_test` (I,) int64 are the numbers of the test images that differ from the published ones, where the
+    data says so, and `baseline_correct` (S,) bool, needed if there are any, says which test samples the
+    baseline is right about. `inexact_training` counts such images among those of training and validation.
     """
 
     experiment: str
@@ -74,6 +80,9 @@ class Report:
     selection: "Selection"
     rule: Mapping[str, Any]
     verified: Mapping[str, Verified]
+    baseline_correct: "Tensor | None" = None
+    inexact_test: "Tensor" = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    inexact_training: int = 0
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -83,6 +92,16 @@ class Report:
                 raise ValueError(f"{name} has {sorted(engines)}, but not the engine {self.engine!r}")
         if not torch.equal(self.points_val.thresholds, self.points_test.thresholds):
             raise ValueError("points_val and points_test are not of the same thresholds")
+        samples = self.trace_test.num_samples
+        if self.baseline_correct is not None:
+            right = int(self.baseline_correct.sum())
+            if self.baseline_correct.shape != (samples,) or right != round(self.baseline_accuracy * samples):
+                raise ValueError("baseline_correct is not of the test samples, or not of baseline_accuracy")
+        if len(self.inexact_test):
+            if self.baseline_correct is None:
+                raise ValueError("inexact_test needs baseline_correct")
+            if not 0 <= int(self.inexact_test.min()) <= int(self.inexact_test.max()) < samples:
+                raise ValueError("inexact_test names images that are not there")
 
     @property
     def num_exits(self) -> int:
@@ -94,6 +113,11 @@ class Report:
         """Where the operating point stands among the points."""
         return self.selection.index
 
+    @property
+    def chosen_on(self) -> str:
+        """The split that thresholds are chosen on: `validation`, under the protocol `paper` `test`."""
+        return "test" if self.protocol == "paper" else "validation"
+
 
 def decimal(value: float) -> float:
     """The shortest decimal number that is `value` in float32: 0.3 instead of 0.30000001192092896.
@@ -103,19 +127,22 @@ def decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def thresholds(report: Report) -> tuple[float, ...]:
-    """The operating point's N-1 thresholds."""
-    return tuple(decimal(value) for value in report.points_test.thresholds[report.index].tolist())
+# The functions below are of the operating point, or of the point number `index`.
 
 
-def accuracy(report: Report) -> float:
-    """The operating point's accuracy on test, as the sweep predicts it."""
-    return float(report.points_test.accuracy[report.index])
+def thresholds(report: Report, index: int | None = None) -> tuple[float, ...]:
+    """The point's N-1 thresholds."""
+    return tuple(decimal(value) for value in report.points_test.thresholds[_at(report, index)].tolist())
 
 
-def exit_rates(report: Report) -> tuple[float, ...]:
-    """The operating point's N exit rates on test."""
-    return tuple(report.points_test.exit_rates[report.index].tolist())
+def accuracy(report: Report, index: int | None = None) -> float:
+    """The point's accuracy on test, as the sweep predicts it."""
+    return float(report.points_test.accuracy[_at(report, index)])
+
+
+def exit_rates(report: Report, index: int | None = None) -> tuple[float, ...]:
+    """The point's N exit rates on test."""
+    return tuple(report.points_test.exit_rates[_at(report, index)].tolist())
 
 
 def exit_accuracies(report: Report) -> tuple[float, ...]:
@@ -129,24 +156,24 @@ def medians(latencies: Sequence["Latency"]) -> tuple[float, ...]:
     return tuple(latency.median_us for latency in latencies)
 
 
-def mean_macs(report: Report) -> float:
-    """MACs per test sample at the operating point, all heads on the way counted."""
-    return _mean(report, report.macs.exits)
+def mean_macs(report: Report, index: int | None = None) -> float:
+    """MACs per test sample at the point, all heads on the way counted."""
+    return _mean(report, report.macs.exits, index)
 
 
-def mean_latency_us(report: Report, engine: str | None = None) -> float:
-    """Predicted latency per test sample at the operating point, all heads on the way counted."""
-    return _mean(report, medians(_latencies(report, engine).exits))
+def mean_latency_us(report: Report, engine: str | None = None, index: int | None = None) -> float:
+    """Predicted latency per test sample at the point, all heads on the way counted."""
+    return _mean(report, medians(_latencies(report, engine).exits), index)
 
 
-def gain_macs(report: Report) -> float:
-    """Baseline MACs / the operating point's."""
-    return report.macs.baseline / mean_macs(report)
+def gain_macs(report: Report, index: int | None = None) -> float:
+    """Baseline MACs / the point's."""
+    return report.macs.baseline / mean_macs(report, index)
 
 
-def gain_latency(report: Report, engine: str | None = None) -> float:
-    """Baseline latency / the operating point's predicted one."""
-    return _latencies(report, engine).baseline.median_us / mean_latency_us(report, engine)
+def gain_latency(report: Report, engine: str | None = None, index: int | None = None) -> float:
+    """Baseline latency / the point's predicted one."""
+    return _latencies(report, engine).baseline.median_us / mean_latency_us(report, engine, index)
 
 
 def gain_measured(report: Report, engine: str | None = None) -> float:
@@ -170,22 +197,40 @@ def gain_macs_trunk_only(report: Report) -> float:
     return report.macs.baseline / _mean(report, report.macs.trunk_only)
 
 
-def best_static(report: Report, engine: str | None = None) -> int | None:
-    """The cheapest single exit at least as accurate on test as the operating point (0-based), or None."""
+def best_static(report: Report, engine: str | None = None, index: int | None = None) -> int | None:
+    """The cheapest single exit at least as accurate on test as the point (0-based), or None."""
     # In counts of right answers, so that no rounding of fractions decides.
-    needed = round(accuracy(report) * report.trace_test.num_samples)
+    needed = round(accuracy(report, index) * report.trace_test.num_samples)
     correct = report.trace_test.correct.sum(0).tolist()
     latency = medians(_latencies(report, engine).static)
     enough = [n for n, count in enumerate(correct) if count >= needed]
     return min(enough, key=latency.__getitem__, default=None)
 
 
-def gain_over_static(report: Report, engine: str | None = None) -> float | None:
-    """Latency of the best single exit alone / the operating point's; None where no single exit is enough."""
-    best = best_static(report, engine)
+def gain_over_static(report: Report, engine: str | None = None, index: int | None = None) -> float | None:
+    """Latency of the best single exit alone / the point's; None where no single exit is enough."""
+    best = best_static(report, engine, index)
     if best is None:
         return None
-    return _latencies(report, engine).static[best].median_us / mean_latency_us(report, engine)
+    return _latencies(report, engine).static[best].median_us / mean_latency_us(report, engine, index)
+
+
+def without_inexact(report: Report) -> tuple[float, float] | None:
+    """The baseline's and the operating point's accuracy on the test images that are the published ones.
+
+    None where the data names no others, or no image is left.
+    """
+    trace = report.trace_test
+    if not len(report.inexact_test) or report.baseline_correct is None:
+        return None
+    exact = torch.ones(trace.num_samples, dtype=torch.bool)
+    exact[report.inexact_test] = False
+    count = int(exact.sum())
+    if not count:
+        return None
+    taken = exit_taken(trace.uncertainty, report.points_test.thresholds[report.index])
+    correct = trace.correct.gather(1, taken[:, None])[:, 0]
+    return int(report.baseline_correct[exact].sum()) / count, int(correct[exact].sum()) / count
 
 
 def exits_beating_trunk(report: Report) -> list[int]:
@@ -205,5 +250,9 @@ def _latencies(report: Report, engine: str | None) -> "Latencies":
     return report.latencies[engine or report.engine]
 
 
-def _mean(report: Report, cost: Sequence[float]) -> float:
-    return sum(rate * value for rate, value in zip(exit_rates(report), cost, strict=True))
+def _at(report: Report, index: int | None) -> int:
+    return report.index if index is None else index
+
+
+def _mean(report: Report, cost: Sequence[float], index: int | None = None) -> float:
+    return sum(rate * value for rate, value in zip(exit_rates(report, index), cost, strict=True))

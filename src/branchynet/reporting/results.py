@@ -11,14 +11,16 @@ def result_dict(report: Report) -> dict[str, Any]:
     """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
 
     `exits[n]` is what forcing every sample out at exit n+1 gives. `gain_over_static` is None where no single
-    exit is as accurate as the operating point.
+    exit is as accurate as the operating point. Only where the data names images that differ from the published
+    ones: `inexact_test_images` and `inexact_training_images` (validation included) count them, and
+    `without_inexact` has the accuracies on the other test images, or is None.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
     """
     latencies = report.latencies[report.engine]
     verified = report.verified[report.engine]
-    result = {
+    result: dict[str, Any] = {
         "experiment": report.experiment,
         "seed": int(report.seed),
         "protocol": report.protocol,
@@ -60,6 +62,11 @@ def result_dict(report: Report) -> dict[str, Any]:
             },
         },
     }
+    if len(report.inexact_test) or report.inexact_training:
+        exact = derive.without_inexact(report)
+        result["inexact_test_images"] = len(report.inexact_test)
+        result["inexact_training_images"] = int(report.inexact_training)
+        result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
     _refuse_non_finite(result, "result.json")
     return result
 

@@ -18,6 +18,7 @@ def sentences(report: Report) -> list[str]:
     beating = derive.exits_beating_trunk(report)
     if beating:
         texts.append(_beating(report, beating[0]))
+    texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
     texts.extend(_other_engine(report, engine) for engine in report.latencies if engine != report.engine)
     return texts
@@ -40,9 +41,8 @@ def threads(report: Report) -> str:
 
 def _choice(report: Report) -> str:
     chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(derive.thresholds(report), 1))
-    split = "test" if report.protocol == "paper" else "validation"
     return (
-        f"The rule {report.rule['name']} chose {chosen} ({report.criterion}) on {split}. Gain in MACs "
+        f"The rule {report.rule['name']} chose {chosen} ({report.criterion}) on {report.chosen_on}. Gain in MACs "
         f"{derive.gain_macs(report):.2f}; gain in latency with the trunk's segments alone on the clock, as "
         f"in the paper's Table I, {derive.gain_trunk_only(report):.2f}."
     )
@@ -68,6 +68,23 @@ def _beating(report: Report, exit_index: int) -> str:
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
         "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
     )
+
+
+def _inexact(report: Report) -> list[str]:
+    """At most one sentence about images that differ from the published ones."""
+    test, training = len(report.inexact_test), report.inexact_training
+    if not test and not training:
+        return []
+    text = f"{test:,} of the {report.trace_test.num_samples:,} test images"
+    if training:
+        text += f" and {training:,} of those of training and validation"
+    text += " are not the published ones"
+    exact = derive.without_inexact(report)
+    if exact:
+        baseline, point = map(percent, exact)
+        text += "; on the other test images "
+        text += f"the baseline is right on {baseline} %, the operating point on {point} %"
+    return [text + "."]
 
 
 def _verified(report: Report, engine: str) -> str:

@@ -8,6 +8,7 @@ from branchynet.reporting import report as derive
 from branchynet.reporting.paper import paper_row
 from branchynet.reporting.report import Report
 from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+from branchynet.reporting.trade_offs import TradeOff, trade_offs
 
 if TYPE_CHECKING:
     from branchynet.runtime.costs import Latency
@@ -99,6 +100,57 @@ def table_one(report: Report) -> str:
     if report.protocol == "paper":
         chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
     return "\n".join(lines) + f"\n\n{chosen} {_where(report, ' and '.join(engines))}.\n"
+
+
+def trade_offs_table(report: Report) -> str:
+    """Markdown: the points for some wanted losses and gains, and where the whole frontier is to be found."""
+    header = [
+        f"wanted on {report.chosen_on}",
+        "accuracy %",
+        "loss, points",
+        "exit rates %",
+        "thresholds",
+        "gain, MACs",
+        "gain, time",
+        "gain over static",
+    ]
+    rows = [
+        [
+            _wanted(row),
+            percent(row.accuracy),
+            f"{100 * row.loss:.2f}",
+            ", ".join(f"{100 * rate:.1f}" for rate in row.exit_rates),
+            ", ".join(f"{value:.4g}" for value in row.thresholds),
+            f"{row.gain_macs:.2f}",
+            f"{row.gain_latency:.2f}",
+            "–" if row.gain_over_static is None else f"{row.gain_over_static:.2f} (exit {row.best_static})",
+        ]
+        for row in trade_offs(report)
+    ]
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    text = (
+        f"Each row is a point of its own, chosen on {report.chosen_on}: the fastest that loses at most so much "
+        f"against the baseline, or the most accurate with at least such a gain in time ({report.engine}); its "
+        "numbers are of test. "
+    )
+    if not all(row.feasible for row in trade_offs(report)):
+        text += "Where no point is as wanted, the nearest stands in its place, and says so. "
+    text += (
+        "Gain over static: against the cheapest single exit that is as accurate on test; – where none is. The "
+        "whole frontier: figures/trade_off.png, and sweep.csv where on_frontier is 1."
+    )
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
+def report_page(report: Report) -> str:
+    """What `report.md` holds, in markdown: Table I, the trade-offs and the summary."""
+    return f"{table_one(report)}\n{trade_offs_table(report)}\n```\n{summary_table(report)}\n```\n"
+
+
+def _wanted(row: TradeOff) -> str:
+    if row.wanted == "loss":
+        return f"loss ≤ {100 * row.value:g}" + ("" if row.feasible else ": none, the most accurate instead")
+    return f"gain ≥ {row.value:g}" + ("" if row.feasible else ": none, the fastest instead")
 
 
 def _costs(macs: int, latency: "Latency", gain: float) -> list[str]:

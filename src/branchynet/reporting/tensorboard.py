@@ -8,10 +8,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from branchynet.reporting import report as derive
+from branchynet.reporting import trade_offs
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.report import Report
 from branchynet.reporting.style import to_array
-from branchynet.reporting.tables import summary_table, table_one
+from branchynet.reporting.tables import summary_table, table_one, trade_offs_table
 
 # The same in every run, whatever its number of exits: TensorBoard takes a tag here as a regular expression,
 # which has to match from the tag's beginning.
@@ -43,13 +44,14 @@ def log_report(
         # Not add_figure, which imports pyplot.
         writer.add_image(f"sweep/{name}", to_array(figure), step)
     writer.add_text("sweep/table_1", table_one(report), step)
+    writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
     writer.add_custom_scalars(LAYOUT)
     _add_hparams(writer, hparams)
 
 
 def scalars(report: Report) -> dict[str, float]:
-    """The report's numbers by tag; `knee/gain_over_static` only where there is one."""
+    """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one."""
     latencies = report.latencies[report.engine]
     verified = report.verified[report.engine]
     values = {
@@ -66,6 +68,7 @@ def scalars(report: Report) -> dict[str, float]:
         "knee/measured_latency_us": verified.latency_us,
         "knee/measured_gain_latency": derive.gain_measured(report),
     }
+    values |= trade_offs.scalars(report)
     over_static = derive.gain_over_static(report)
     if over_static is not None:
         values["knee/gain_over_static"] = over_static
