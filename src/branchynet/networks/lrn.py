@@ -15,8 +15,8 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
     y = x · d^-β with d = k + α/size · Σ x² over the window of channels (Krizhevsky et al., 2012, section 3.3).
 
-    PyTorch's own took nearly half of AlexNet's training time on a CPU: it pads and pools in five dimensions
-    and raises to a power. Here the window's sum is one of shifted channels, and d^-¾ comes from square roots.
+    PyTorch's own takes a fifth of AlexNet's training time on a CPU: it pads and pools in five dimensions and
+    raises to a power. Here the window's sum is one of shifted channels, and d^-¾ comes from square roots.
     In evaluation, and so in every export, it is PyTorch's own; so it is for windows of even size, which are
     not symmetric. benchmarks/lrn.py compares the two.
     """
