@@ -11,7 +11,9 @@ from branchynet.data.loader import (
     channel_statistics,
     normalisation,
     normalise,
+    shares,
 )
+from branchynet.errors import UserError
 
 SAMPLES, BATCH = 103, 10
 GENERATOR = torch.Generator().manual_seed(0)
@@ -168,3 +170,31 @@ def test_a_shift_brings_in_black():
     loader = DeviceLoader(white, 50, (0.5,), (0.25,), augmentation=Augmentation(shift=1))
     x, _ = next(iter(loader))
     assert x.unique().tolist() == [-2.0, 2.0]  # (0 - 0.5) / 0.25 and (1 - 0.5) / 0.25
+
+
+@pytest.mark.parametrize("samples", [103, 101, 20, 7])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_share_every_batch(samples, ranks):
+    parts = [shares(samples, 10, rank, ranks) for rank in range(ranks)]
+    assert len({len(own) for own in parts}) == 1, "ranks wait for each other in every step"
+    covered = []
+    for step in zip(*parts, strict=True):
+        sizes = [part.stop - part.start for part in step]
+        assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1 and sum(sizes) < 10 + ranks
+        covered += [number for part in step for number in range(samples)[part]]
+    assert covered == list(range(samples))
+
+
+@pytest.mark.parametrize("kind", [DeviceLoader, WorkerLoader])
+def test_ranks_together_give_the_batches_of_one_process(kind):
+    whole = epoch_of(make(kind), 3)
+    ranks = [epoch_of(make(kind, rank=rank, ranks=3), 3) for rank in range(3)]
+    for (x, y), *parts in zip(whole, *ranks, strict=True):
+        assert torch.equal(x, torch.cat([part[0] for part in parts]))
+        assert torch.equal(y, torch.cat([part[1] for part in parts]))
+
+
+def test_more_ranks_than_images_in_a_batch_is_a_mistake():
+    for samples, batch_size in ((100, 1), (1, 100)):
+        with pytest.raises(UserError, match=r"trainer\.devices"):
+            shares(samples, batch_size, 0, 2)

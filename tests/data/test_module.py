@@ -1,6 +1,7 @@
 import hashlib
 import inspect
 import os
+import pickle
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -279,3 +280,11 @@ def test_resumed_run_sees_what_an_unkilled_one_saw(tmp_path, hook, saved, loader
 def test_two_fits_in_one_process_see_the_same():
     data = digits(augment={"shift": 2})
     assert fit(data) == fit(data)
+
+
+def test_what_is_sent_to_another_process_holds_no_images_and_reads_them_again(data):
+    sent = pickle.dumps(data)
+    assert len(sent) < 20_000  # the images have a megabyte
+    received = pickle.loads(sent)
+    assert torch.equal(received.images("train"), data.images("train"))
+    assert received.mean == data.mean and len(data.images("val")) == 200

@@ -9,6 +9,7 @@ S samples, B batch, C channels, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from branchynet.data.augment import Augmentation, Draws, augment, cutout, draw
 from branchynet.data.datasets import ImageSet
+from branchynet.errors import UserError
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -51,17 +53,41 @@ def normalise(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     return x.to(torch.float32).mul_(factor).sub_(offset)
 
 
+def shares(samples: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list[slice]:
+    """The part of every batch of an epoch that one of several processes takes, as slices of 0 … samples.
+
+    All ranks have equally many parts, none of them empty; together they are every sample once. The parts of
+    one batch differ by one sample at most. A last batch of fewer samples than ranks joins the one before it.
+
+    Raises:
+        UserError: fewer samples in a batch, or in all, than ranks.
+    """
+    if min(samples, batch_size) < ranks:
+        raise UserError(
+            f"{ranks} processes cannot share batches of {min(samples, batch_size)}: raise data.batch_size, "
+            f"data.eval_batch_size and data.validation_size to {ranks} or more, or lower trainer.devices"
+        )
+    starts = list(range(0, samples, batch_size))
+    if samples - starts[-1] < ranks:
+        starts.pop()
+    return [
+        slice(start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks)
+        for start, stop in pairwise([*starts, samples])
+    ]
+
+
 class DeviceLoader:
     """Yields (x float32 (B, C, H, W) normalised, y int64 (B,)); the last batch may be smaller.
 
     Args:
         images: the set, on the device.
-        batch_size: images per batch, at least 1.
+        batch_size: images per batch, at least 1; over all ranks together.
         mean, std: per channel, of values / 255.
         shuffle: a new order each epoch; else the set's own order.
         augmentation: what may happen to an image.
         seed: of order and draws, together with the epoch given to `set_epoch` (0 at first).
         device: where batches are wanted; default is where the set is.
+        rank, ranks: which of how many processes this is; each gets its part of every batch, see `shares`.
     """
 
     # Lightning looks for these two: it calls `loader.sampler.set_epoch` before each training epoch.
@@ -82,10 +108,13 @@ class DeviceLoader:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.device = torch.device(device if device is not None else images.x.device)
+        self._shares = shares(len(images), batch_size, rank, ranks)
         self._normalisation = normalisation(mean, std, self.device)
         self.shuffle = shuffle
         self.augmentation = augmentation or Augmentation()
@@ -95,7 +124,7 @@ class DeviceLoader:
         self._skip = 0  # batches that a resumed epoch has had already
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return len(self._shares)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch whose order and draws the next iteration has."""
@@ -116,18 +145,17 @@ class DeviceLoader:
         first, self._skip = self._skip, 0
         order, draws = self.plan(self.epoch)
         draws = draws.to(self.device)
-        batches = self._fetch(order.split(self.batch_size)[first:])
+        batches = self._fetch([order[part] for part in self._shares[first:]])
         for number, (x, y) in enumerate(batches, start=first):
-            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             self._given = number + 1
-            drawn = draws.at(part)
+            drawn = draws.at(self._shares[number])
             x = normalise(augment(x, drawn, self.augmentation), *self._normalisation)
             yield (x if drawn.centres is None else cutout(x, drawn.centres, self.augmentation.cutout)), y
 
     def plan(self, epoch: int) -> tuple[Tensor, Draws]:
         """Order (S,) and draws of an epoch, on the CPU; the i-th sample of the epoch gets the i-th draw.
 
-        The one place that says which samples an epoch has: one rank of several would take its share here.
+        The same for every rank: with several of them an image meets the same draws as with one.
         """
         # spawn_key keeps all pairs (seed, epoch) apart. A sum of the two would not, nor would torch's CPU
         # generator, which uses 32 bits of its seed.

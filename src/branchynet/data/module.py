@@ -34,7 +34,7 @@ class ImageData(pl.LightningDataModule):
 
     Args:
         name, root, download, path: see `load_dataset`.
-        batch_size: training images per step; the last step of an epoch takes the rest.
+        batch_size: training images per step, over all processes; the last step of an epoch takes the rest.
         validation_size: images taken out of the training set for validation.
         split_seed: which ones; apart from `seed`, so that all seeds share one split.
         augment: such as `{shift: 4, flip: true}`, see `Augmentation`; None for none. Training only.
@@ -99,6 +99,10 @@ class ImageData(pl.LightningDataModule):
         self._sets: dict[str, ImageSet] = {}
         self._inexact: dict[str, Tensor] = {}
         self._on_device: dict[tuple[str, torch.device], ImageSet] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the images: another process reads them itself, instead of a copy in shared memory."""
+        return {**self.__dict__, "_sets": {}, "_inexact": {}, "_on_device": {}}
 
     def setup(self, stage: str | None = None) -> None:
         """Load, check and split, once."""
@@ -167,7 +171,10 @@ class ImageData(pl.LightningDataModule):
         return self._loader("test", self.eval_batch_size)
 
     def _loader(self, which: str, batch_size: int, **options: Any) -> DeviceLoader:
-        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        device = torch.device("cpu")
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            options.update(rank=self.trainer.global_rank, ranks=self.trainer.world_size)
         images = self._set(which)
         options.update(mean=self.mean, std=self.std, device=device)
         if self.loader == "dataloader":

@@ -23,6 +23,10 @@ from branchynet.training.seeds import derive_seed
 FINITE_CHECK_EVERY = 50
 
 
+def constant(optimizer: Optimizer, steps: int) -> None:
+    """No schedule. A function with a name, because other processes are to find it."""
+
+
 class BranchyClassifier(L.LightningModule):
     """Trains all exits of a network together (Teerapittayanon et al., 2016, section III-B).
 
@@ -52,7 +56,7 @@ class BranchyClassifier(L.LightningModule):
         network: BranchedNetwork,
         weights: Sequence[float],
         optimizer: Callable[[Iterable[Any]], Optimizer],
-        schedule: Callable[[Optimizer, int], LRScheduler | None] = lambda optimizer, steps: None,
+        schedule: Callable[[Optimizer, int], LRScheduler | None] = constant,
         stage: str = "joint",
         seed: int = 0,
         label_smoothing: float = 0.0,
@@ -66,7 +70,8 @@ class BranchyClassifier(L.LightningModule):
         self.network = network
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
-        self.compiled = torch.compile(network.forward, dynamic=False) if compile else None
+        self.compile_batches = compile
+        self.compiled: Callable[..., list[Tensor | None]] | None = None
         self.full_batch = 0  # images in the stage's first batch
         self.weights = check_weights(list(weights), network.num_exits)
         if freeze_trunk:
@@ -100,7 +105,9 @@ class BranchyClassifier(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Dropout's draws then depend on the epoch alone, and a resumed run repeats them.
-        torch.manual_seed(derive_seed(self.seed, f"{self.stage} epoch {self.current_epoch}"))
+        purpose = f"{self.stage} epoch {self.current_epoch}"
+        rank = self.global_rank
+        torch.manual_seed(derive_seed(self.seed, f"{purpose} rank {rank}" if rank else purpose))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.train_metric)
@@ -108,7 +115,13 @@ class BranchyClassifier(L.LightningModule):
             value = loss.item()
             if not math.isfinite(value):
                 raise UserError(self._not_finite(value, batch_idx))
-        return loss
+        return loss * self._share(len(batch[1])) if self.trainer.world_size > 1 else loss
+
+    def _share(self, images: int) -> Tensor:
+        """This rank's images over the ranks' mean. The ranks' gradients are averaged: weighted so, every image
+        of a step counts the same, although an epoch's last batch may not divide evenly."""
+        count = torch.tensor(float(images), device=self.device)
+        return count / self.trainer.strategy.reduce(count.clone(), reduce_op="mean")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._loss(batch, self.val_metric)
@@ -136,10 +149,14 @@ class BranchyClassifier(L.LightningModule):
         return loss
 
     def _network(self, batch: int) -> Callable[..., list[Tensor | None]]:
-        if self.compiled is None or not self.training:
+        if not self.compile_batches or not self.training:
             return self.network
         self.full_batch = max(self.full_batch, batch)
-        return self.compiled if batch == self.full_batch else self.network
+        if batch < self.full_batch:
+            return self.network
+        if self.compiled is None:  # only now, for what is compiled cannot be sent to another process
+            self.compiled = torch.compile(self.network.forward, dynamic=False)
+        return self.compiled
 
     def _log_epoch(self, split: str, metric: PerExit) -> None:
         result = metric.compute()

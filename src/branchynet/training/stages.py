@@ -1,5 +1,6 @@
 """The two stages of training: the baseline, then all exits jointly (Teerapittayanon et al., 2016, section IV)."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from branchynet.training.averaging import Ema
 from branchynet.training.failures import Phase, user_error
 from branchynet.training.module import BranchyClassifier
 
-# Messages of the libraries about their own code, or about what is meant here.
+# Warnings of the libraries about their own code, or about what is meant here.
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6.6 on torch 2.15
     r".*module\(s\) in eval mode at the start of training.*",  # a frozen trunk's are
+    r".*recommended to use `self.log\(.*, sync_dist=True\)`.*",  # torchmetrics has reduced them over the ranks
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is not
 )
 
@@ -70,18 +72,18 @@ def fit(
     averaging = [] if ema is None else [Ema(ema)]
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
-        for message in _NOISE:
-            warnings.filterwarnings("ignore", message=message)
+        quieten()
         runner = L.Trainer(
             max_epochs=epochs,
             default_root_dir=folder,
             logger=logger or False,
             # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
-            callbacks=[keep_best, keep_last, phase, *averaging, LoadBest(), *callbacks],
+            callbacks=[Quiet(), keep_best, keep_last, phase, *averaging, LoadBest(), *callbacks],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=False,
             log_every_n_steps=1,
+            use_distributed_sampler=False,  # the loader takes a rank's share itself
             **trainer,
         )
         resume = str(last) if last.exists() else None
@@ -91,6 +93,22 @@ def fit(
             if (mistake := user_error(error, phase.name, data)) is not None:
                 raise mistake from error
             raise
+        make_contiguous(module.network)  # where other processes have trained, LoadBest was called there
+
+
+def quieten() -> None:
+    """Ignore what the libraries say about their own code."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+class Quiet(Callback):
+    """The same in processes that Lightning starts, which do not take over the filters of their parent."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            quieten()
+            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 class LoadBest(Callback):
