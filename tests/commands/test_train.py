@@ -227,6 +227,30 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert "resume=" in err.splitlines()[-1] and "stopped" in err.splitlines()[-1] and "Traceback" not in err
 
 
+def test_two_processes_leave_one_run_and_report_once(tmp_path):
+    settings = [*FAST, "epochs.joint=2", "engine=torch", "engine.compare=[]"]
+    done = train(*settings, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("operating point, measured") == 1
+    assert "Warning" not in done.stderr and "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "cache"}
+    (folder,) = (tmp_path / "outputs" / "b_lenet_digits").iterdir()
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {".hydra/config.yaml", "result.json", "report.md", "figures/trade_off.png"} <= names
+    assert sum("tfevents" in name for name in names) == 2  # one a stage
+
+    # What the other processes trained has come back, and the sweep is of the best joint weights.
+    baseline = torch.load(folder / "checkpoints" / "baseline.pt")
+    best = torch.load(folder / "checkpoints" / "baseline" / "best.ckpt")["state_dict"]
+    assert torch.equal(baseline["conv1.weight"], best["network.segments.0.conv1.weight"])
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    curve = [event.value for event in events.Scalars("joint/val_accuracy")]
+    trace = np.load(folder / "trace-val.npz")
+    exits = (trace["prediction"] == trace["label"][:, None]).mean(axis=0)
+    assert len(curve) == 2 and max(curve) == pytest.approx(exits.mean(), abs=1e-6)
+
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
