@@ -14,19 +14,27 @@ def trains_on_gpu(accelerator: str) -> bool:
 
 
 def resolve_channels_last(value: Any) -> bool:
-    """`auto` is true: it was 1.2 to 1.4 times faster on CPUs for LeNet, AlexNet and ResNet, and is so on GPUs."""
+    """`auto` is true: it was 1.2 to 1.4 times faster on CPUs for LeNet, AlexNet and ResNet.
+
+    On GPUs it is the layout that half-precision convolutions are written for; not measured here.
+    """
     return _flag("channels_last", value, auto=True)
 
 
 def resolve_compile(value: Any, accelerator: str) -> bool:
-    """`auto` compiles for a GPU only: on two CPU cores compiling takes minutes, which few trainings win back."""
+    """`auto` compiles for a GPU only.
+
+    On two CPU cores compiling takes one to two minutes, and what it gives is 309 images a second of ResNet-110
+    where eager PyTorch trains 326 (bfloat16, batches of 128, AVX-512), or 54 where it trains 38 (float32, AVX2).
+    """
     return _flag("compile", value, auto=trains_on_gpu(accelerator))
 
 
 def resolve_precision(value: Any, accelerator: str) -> Any:
     """`auto` is `bf16-mixed` where the machine computes in bfloat16 itself, else `32-true`.
 
-    Elsewhere bfloat16 is emulated, and slower than float32. Other values are Lightning's to judge.
+    There it trained AlexNet 1.8 and ResNet-110 1.4 times as fast (one core with AVX-512 and its bfloat16).
+    Elsewhere it is emulated, and slower than float32. Other values are Lightning's to judge.
     """
     if value != "auto":
         return value
