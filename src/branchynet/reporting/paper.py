@@ -19,8 +19,10 @@ class PaperRow:
 
 # Teerapittayanon, McDanel and Kung, "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks",
 # ICPR 2016, Table I; by the beginning of our experiments' names.
+LENET = PaperRow("LeNet", "B-LeNet", 99.20, 99.25, 5.4, 4.7, "0.025", "94.3, 5.6")
 PAPER = {
-    "b_lenet_mnist": PaperRow("LeNet", "B-LeNet", 99.20, 99.25, 5.4, 4.7, "0.025", "94.3, 5.6"),
+    "b_lenet_mnist": LENET,
+    "b_lenet_efficient_mnist": LENET,
     "b_alexnet_cifar10": PaperRow(
         "AlexNet", "B-AlexNet", 78.38, 79.19, 1.5, 2.4, "0.0001, 0.05", "65.6, 25.2, 9.2"
     ),
