@@ -9,7 +9,7 @@ import torch
 from branchynet.exits.criteria import entropy
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import compute_trace
-from branchynet.runtime.engine import Outcome, make_classifier
+from branchynet.runtime.engine import Outcome, forced, make_classifier
 from branchynet.runtime.verify import compare, run_for_real
 
 
@@ -31,6 +31,23 @@ def test_every_sample_leaves_where_the_sweep_says(engine_name, made, network, im
         assert (run.outcome.prediction == labels.numpy()).mean() == point.accuracy[0].item()
     assert np.array_equal(run.baseline_prediction, trace.prediction[:, -1].numpy())
     assert run.latency_us > 0 and run.baseline_latency_us > 0 and run.latency_iqr_us >= 0
+
+
+def test_every_layer_has_run_before_the_clock_starts(made, images):
+    """No sample gets beyond exit 1; an engine that compiles in its first run would do so in a timed one."""
+    engine = copy.copy(made)
+    engine.thresholds = forced(0, 3)
+    seen = []
+
+    class Watched(type(engine)):
+        def run(self, x):
+            seen.append(super().run(x).exit[0])
+            return super().run(x)
+
+    engine.__class__ = Watched
+    run = run_for_real(engine, lambda _: 0, images[:3])
+    assert seen[0] == 2 and set(seen[1:]) == {0} and run.outcome.exit.tolist() == [0, 0, 0]
+    assert engine.thresholds == forced(0, 3)
 
 
 T = (0.5, 0.5)

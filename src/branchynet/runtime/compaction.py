@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The share of a batch's rows that has to have left before the others are copied together. Below it, copying
-# costs about as much as carrying the rows that left through the layers that follow: see
-# benchmarks/compaction.py.
-COMPACT_FROM = 0.03
+# The share of a batch's rows that has to have left before the others are copied together. About there copying
+# costs B-LeNet as much as carrying those rows through the layers that follow; B-AlexNet's layers cost more, and
+# break even earlier: see benchmarks/compaction.py.
+COMPACT_FROM = 0.02
 
 
 class Outcome(NamedTuple):

@@ -24,8 +24,8 @@ class Model(Protocol):
     def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
         """A function that runs the model from x to the outputs (R, …), in the model's order.
 
-        The arrays lie in one piece. The caller keeps them, for the function may know addresses only, and binds
-        no other rows than one before it has called the function.
+        The arrays lie in one piece; the function keeps them. With more rows than one it is to be called before
+        the model is bound again.
         """
 
 
@@ -59,13 +59,11 @@ class HostEngine:
         # identity, or nothing, for it is the last.
         self._features: list[tuple[int, ...] | None] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
-        # Every array that is bound, held here, for the bindings hold addresses only.
-        self._buffers = [self._input]
         self._scratch = Scratch()
+        buffer = self._input
         last = network.num_exits - 1
         for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
             forwards = n < last and not isinstance(segment, nn.Identity)
-            buffer = self._buffers[-1]
             with torch.inference_mode():
                 shape = segment(torch.zeros(2, *buffer.shape[1:])).shape[1:]
             model = load(export(Step(segment, head, criterion, forwards), buffer.shape[1:]))
@@ -75,7 +73,7 @@ class HostEngine:
             self._models.append(model)
             self._features.append(tuple(shape) if forwards else None)
             self._calls.append((model.bind(buffer, outputs), prediction, uncertainty))
-            self._buffers.append(following)
+            buffer = following
         self.thresholds = thresholds
 
     @property
@@ -136,18 +134,17 @@ class HostChain:
     """Modules one after the other, each a model of its own, as the engine runs segments: for `trunk_only`."""
 
     def __init__(self, modules: Sequence[nn.Module], input_shape: tuple[int, ...], load: Load) -> None:
-        self._buffers = [np.zeros((1, *input_shape), np.float32)]
+        self._input = buffer = np.zeros((1, *input_shape), np.float32)
         self._calls = []
         for module in modules:
             module = frozen(module)
-            buffer = self._buffers[-1]
             with torch.inference_mode():
                 given = module(torch.zeros(2, *buffer.shape[1:]))
             following = np.empty((1, *given.shape[1:]), np.dtype(str(given.dtype).removeprefix("torch.")))
             self._calls.append(load(export(module, buffer.shape[1:])).bind(buffer, [following]))
-            self._buffers.append(following)
+            buffer = following
 
     def __call__(self, x: np.ndarray) -> None:
-        self._buffers[0][...] = x
+        self._input[...] = x
         for call in self._calls:
             call()

@@ -23,7 +23,9 @@ class OnnxModel:
         self._session = load_session(model, threads)
 
     def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
-        return partial(self._session.run_with_iobinding, bind(self._session, x, outputs))
+        call = partial(self._session.run_with_iobinding, bind(self._session, x, outputs))
+        vars(call)["arrays"] = (x, outputs)  # the binding knows addresses only
+        return call
 
 
 class Step(nn.Module):

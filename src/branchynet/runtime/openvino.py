@@ -53,7 +53,9 @@ class OpenVinoModel:
         request.set_input_tensor(ov.Tensor(x, shared_memory=True))
         for index, output in enumerate(outputs):
             request.set_output_tensor(index, ov.Tensor(output, shared_memory=True))
-        return partial(request.infer, share_outputs=True)
+        call = partial(request.infer, share_outputs=True)
+        vars(call)["arrays"] = (x, outputs)  # the request may know addresses only
+        return call
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:
         return ov.Core().compile_model(model, "CPU", self._settings).create_infer_request()
