@@ -31,13 +31,12 @@ def test_an_exit_on_the_input_costs_its_head_alone():
     assert macs.trunk_only == (0, 112_500, 1_140_070)
 
 
-def test_a_measurement_has_every_exit_every_way(network):
-    for engine in ("torch", "onnxruntime"):
-        found = measure_latencies(engine, network, network.trunk(), entropy, (1, 12, 12), seconds=0.02)
-        for kind in (found.exits, found.static, found.trunk_only):
-            assert len(kind) == 3
-        for latency in (found.baseline, *found.exits, *found.static, *found.trunk_only):
-            assert 0 < latency.median_us < math.inf and latency.iqr_us >= 0 and latency.runs > 0
+def test_a_measurement_has_every_exit_every_way(engine_name, network):
+    found = measure_latencies(engine_name, network, network.trunk(), entropy, (1, 12, 12), seconds=0.02)
+    for kind in (found.exits, found.static, found.trunk_only):
+        assert len(kind) == 3
+    for latency in (found.baseline, *found.exits, *found.static, *found.trunk_only):
+        assert 0 < latency.median_us < math.inf and latency.iqr_us >= 0 and latency.runs > 0
 
 
 def test_candidates_take_turns_and_each_starts_once():

@@ -1,5 +1,7 @@
 """The real run against the trace."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,18 @@ import torch
 from branchynet.exits.criteria import entropy
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import compute_trace
-from branchynet.runtime.engine import ENGINES, Outcome, make_classifier, make_engine
+from branchynet.runtime.engine import Outcome, forced, make_classifier
 from branchynet.runtime.verify import compare, run_for_real
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_sample_leaves_where_the_sweep_says(name, network, images):
+def test_every_sample_leaves_where_the_sweep_says(engine_name, made, network, images):
     labels = torch.arange(len(images)) % 10
     x = torch.from_numpy(images)
     trace = compute_trace(network, [(x, labels)], entropy)
     thresholds = [float(trace.uncertainty[:, n].median()) + 1e-3 for n in range(2)]
-    engine = make_engine(name, network, entropy, thresholds, (1, 12, 12))
-    baseline = make_classifier(name, network.trunk(), (1, 12, 12), 1)
+    engine = copy.copy(made)
+    engine.thresholds = thresholds
+    baseline = make_classifier(engine_name, network.trunk(), (1, 12, 12), 1)
     run = run_for_real(engine, baseline, images)
     found = compare(run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds)
     assert found.unexplained == 0 and found.differences <= found.near_threshold
@@ -29,6 +31,23 @@ def test_every_sample_leaves_where_the_sweep_says(name, network, images):
         assert (run.outcome.prediction == labels.numpy()).mean() == point.accuracy[0].item()
     assert np.array_equal(run.baseline_prediction, trace.prediction[:, -1].numpy())
     assert run.latency_us > 0 and run.baseline_latency_us > 0 and run.latency_iqr_us >= 0
+
+
+def test_every_layer_has_run_before_the_clock_starts(made, images):
+    """No sample gets beyond exit 1; an engine that compiles in its first run would do so in a timed one."""
+    engine = copy.copy(made)
+    engine.thresholds = forced(0, 3)
+    seen = []
+
+    class Watched(type(engine)):
+        def run(self, x):
+            seen.append(super().run(x).exit[0])
+            return super().run(x)
+
+    engine.__class__ = Watched
+    run = run_for_real(engine, lambda _: 0, images[:3])
+    assert seen[0] == 2 and set(seen[1:]) == {0} and run.outcome.exit.tolist() == [0, 0, 0]
+    assert engine.thresholds == forced(0, 3)
 
 
 T = (0.5, 0.5)

@@ -3,6 +3,7 @@
 Shapes: C channels, H, W, N exits, S samples.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from branchynet.runtime.early_exit import torch_threads
-from branchynet.runtime.engine import Classifier, Engine, Outcome
+from branchynet.runtime.engine import Classifier, Engine, Outcome, forced
 
 # Samples that the engine runs in a row before the baseline runs the same ones.
 BLOCK = 100
@@ -55,7 +56,12 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
     answers: list[int] = []
     clock = time.perf_counter_ns
     with torch_threads(threads):
-        for sample in samples[:20]:  # warm-up
+        # Warm-up; once to the last exit, for none of these may get there, and some engines compile on the way.
+        to_the_end = copy.copy(engine)
+        exits = len(engine.thresholds) + 1
+        to_the_end.thresholds = forced(exits - 1, exits)
+        to_the_end.run(samples[0])
+        for sample in samples[:20]:
             engine.run(sample)
             baseline(sample)
         begin = time.perf_counter()
@@ -86,6 +92,18 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
         latency_iqr_us=float(high - low),
         baseline_latency_us=float(np.mean([statistics.median(t) for t in baseline_times]) / 1000),
     )
+
+
+def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
+    """Run S samples (S, C, H, W), so many at a time; the last batch may be smaller.
+
+    x may lie in a file (`np.load(…, mmap_mode="r")`): a batch is in memory as long as it runs.
+    """
+    outcomes = [
+        engine.run(np.require(x[start : start + batch], np.float32, ["C", "W"]))
+        for start in range(0, len(x), batch)
+    ]
+    return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
 
 
 def compare(

@@ -1,0 +1,144 @@
+"""Networks, images and turns that the benchmarks of inference share; no benchmark itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from branchynet.commands.app import conf_folder
+from branchynet.exits.criteria import Criterion, entropy
+from branchynet.exits.trace import Trace, compute_trace
+from branchynet.networks.attach import attach
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.costs import describe_machine
+
+# Exit rates of the networks with random weights: the paper's (Table I); for the efficient B-ResNet-110, which has
+# one exit more, made up to resemble them.
+RATES = {
+    "b_lenet": (0.943,),
+    "b_alexnet": (0.656, 0.252),
+    "b_resnet110_efficient": (0.415, 0.138, 0.1),
+}
+CHUNK = 256  # images per forward pass of a trace
+
+
+class Case(NamedTuple):
+    """A network at an operating point, and images."""
+
+    name: str
+    network: BranchedNetwork
+    baseline: nn.Module  # undivided, (B, C, H, W) → (B, K)
+    criterion: Criterion
+    thresholds: tuple[float, ...]
+    images: np.ndarray  # (S, C, H, W) float32
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.images.shape[1:]
+
+
+def parser(description: str | None, images: int, rounds: int) -> argparse.ArgumentParser:
+    """The options that the benchmarks share."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--models", nargs="*", default=list(RATES), help="of conf/model, with random weights")
+    made.add_argument("--run", nargs="*", default=[], help="folders of finished runs, instead of --models")
+    made.add_argument("--engines", nargs="*", default=["onnxruntime", "torch"])
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--images", type=int, default=images)
+    made.add_argument("--rounds", type=int, default=rounds, help="after one that warms up")
+    return made
+
+
+def cases(arguments: argparse.Namespace) -> list[Case]:
+    """The finished runs that were asked for, else the models with random weights."""
+    if arguments.run:
+        return [of_run(folder, arguments.images) for folder in arguments.run]
+    return [at_random(model, arguments.images) for model in arguments.models]
+
+
+def at_random(model: str, count: int) -> Case:
+    """A model of conf/model with random weights on random images, leaving as in RATES."""
+    torch.manual_seed(0)
+    config = OmegaConf.load(conf_folder() / "model" / f"{model}.yaml")
+    shape = (config.trunk.in_channels, 28 if config.trunk.in_channels == 1 else 32)
+    shape = (shape[0], shape[1], shape[1])
+    network = attach(instantiate(config.trunk), OmegaConf.to_container(config.exits), shape, 10).eval()
+    images = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
+    with torch.no_grad():
+        for head, logits in zip(network.heads, network(torch.from_numpy(images[:CHUNK])), strict=True):
+            # So that uncertainties spread, as they do after training: logits of mean 0 and deviation 2.
+            last = [m for m in head.modules() if isinstance(m, nn.Linear)][-1]
+            scale = 2 / (logits - logits.mean(dim=0)).std()
+            last.weight.mul_(scale)
+            last.bias.sub_(logits.mean(dim=0)).mul_(scale)
+    thresholds = at_rates(trace(network, images, entropy), RATES[model])
+    return Case(f"{model}, random weights", network, network.trunk(), entropy, thresholds, images)
+
+
+def of_run(folder: str, count: int) -> Case:
+    """A finished run with its own thresholds, on test images."""
+    from branchynet.commands.finished_run import open_run
+
+    run = open_run(folder)
+    images = run.data.split("test")[0][:count].numpy()
+    name = run.result["experiment"]
+    return Case(name, run.network, run.baseline.trunk(), run.criterion, run.thresholds, images)
+
+
+def trace(network: BranchedNetwork, images: np.ndarray, criterion: Criterion) -> Trace:
+    """Every exit's uncertainty and prediction; the labels are all 0."""
+    batches = torch.from_numpy(images).split(CHUNK)
+    return compute_trace(network, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in batches), criterion)
+
+
+def at_rates(trace: Trace, rates: Sequence[float]) -> tuple[float, ...]:
+    """The thresholds at which these shares of the samples leave at all exits but the last."""
+    staying = torch.ones(trace.num_samples, dtype=torch.bool)
+    thresholds = []
+    for n, rate in enumerate(rates):
+        rising = trace.uncertainty[staying, n].sort().values
+        index = min(round(rate * trace.num_samples), len(rising) - 1)
+        # Midway between two samples: none lies on the threshold, where rounding would decide.
+        thresholds.append(float(rising[max(index - 1, 0)] + rising[index]) / 2)
+        staying &= ~(trace.uncertainty[:, n] < thresholds[-1])
+    return tuple(thresholds)
+
+
+def in_rounds(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every candidate, a number per round; they take turns, each starting with another one."""
+    names = list(candidates)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            begin = time.perf_counter()
+            candidates[name]()
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median over the rounds of the ratio within each."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def print_machine(threads: int) -> None:
+    """Where this was measured."""
+    machine, versions = describe_machine()
+    print(f"{machine}, {threads} thread{'s' * (threads > 1)}, ", end="")
+    print(f"load average {os.getloadavg()[0]:.1f} at the start;")
+    print(", ".join(f"{name} {number}" for name, number in versions.items()))

@@ -1,0 +1,91 @@
+"""Peak memory while 10,000 and 20,000 images are streamed through an engine.
+
+    python benchmarks/memory.py                           # B-AlexNet with random weights
+    python benchmarks/memory.py --images 500 --batch 32   # to see that it works
+
+Every engine and number of images gets a process of its own, which makes each batch as it is wanted, runs it and
+forgets it, as one who reads files does. Its peak is the highest resident memory of the process from start to end,
+as Linux counts it; what it was before the first image (libraries, network, engine) stands beside it. Aim: twice
+the images, the same peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from _cases import at_random, of_run, parser, print_machine
+
+from branchynet.runtime.early_exit import torch_threads
+from branchynet.runtime.engine import make_engine
+
+
+def main() -> None:
+    options = parser(__doc__, images=10_000, rounds=0)
+    options.set_defaults(models=["b_alexnet"])
+    options.add_argument("--batch", type=int, default=256)
+    options.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # kind, name, engine
+    arguments = options.parse_args()
+    if arguments.child:
+        stream(*arguments.child, arguments)
+        return
+    print_machine(arguments.threads)
+    wanted = [("run", folder) for folder in arguments.run] or [("model", name) for name in arguments.models]
+    print(f"Batches of {arguments.batch}.\n")
+    print("| network | engine | images | before the first, MB | peak, MB | times the first peak |")
+    print("|---|---|---:|---:|---:|---:|")
+    for kind, name in wanted:
+        for engine in arguments.engines:
+            first = 0.0
+            for images in (arguments.images, 2 * arguments.images):
+                before, peak = in_a_process(kind, name, engine, images, arguments)
+                first = first or peak
+                print(
+                    f"| {name} | {engine} | {images:,} | {before:,.0f} | {peak:,.0f} | {peak / first:.3f} |",
+                    flush=True,
+                )
+
+
+def in_a_process(
+    kind: str, name: str, engine: str, images: int, arguments: argparse.Namespace
+) -> tuple[float, float]:
+    """Megabytes before the first image, and at the peak."""
+    options = {"--images": images, "--batch": arguments.batch, "--threads": arguments.threads}
+    command = [sys.executable, __file__, "--child", kind, name, engine]
+    for option, value in options.items():
+        command += [option, str(value)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    before, peak = printed.split()[-2:]
+    return float(before), float(peak)
+
+
+def stream(kind: str, name: str, engine_name: str, arguments: argparse.Namespace) -> None:
+    """What a child does; its last line is what it has measured."""
+    case = (of_run if kind == "run" else at_random)(name, 256)
+    with torch_threads(arguments.threads):
+        engine = make_engine(
+            engine_name, case.network, case.criterion, case.thresholds, case.shape, arguments.threads
+        )
+        before = peak_megabytes()
+        rng = np.random.default_rng(1)
+        seen = 0
+        while seen < arguments.images:
+            size = min(arguments.batch, arguments.images - seen)
+            seen += len(engine.run(rng.standard_normal((size, *case.shape), np.float32)).exit)
+    print(before, peak_megabytes())
+
+
+def peak_megabytes() -> float:
+    """The highest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        sys.exit("this benchmark reads /proc, which this machine has not: run it on Linux")
+    (peak,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Everything leaves at exit n, against the bare layers up to exit n in the same engine.
+
+    python benchmarks/overhead.py                         # three networks with random weights
+    python benchmarks/overhead.py --run <run folder>      # a trained one
+    python benchmarks/overhead.py --seconds 0.02 --models b_lenet    # to see that it works
+
+Batch 1. The engine's `run` takes an image and gives prediction, exit and uncertainty: criteria, decisions and the
+host's loop are inside. The bare layers are one undivided model from the image to the logits of the exits 1 to n,
+all heads on the way included, for they are what has to be computed: in PyTorch the modules in inference mode, on
+ONNX Runtime and OpenVINO one exported model. On ONNX Runtime it is called by `session.run(None, {"x": x})`, as one
+does, and in another row with its memory bound once, as the engine does. All take turns in one run, see
+`branchynet.runtime.costs.in_turns`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from _cases import Case, cases, parser, print_machine
+from torch import Tensor, nn
+
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.costs import in_turns
+from branchynet.runtime.early_exit import frozen
+from branchynet.runtime.engine import forced, make_engine
+from branchynet.runtime.onnx import OnnxModel, export, load_session
+
+AIMS = {"b_lenet": 1.15}  # and 1.10 from B-AlexNet upward
+
+
+class Layers(nn.Module):
+    """From images to the logits of the first exits, and to nothing else."""
+
+    def __init__(self, network: BranchedNetwork, exits: int) -> None:
+        super().__init__()
+        self.segments, self.heads = network.segments[:exits], network.heads[:exits]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        logits = []
+        for segment, head in zip(self.segments, self.heads, strict=True):
+            x = segment(x)
+            logits.append(head(x))
+        return logits
+
+
+def main() -> None:
+    options = parser(__doc__, images=256, rounds=0)
+    options.add_argument("--seconds", type=float, default=2.0, help="of measuring, for each candidate")
+    arguments = options.parse_args()
+    print_machine(arguments.threads)
+    for case in cases(arguments):
+        for name in arguments.engines:
+            compare(case, name, arguments)
+
+
+def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
+    """Prints a table: a row for every exit and way of calling the layers."""
+    count = case.network.num_exits
+    x = case.images[:1]
+    candidates: dict[str, Callable[[], object]] = {}
+    engine = make_engine(name, case.network, case.criterion, forced(0, count), case.shape, arguments.threads)
+    ways: list[str] = []
+    for n in range(count):
+        engine = engine_at(engine, n, count)
+        candidates[f"engine {n}"] = partial(engine.run, x)
+        for way, call in bare(name, Layers(case.network, n + 1), x, arguments.threads).items():
+            candidates[f"{way} {n}"] = call
+            ways = list(dict.fromkeys([*ways, way]))
+    times = in_turns(candidates, arguments.threads, arguments.seconds)
+    aim = next((aim for model, aim in AIMS.items() if case.name.startswith(model)), 1.10)
+    print(f"\n{case.name}, {name}; aim: at most {aim}.\n")
+    print("| everything leaves at exit | bare layers | µs | engine, µs | ratio |\n|---:|---|---:|---:|---:|")
+    for n in range(count):
+        ours = times[f"engine {n}"].median_us
+        for way in ways:
+            theirs = times[f"{way} {n}"].median_us
+            print(f"| {n + 1} | {way} | {theirs:.1f} | {ours:.1f} | {ours / theirs:.2f} |", flush=True)
+
+
+def bare(name: str, layers: nn.Module, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
+    """The layers on an engine, by the ways of calling them."""
+    if name == "torch":
+        return {"modules": partial(in_torch, frozen(layers), x)}
+    if name == "torch_compile":
+        return {"compiled": partial(in_torch, torch.compile(frozen(layers)), x)}
+    exported = export(frozen(layers), x.shape[1:])
+    with torch.inference_mode():
+        outputs = [np.empty(tuple(out.shape), np.float32) for out in frozen(layers)(torch.from_numpy(x))]
+    if name == "onnxruntime":
+        session = load_session(exported, threads)
+        bound = OnnxModel(exported, threads).bind(x, outputs)
+        return {"session.run": lambda: session.run(None, {"x": x}), "bound": bound}
+    from branchynet.runtime.openvino import OpenVinoModel
+
+    model = OpenVinoModel(exported, threads, "bf16" if name.endswith("bf16") else "f32")
+    return {"bound": model.bind(x, outputs)}
+
+
+def engine_at(engine, n: int, count: int):
+    """A copy of the engine that sends everything out at exit n."""
+    engine = copy.copy(engine)
+    engine.thresholds = forced(n, count)
+    return engine
+
+
+@torch.inference_mode()
+def in_torch(layers: Callable[[Tensor], object], x: np.ndarray) -> object:
+    return layers(torch.from_numpy(x))
+
+
+if __name__ == "__main__":
+    main()
