@@ -1,0 +1,63 @@
+"""Run an export in a process of its own, where PyTorch cannot be imported: does it stand alone?
+
+Shapes: C channels, H, W, S samples.
+"""
+
+import importlib.abc
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from branchynet.runtime.exported import Answer, load_export
+
+# So many images one by one, then the rest in one batch.
+ALONE = 32
+
+
+def replay(folder: Path, x: np.ndarray, trust: bool) -> Answer:
+    """The answers of the export in `folder` to x (S, C, H, W) uint8, from a new process.
+
+    Args:
+        trust: whether that process may import PyTorch, and loads the export as trusted.
+
+    Raises:
+        RuntimeError: the process failed; with what it said.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        images, answers = Path(scratch, "images.npy"), Path(scratch, "answers.npz")
+        np.save(images, x)
+        command = [sys.executable, "-m", __name__, str(folder), str(images), str(answers)]
+        done = subprocess.run([*command, *(["--trust"] if trust else [])], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the export in {folder} does not run in another process:\n{done.stderr}")
+        with np.load(answers) as stored:
+            return Answer(*(stored[name] for name in Answer._fields))
+
+
+class NoTorch(importlib.abc.MetaPathFinder):
+    """An import hook that makes `import torch` fail."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> None:
+        if fullname.partition(".")[0] == "torch":
+            raise ImportError("an export has to run without torch", name=fullname)
+
+
+def main(folder: str, images: str, answers: str, *flags: str) -> None:
+    trust = "--trust" in flags
+    if not trust:
+        sys.meta_path.insert(0, NoTorch())
+    exported = load_export(folder, trust=trust)
+    x = np.load(images)
+    parts = [x[i : i + 1] for i in range(min(ALONE, len(x)))] + ([x[ALONE:]] if len(x) > ALONE else [])
+    given = [exported.answer(part) for part in parts]
+    joined = Answer(*(np.concatenate(column) for column in zip(*given, strict=True)))
+    np.savez(answers, **joined._asdict())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
