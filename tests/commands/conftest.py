@@ -1,0 +1,73 @@
+"""One tiny finished run for all tests of the commands that use one. Copy it before changing it."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from branchynet.commands.app import conf_folder
+from branchynet.commands.run import execute
+
+TINY = [
+    "experiment=b_lenet_digits",
+    "trainer=cpu",
+    "epochs.baseline=1",
+    "epochs.joint=2",
+    "schedule=none",
+    "engine=torch",
+    "engine.compare=[]",
+    "engine.seconds=0.01",
+    "logger=none",
+]
+
+
+def make_run(folder, *overrides):
+    """Train as the command does, with the settings beside the run."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("train", overrides=[*TINY, f"cache={folder.parent}/cache", *overrides])
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    execute(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run's folder; not to be changed."""
+    return make_run(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it that may be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """A function that writes a pickle into a file; and the path that appears if anything loads it."""
+    trace = tmp_path / "code has run"
+
+    def write(path):
+        path.write_bytes(pickle.dumps({"state_dict": Evil(trace)}))
+
+    # The trap works: what loads pickles carelessly falls into it.
+    write(tmp_path / "bait")
+    pickle.loads((tmp_path / "bait").read_bytes())
+    assert trace.exists()
+    trace.rmdir()
+    return write, trace
