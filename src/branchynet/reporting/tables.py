@@ -8,6 +8,7 @@ from branchynet.reporting import report as derive
 from branchynet.reporting.paper import paper_row
 from branchynet.reporting.report import Report
 from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+from branchynet.reporting.text import aligned
 from branchynet.reporting.trade_offs import TradeOff, trade_offs
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def summary_table(report: Report) -> str:
 
     head = f"{report.experiment}, seed {report.seed}, on test; {_where(report, report.engine)}"
     words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
-    return "\n".join([*_wrap(head), _aligned(rows), *words])
+    return "\n".join([*_wrap(head), aligned(rows), *words])
 
 
 def table_one(report: Report) -> str:
@@ -167,17 +168,6 @@ def _rates(rates: Sequence[float]) -> str:
 
 def _where(report: Report, engine: str) -> str:
     return f"{engine}, {threads(report)}, batch 1, {report.machine}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
 def _markdown(cells: Sequence[str]) -> str:

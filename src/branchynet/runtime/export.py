@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.early_exit import frozen
-from branchynet.runtime.exported import Answer, Exported, by_exit
+from branchynet.runtime.engine import Outcome
+from branchynet.runtime.exported import Answer, Exported, by_exit, torch_step
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
 from branchynet.runtime.nested import nested
 from branchynet.runtime.onnx import _quiet
-from branchynet.runtime.outcome import Outcome
 from branchynet.runtime.verify import Differences, compare
 
 CHUNK = 500  # images per forward pass of the comparison
@@ -32,6 +33,9 @@ class ExitStep(nn.Module):
 
     The first one takes bytes and normalises them; all but the last give the features that the next one takes.
     """
+
+    factor: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -72,17 +76,10 @@ def exit_steps(network: BranchedNetwork, manifest: Manifest) -> list[ExitStep]:
     ]
 
 
-def in_memory(network: BranchedNetwork, manifest: Manifest) -> Exported:
-    """The network, run by PyTorch, with the face of an export."""
-
-    def runner(step: ExitStep) -> object:
-        @torch.inference_mode()
-        def run(x: np.ndarray) -> list[np.ndarray]:
-            return [output.numpy() for output in step(torch.tensor(x))]
-
-        return run
-
-    return Exported(manifest, by_exit([runner(step) for step in exit_steps(network, manifest)]))
+def in_memory(network: BranchedNetwork, manifest: Manifest, threads: int = 1) -> Exported:
+    """The network itself with the face of an export: on bytes, by PyTorch, and nothing is written."""
+    steps = exit_steps(network, manifest)
+    return Exported(manifest, by_exit([torch_step(step, threads) for step in steps]))
 
 
 def write_export(folder: Path, network: BranchedNetwork, manifest: Manifest) -> Manifest:
@@ -141,7 +138,10 @@ def _onnx_model(step: ExitStep, example: Tensor, n: int) -> onnx.ModelProto:
             dynamic_shapes=_dynamic(example),
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose source it comes from: most of a small model's bytes
+    return model
 
 
 def _torch_program(step: ExitStep, example: Tensor) -> bytes:
@@ -149,11 +149,14 @@ def _torch_program(step: ExitStep, example: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.export.save(torch.export.export(step, (example,), dynamic_shapes=_dynamic(example)), buffer)
+        program = torch.export.export(step, (example,), dynamic_shapes=_dynamic(example))
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # as above
+        torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
-def _dynamic(example: Tensor) -> tuple[dict[int, object]] | None:
+def _dynamic(example: Tensor) -> tuple[dict[int, Any]] | None:
     return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
 
 

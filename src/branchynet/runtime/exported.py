@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H, W, N exits.
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,8 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
         )
     files = read_files(folder, manifest)
     if manifest.format == "torch":
-        return Exported(manifest, by_exit([_torch_step(content, threads) for content in files.values()]))
+        modules = map(_torch_program, files.values())
+        return Exported(manifest, by_exit([torch_step(module, threads) for module in modules]))
     sessions = [_session(folder / name, content, threads) for name, content in files.items()]
     _check_input(folder, sessions[0], manifest.input_shape)
     if manifest.format == "single":
@@ -168,12 +169,11 @@ def _check_input(folder: Path, session: "ort.InferenceSession", shape: tuple[int
         )
 
 
-def _torch_step(content: bytes, threads: int) -> Step:
+def torch_step(module: Callable[..., Any], threads: int) -> Step:
+    """A PyTorch module, or an exported program's, as a step."""
     import torch
 
     from branchynet.runtime.early_exit import torch_threads
-
-    module = torch.export.load(io.BytesIO(content)).module()
 
     @torch.inference_mode()
     def run(x: np.ndarray) -> list[np.ndarray]:
@@ -181,3 +181,9 @@ def _torch_step(content: bytes, threads: int) -> Step:
             return [output.numpy() for output in module(torch.tensor(x))]
 
     return run
+
+
+def _torch_program(content: bytes) -> Callable[..., Any]:
+    import torch
+
+    return torch.export.load(io.BytesIO(content)).module()
