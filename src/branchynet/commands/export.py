@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from branchynet.runtime.manifest import FILE, FORMATS, Cost, Costs, Manifest, ch
 
 if TYPE_CHECKING:
     from branchynet.commands.finished_run import FinishedRun
-    from branchynet.runtime.export import Agreement
+    from branchynet.runtime.agreement import Agreement
 
 # Beyond it an export's uncertainty or confidence is not the network's, rounded otherwise.
 ROUNDING = 1e-4
@@ -53,8 +54,8 @@ def export(config: DictConfig, _: Path) -> Manifest:
 
     # Only now: torch takes seconds to import, and help has to answer at once.
     from branchynet.commands.finished_run import open_run
-    from branchynet.runtime.export import agreement, write_export
-    from branchynet.runtime.replay import replay
+    from branchynet.runtime.agreement import agreement
+    from branchynet.runtime.export import write_export
 
     run = open_run(source, config.trust)
     manifest = describe(run, config.format, config.image_files.size, config.image_files.channels)
@@ -64,9 +65,9 @@ def export(config: DictConfig, _: Path) -> Manifest:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
             written = write_export(Path(scratch), run.network, manifest)
-            answer = replay(Path(scratch), x, trust=manifest.format == "torch")
-            found = agreement(answer, run.network, manifest, normalised, manifest.thresholds)
-            if found.differences.unexplained or max(found.uncertainty, found.confidence) > ROUNDING:
+            found = agreement(Path(scratch), run.network, manifest, x, normalised)
+            unexplained = found.operating_point.unexplained + found.elsewhere.unexplained
+            if unexplained or max(found.uncertainty, found.confidence) > ROUNDING:
                 raise RuntimeError(f"the export's answers are not the network's: {found}")
             _move(Path(scratch), output, written)
     except OSError as error:
@@ -76,18 +77,26 @@ def export(config: DictConfig, _: Path) -> Manifest:
 
 
 def describe(run: "FinishedRun", format: str, size: str = "bilinear", channels: str = "convert") -> Manifest:
-    """The manifest of a run's export, without files yet."""
+    """The manifest of a run's export, without files yet.
+
+    Raises:
+        UserError: the run's files are damaged, or do not say what the images are.
+    """
     result, facts = run.result, run.facts
-    costs = Costs(
-        engine=result["engine"],
-        threads=result["threads"],
-        machine=result["machine"],
-        baseline=Cost(result["baseline"]["macs"], result["baseline"]["latency_us"]),
-        exits=tuple(Cost(cost["macs"], cost["latency_us"]) for cost in result["exits"]),
-    )
+    try:
+        experiment = result["experiment"]
+        costs = Costs(
+            engine=result["engine"],
+            threads=result["threads"],
+            machine=result["machine"],
+            baseline=Cost(result["baseline"]["macs"], result["baseline"]["latency_us"]),
+            exits=tuple(Cost(cost["macs"], cost["latency_us"]) for cost in result["exits"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.folder / 'result.json'} is damaged: it has no {error}; train again") from error
     return Manifest(
         format=format,
-        experiment=result["experiment"],
+        experiment=experiment,
         criterion=run.criterion_name,
         thresholds=run.thresholds,
         classes=facts.classes,
@@ -114,16 +123,16 @@ def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
     sizes = [f"{(output / name).stat().st_size:,}" for name in names]
     table = aligned([["file", "bytes"], *([name, size] for name, size in zip(names, sizes, strict=True))])
     where = "in a process of its own" + ("" if manifest.format == "torch" else " without torch")
-    differences = found.differences
+    point, elsewhere = found.operating_point, found.elsewhere
+    text = (
+        f"Run {where} on {found.images} test images, and compared with the network: at the operating point "
+        f"{point.differences} leave at another exit or get another class, {point.near_threshold} lie within "
+        f"rounding of a threshold; with half of them leaving at every exit, and with all at each, "
+        f"{elsewhere.differences} and {elsewhere.near_threshold}. Uncertainties differ by at most "
+        f"{found.uncertainty:.0e}, confidences by {found.confidence:.0e}."
+    )
     return "\n".join(
-        [
-            f"{manifest.experiment} as {manifest.format}: {output}",
-            table,
-            f"Run {where} on {found.images} test images: {found.images - differences.differences} have the "
-            f"network's own exit and class,",
-            f"{differences.near_threshold} lie within rounding of a threshold; uncertainties differ by at most "
-            f"{found.uncertainty:.0e}, confidences by {found.confidence:.0e}.",
-        ]
+        [f"{manifest.experiment} as {manifest.format}: {output}", table, *textwrap.wrap(text, 100)]
     )
 
 

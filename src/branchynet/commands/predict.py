@@ -179,8 +179,7 @@ def write_table(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
     print(
         f"{len(kept)} images left at exits 1 … {len(taken)}: {', '.join(map(str, taken))}. On average "
         f"{macs / 1e6:,.3f} M MACs and {latency:,.1f} µs;",
-        f"all at the end of the baseline: {costs.baseline.macs / 1e6:,.3f} M and "
-        f"{costs.baseline.latency_us:,.1f} µs.",
+        f"the baseline takes {costs.baseline.macs / 1e6:,.3f} M and {costs.baseline.latency_us:,.1f} µs.",
         f"Latencies are the run's, not of these images: {costs.engine}, {threads}, batch 1, {costs.machine}.",
         sep="\n",
         file=file,

@@ -1,16 +1,14 @@
 """From a network in memory to models on disk that need nothing of it: ONNX, or torch.export programs.
 
-Shapes: B batch, C channels, H, W, K classes, N exits, S samples.
+Shapes: B batch, C channels, H, W, K classes, N exits.
 """
 
 import io
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -18,14 +16,10 @@ from torch import Tensor, nn
 from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.early_exit import frozen
-from branchynet.runtime.engine import Outcome
-from branchynet.runtime.exported import Answer, Exported, by_exit, torch_step
+from branchynet.runtime.exported import Exported, by_exit, torch_step
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
 from branchynet.runtime.nested import nested
 from branchynet.runtime.onnx import _quiet
-from branchynet.runtime.verify import Differences, compare
-
-CHUNK = 500  # images per forward pass of the comparison
 
 
 class ExitStep(nn.Module):
@@ -158,40 +152,3 @@ def _torch_program(step: ExitStep, example: Tensor) -> bytes:
 
 def _dynamic(example: Tensor) -> tuple[dict[int, Any]] | None:
     return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How an export's answers and the network's own compare, on S images."""
-
-    images: int
-    differences: Differences
-    uncertainty: float  # the largest difference, of the exits that both took
-    confidence: float
-
-
-def agreement(
-    answer: Answer, network: BranchedNetwork, manifest: Manifest, x: Tensor, thresholds: Sequence[float]
-) -> Agreement:
-    """Compare an export's answers with what the network itself says, all exits of it.
-
-    Args:
-        answer: (S,) each.
-        network: in eval mode, on the CPU.
-        x: (S, C, H, W) float32, normalised as in training: not by the export's own code.
-        thresholds: N-1, those that the answers were given with.
-    """
-    criterion = get_criterion(manifest.criterion)
-    with torch.inference_mode():
-        parts = [network(part) for part in x.split(CHUNK)]
-        logits = [torch.cat(of_one_exit) for of_one_exit in zip(*parts, strict=True)]
-        prediction = torch.stack([out.argmax(dim=1) for out in logits], dim=1).numpy()
-        uncertainty = torch.stack([criterion(out) for out in logits], dim=1).numpy()
-        confidence = torch.stack([out.softmax(dim=1).amax(dim=1) for out in logits], dim=1).numpy()
-    rows = np.arange(len(x))
-    return Agreement(
-        images=len(x),
-        differences=compare(Outcome(*answer[:3]), uncertainty, prediction, thresholds),
-        uncertainty=float(np.abs(answer.uncertainty - uncertainty[rows, answer.exit]).max()),
-        confidence=float(np.abs(answer.confidence - confidence[rows, answer.exit]).max()),
-    )

@@ -5,7 +5,7 @@ Shapes: C channels, H, W, K classes, N exits. Nothing here needs PyTorch.
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,7 +217,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf  # nan is not, and 10 ** 400 is no error
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # nan is not
 
 
 def _is_cost(value: Any) -> bool:

@@ -21,7 +21,7 @@ def nested(models: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> on
     """A model for one image that leaves at the first exit that is sure enough.
 
     Inputs: `image` as the first model has it, and `thresholds`, (N-1,) float32, which may be left out: then
-    they are those given here. Outputs, (1,) each: `prediction` int64, `exit` int64 (0-based), `uncertainty`
+    they are those given here (ONNX Runtime warns of this as it loads, and it is meant). Outputs, (1,) each: `prediction` int64, `exit` int64 (0-based), `uncertainty`
     and `confidence` float32.
 
     Args:
