@@ -20,9 +20,6 @@ from branchynet.commands.predict import COLUMNS, predict
 from branchynet.data.datasets import load_dataset
 from branchynet.runtime.export import write_export
 
-# Of the images below, some leave at either exit.
-MIDDLE = "thresholds=[1.0]"
-
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
@@ -30,6 +27,18 @@ def exported(finished, tmp_path_factory):
     run = open_run(finished)
     write_export(folder, run.network, describe(run, "segments"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def threshold(finished):
+    """Half of the test images leave at exit 1, and none of them near it."""
+    low, high = np.sort(np.load(finished / "trace-test.npz")["uncertainty"][:, 0])[[179, 180]]
+    return float(low + high) / 2
+
+
+@pytest.fixture(scope="module")
+def half(threshold):
+    return f"thresholds=[{threshold}]"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +72,12 @@ def refused(*overrides):
     return message
 
 
-def test_json_lines_are_what_the_network_says(exported, finished, x, tmp_path, capsys):
+def test_json_lines_are_what_the_network_says(exported, finished, x, threshold, half, tmp_path, capsys):
     np.save(tmp_path / "x.npy", x)
-    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=jsonl", MIDDLE)
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=jsonl", half)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     trace, result = np.load(finished / "trace-test.npz"), json.loads((finished / "result.json").read_text())
-    exits = np.where(trace["uncertainty"][:150, 0] < 1.0, 0, 1)
+    exits = np.where(trace["uncertainty"][:150, 0] < threshold, 0, 1)
     assert 10 < exits.sum() < 140
     for i, (row, exit) in enumerate(zip(rows, exits, strict=True)):
         assert tuple(row) == COLUMNS
@@ -82,15 +91,15 @@ def test_json_lines_are_what_the_network_says(exported, finished, x, tmp_path, c
         assert 0.1 <= row["confidence"] <= 1
 
 
-def test_csv_and_files_give_the_same_as_the_array(exported, x, pictures, tmp_path, capsys):
+def test_csv_and_files_give_the_same_as_the_array(exported, x, half, pictures, tmp_path, capsys):
     np.save(tmp_path / "x.npy", x[:5])
-    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=csv", MIDDLE)
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=csv", half)
     from_array = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     output = tmp_path / "out.csv"
-    predicted(f"export={exported}", f"input={pictures}", "format=csv", MIDDLE, f"output={output}")
+    predicted(f"export={exported}", f"input={pictures}", "format=csv", half, f"output={output}")
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err == ""
-    from_files = list(csv.DictReader(output.open()))
+    from_files = list(csv.DictReader(output.read_text().splitlines()))
     assert [row["image"] for row in from_files] == ["0.png", "1.png", "2.png", "3.png", "sub/4.png"]
     for i in (0, 1, 2, 4):
         assert {**from_files[i], "image": ""} == {**from_array[i], "image": ""}
@@ -100,9 +109,9 @@ def test_csv_and_files_give_the_same_as_the_array(exported, x, pictures, tmp_pat
     assert "exit" in output.read_text().splitlines()[1]
 
 
-def test_the_table_adds_up(exported, finished, x, tmp_path, capsys):
+def test_the_table_adds_up(exported, finished, x, half, tmp_path, capsys):
     np.save(tmp_path / "x.npy", x)
-    predicted(f"export={exported}", f"input={tmp_path}/x.npy", MIDDLE)
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", half)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["image", "class", "confidence"]
     exits = [int(line.split()[3]) for line in lines[3:153]]
@@ -113,10 +122,10 @@ def test_the_table_adds_up(exported, finished, x, tmp_path, capsys):
     assert f"On average {mean / 1e6:,.3f} M MACs" in lines[154]
 
 
-def test_a_run_answers_as_its_export_does(exported, finished, pictures, capsys):
+def test_a_run_answers_as_its_export_does(exported, finished, half, pictures, capsys):
     rows = []
     for source in (f"export={exported}", f"run={finished}"):
-        predicted(source, f"input={pictures}", "format=jsonl", MIDDLE)
+        predicted(source, f"input={pictures}", "format=jsonl", half)
         rows.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     for first, second in zip(*rows, strict=True):
         for key in ("image", "class", "exit", "macs", "latency_us"):

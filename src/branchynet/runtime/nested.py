@@ -21,8 +21,8 @@ def nested(models: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> on
     """A model for one image that leaves at the first exit that is sure enough.
 
     Inputs: `image` as the first model has it, and `thresholds`, (N-1,) float32, which may be left out: then
-    they are those given here (ONNX Runtime warns of this as it loads, and it is meant). Outputs, (1,) each: `prediction` int64, `exit` int64 (0-based), `uncertainty`
-    and `confidence` float32.
+    they are those given here. (ONNX Runtime warns of such an input as it loads; it is meant.) Outputs, (1,)
+    each: `prediction` int64, `exit` int64 (0-based), `uncertainty` and `confidence` float32.
 
     Args:
         models: N, for batch 1, shallow to deep: from `image` or `features_<n-1>` to `prediction_<n>`,
