@@ -4,6 +4,7 @@ import sys
 
 COMMANDS = {
     "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
+    "evaluate": "choose a finished run's operating point by other settings, without training",
 }
 
 USAGE = """\

@@ -32,14 +32,16 @@ from branchynet.reporting.style import (
 LINEAR_BELOW = 1e-3
 
 
-def draw_all(report: Report, images: Tensor) -> dict[str, Figure]:
-    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order."""
-    return {
+def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
+    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order; None: no samples."""
+    figures = {
         "trade_off": trade_off(report),
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
-        "samples": sample_images(report, images),
     }
+    if images is not None:
+        figures["samples"] = sample_images(report, images)
+    return figures
 
 
 def trade_off(report: Report) -> Figure:

@@ -51,11 +51,13 @@ class Report:
     `points_test` hold the same V threshold vectors, evaluated on either split; `frontier` (int64 indices) and
     `selection.index` point into both and were found on validation, under the protocol `paper` on test.
     `engine` is the one whose latencies the choice was made with; `latencies` and `verified` have it, and may
-    have more.
+    have more. `verified` is empty where the point was not run for real, but chosen anew from stored traces and
+    from latencies that were measured before.
 
     `inexact_test` (I,) int64 are the numbers of the test images that differ from the published ones, where the
     data says so, and `baseline_correct` (S,) bool, needed if there are any, says which test samples the
-    baseline is right about. `inexact_training` counts such images among those of training and validation.
+    baseline is right about, `baseline_val_correct` the same of validation. `inexact_training` counts such images
+    among those of training and validation.
     """
 
     experiment: str
@@ -81,6 +83,7 @@ class Report:
     rule: Mapping[str, Any]
     verified: Mapping[str, Verified]
     baseline_correct: "Tensor | None" = None
+    baseline_val_correct: "Tensor | None" = None
     inexact_test: "Tensor" = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
 
@@ -88,7 +91,7 @@ class Report:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol={self.protocol!r} is none of {PROTOCOLS}")
         for name, engines in (("latencies", self.latencies), ("verified", self.verified)):
-            if self.engine not in engines:
+            if self.engine not in engines and (engines or name == "latencies"):
                 raise ValueError(f"{name} has {sorted(engines)}, but not the engine {self.engine!r}")
         if not torch.equal(self.points_val.thresholds, self.points_test.thresholds):
             raise ValueError("points_val and points_test are not of the same thresholds")

@@ -20,6 +20,8 @@ def sentences(report: Report) -> list[str]:
         texts.append(_beating(report, beating[0]))
     texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
+    if not report.verified:
+        texts.append("Not run for real: chosen from the stored traces and the latencies measured with them.")
     texts.extend(_other_engine(report, engine) for engine in report.latencies if engine != report.engine)
     return texts
 

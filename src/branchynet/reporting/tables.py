@@ -28,11 +28,11 @@ def summary_table(report: Report) -> str:
     main = report.latencies[report.engine]
     macs = report.macs
     accuracies = derive.exit_accuracies(report)
-    predicted, verified = derive.exit_rates(report), report.verified[report.engine]
-    predicted_rates, measured_rates = _rates(predicted), _rates(verified.exit_rates)
+    predicted_rates, verified = _rates(derive.exit_rates(report)), report.verified.get(report.engine)
+    measured_rates = _rates(verified.exit_rates) if verified else ""
     below = []
     if max(len(predicted_rates), len(measured_rates)) > RATES_WIDTH:
-        below = [f"Exit rates %: predicted {predicted_rates}; measured {measured_rates}."]
+        below = [f"Exit rates %: predicted {predicted_rates}; measured {measured_rates or 'not'}."]
         predicted_rates = measured_rates = "see below"
 
     baseline_us = main.baseline.median_us
@@ -47,9 +47,10 @@ def summary_table(report: Report) -> str:
     predicted_us = microseconds(derive.mean_latency_us(report))
     costs = [_millions(derive.mean_macs(report)), predicted_us, "", f"{derive.gain_latency(report):.2f}"]
     rows.append(["operating point, predicted", percent(derive.accuracy(report)), predicted_rates, *costs])
-    measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
-    costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
-    rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
+    if verified:
+        measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
+        costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
+        rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
 
     head = f"{report.experiment}, seed {report.seed}, on test; {_where(report, report.engine)}"
     words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
