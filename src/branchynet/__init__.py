@@ -1,10 +1,10 @@
 """Train networks with side exits, choose their exit thresholds, and prove what the exits save.
 
-    import branchynet
+import branchynet
 
-    network = branchynet.load("<run folder>")
-    network.thresholds = [0.3]
-    prediction, exit, uncertainty = network.run(images)
+network = branchynet.load("<run folder>")
+network.thresholds = [0.3]
+prediction, exit, uncertainty = network.run(images)
 """
 
 from typing import TYPE_CHECKING, Any

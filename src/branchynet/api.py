@@ -62,11 +62,12 @@ class TrainedNetwork:
         """
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != self.input_shape or not len(images):
-            raise UserError(
-                f"the images have shape {images.shape}: this network takes (B, {', '.join(map(str, self.input_shape))})"
-            )
+            wanted = ", ".join(map(str, self.input_shape))
+            raise UserError(f"the images have shape {images.shape}: this network takes (B, {wanted}), B ≥ 1")
         if images.dtype != np.uint8:
-            raise UserError(f"the images are {images.dtype}: give bytes, uint8, 0 to 255; they are normalised here")
+            raise UserError(
+                f"the images are {images.dtype}: give bytes, uint8, 0 to 255; they are normalised here"
+            )
         outcomes = []
         for start in range(0, len(images), BATCH):
             # The very arithmetic of training: factor and offset in float32.

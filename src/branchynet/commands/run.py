@@ -95,12 +95,12 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         compile=resolve_compile(config.compile, config.trainer.accelerator),
     )
 
+    if config.init not in ("baseline", "scratch"):
+        load_network(network, config.init)
     write_facts(folder, facts)
     train_baseline(config, folder, baseline, data, stage, module)
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
-    elif config.init != "scratch":
-        load_network(network, config.init)
     stage(
         module(network, weights, stage="joint", freeze_trunk=config.freeze == "trunk"),
         epochs=config.epochs.joint,

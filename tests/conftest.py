@@ -71,12 +71,13 @@ class Evil:
 
 @pytest.fixture
 def evil(tmp_path):
-    """A function that writes a pickle into a file; and the path that appears if anything loads it."""
+    """A function that writes a pickle of its `object` into a file, and the path that loading it makes."""
     trace = tmp_path / "code has run"
 
     def write(path):
-        path.write_bytes(pickle.dumps({"state_dict": Evil(trace)}))
+        path.write_bytes(pickle.dumps({"state_dict": write.object}))
 
+    write.object = Evil(trace)
     # The trap works: what loads pickles carelessly falls into it.
     write(tmp_path / "bait")
     pickle.loads((tmp_path / "bait").read_bytes())
