@@ -94,6 +94,25 @@ def test_another_rule_and_protocol(bare, tmp_path, capsys):
     assert paper["knee"]["accuracy"] == pytest.approx(max(allowed))
 
 
+@pytest.mark.parametrize("source", ["trace", "network"])
+def test_on_validation_nothing_is_said_of_test(source, finished, tmp_path, capsys):
+    found = evaluate(finished, tmp_path / "out", "split=val", f"from={source}", *QUICK)
+    accuracy, rate = slow_points(finished, "val", found["knee"]["thresholds"][0])
+    assert found["split"] == "val"
+    assert found["knee"]["accuracy"] == pytest.approx(accuracy)
+    assert found["knee"]["exit_rates"][0] == pytest.approx(rate)
+    measured = found["knee"]["measured"]
+    assert measured is None if source == "trace" else measured["accuracy"] == pytest.approx(accuracy)
+    with np.load(finished / "trace-val.npz") as trace:
+        forced = (trace["prediction"] == trace["label"][:, None]).mean(axis=0)
+    assert [e["accuracy"] for e in found["exits"]] == pytest.approx(list(forced))
+    assert not (tmp_path / "out" / "trace-test.npz").exists()
+    for name in ("sweep.csv", "trade_offs.csv", "report.md"):
+        assert "test" not in (tmp_path / "out" / name).read_text().lower().replace("fastest", ""), name
+    out = capsys.readouterr().out
+    assert "on validation" in out and "on test" not in out and "flatter" in out
+
+
 def test_other_thresholds_keep_the_runs_rule(bare, tmp_path, capsys):
     found = evaluate(bare, tmp_path / "out", "sweep.thresholds=[0.5]")
     # Besides 0 and one above all.
@@ -144,6 +163,9 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["from=trace", "engine.threads=2"], ["from=trace", "engine.threads=1"]),
         (["from=trace", "engine.compare=[onnxruntime]"], ["from=trace", "onnxruntime"]),
         (["from=trace", "in_place=true"], ["from=trace", "in_place"]),
+        (["split=train"], ["split=train", "test, val"]),
+        (["split=val", "sweep.protocol=paper"], ["split=val", "paper"]),
+        (["split=val", "in_place=true"], ["in_place", "split=test"]),
         (["from=network"], ["best.ckpt", "train it again"]),
         (["criterion.name=entropie"], ["entropie", "margin"]),
         (["sweep.protocol=test"], ["protocol=test", "paper"]),

@@ -20,7 +20,7 @@ from branchynet.exits.select import Reference, check_rule, select
 from branchynet.exits.sweep import check_grid, evaluate_grid, threshold_grid
 from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.reporting.report import PROTOCOLS, Report, Verified
+from branchynet.reporting.report import PROTOCOLS, SPLITS, Report, Verified
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
 from branchynet.runtime.engine import check_engine, make_classifier, make_engine
 from branchynet.runtime.verify import compare, run_for_real
@@ -41,6 +41,7 @@ class SweepSettings:
         protocol: `validation`, or `paper`: choose on test, as the paper did (section IV), for comparison only.
         thresholds: tried at every exit; None takes them from the uncertainties of the split of the choice.
         max_vectors: at most so many threshold vectors.
+        split: what is reported: `test`, or `val`, so that test need not be looked at.
 
     Raises:
         UserError: a setting that is not allowed.
@@ -54,10 +55,17 @@ class SweepSettings:
     protocol: str = "validation"
     thresholds: Sequence[float] | None = None
     max_vectors: int = 40_000
+    split: str = "test"
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise UserError(f"sweep.protocol={self.protocol}: it is one of {', '.join(PROTOCOLS)}")
+        if self.split not in SPLITS:
+            raise UserError(f"split={self.split}: it is one of {', '.join(SPLITS)}")
+        if self.split != "test" and self.protocol == "paper":
+            raise UserError(
+                f"split={self.split} with sweep.protocol=paper, which chooses on test: leave one out"
+            )
         check_rule(self.rule)
         check_grid(self.max_vectors, self.thresholds)
         get_criterion(self.criterion)
@@ -149,7 +157,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
     accuracies = {split: int(right.sum()) / len(right) for split, right in evidence.baseline_correct.items()}
     exit_us = torch.tensor([latency.median_us for latency in latencies[main].exits], dtype=torch.float64)
 
-    choice = "test" if settings.protocol == "paper" else "val"
+    choice, split = "test" if settings.protocol == "paper" else "val", settings.split
     grid = threshold_grid(traces[choice], settings.max_vectors, settings.thresholds)
     points = {split: evaluate_grid(trace, grid) for split, trace in traces.items()}
     selection = select(
@@ -172,31 +180,33 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         num_classes=len(evidence.classes),
         classes=evidence.classes,
         trace_val=traces["val"],
-        trace_test=traces["test"],
-        baseline_accuracy=accuracies["test"],
+        trace_test=traces[split],
+        baseline_accuracy=accuracies[split],
         baseline_val_accuracy=accuracies["val"],
         macs=macs,
         latencies={engine: latencies[engine] for engine in settings.engines},
         points_val=points["val"],
-        points_test=points["test"],
+        points_test=points[split],
         frontier=pareto(points[choice].mean_cost(exit_us), points[choice].accuracy),
         selection=selection,
         rule=settings.rule,
         verified={},
-        baseline_correct=evidence.baseline_correct["test"],
+        baseline_correct=evidence.baseline_correct[split],
         baseline_val_correct=evidence.baseline_correct["val"],
-        inexact_test=evidence.inexact_test,
-        inexact_training=evidence.inexact_training,
+        # Which of the validation images are not the published ones is not told.
+        inexact_test=evidence.inexact_test if split == "test" else torch.empty(0, dtype=torch.int64),
+        inexact_training=evidence.inexact_training if split == "test" else 0,
+        split=split,
     )
 
 
 def verify(report: Report, name: str, network: BranchedNetwork, trunk: nn.Module, data: Any) -> Verified:
-    """Run the report's operating point over the test split for real, sample by sample, on the engine `name`."""
+    """Run the report's operating point over its split for real, sample by sample, on the engine `name`."""
     criterion = get_criterion(report.criterion)
     thresholds = report.points_test.thresholds[report.index].tolist()
     engine = make_engine(name, network, criterion, thresholds, data.input_shape, report.threads)
     baseline = make_classifier(name, trunk, data.input_shape, report.threads)
-    x, y = data.split("test")
+    x, y = data.split(report.split)
     run = run_for_real(engine, baseline, x.numpy(), report.threads)
     trace = report.trace_test
     differences = compare(run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds)

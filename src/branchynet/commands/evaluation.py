@@ -47,8 +47,11 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         seed=run.result["seed"],
         criterion=config.criterion.name,
         engine=plain(config.engine),
+        split=config.split,
         **plain(config.sweep),
     )
+    if config.in_place and settings.split != "test":
+        raise UserError("in_place=true is for split=test: a run's own results are of the test split")
 
     evidence = None if source == "network" else stored_evidence(run)
     reason = why_network(settings, run, evidence, bool(config.in_place))
@@ -60,7 +63,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         report, images = choose(settings, evidence), None
     else:
         report = sweep(settings, run.network, run.baseline, run.data)
-        images = run.data.images("test")
+        images = run.data.images(settings.split)
 
     folder = run.folder if config.in_place else folder
     files.write_run(folder, report, draw_all(report, images))

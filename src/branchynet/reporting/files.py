@@ -31,7 +31,8 @@ TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.i
 def write_run(folder: Path, report: Report, figures: Mapping[str, Figure]) -> None:
     """Write everything of `report` into a run's folder, `result.json` last: where it stands, all stands."""
     write_trace(folder / "trace-val.npz", report.trace_val)
-    write_trace(folder / "trace-test.npz", report.trace_test)
+    if report.split == "test":
+        write_trace(folder / "trace-test.npz", report.trace_test)
     write_sweep(folder / "sweep.csv", report)
     write_trade_offs(folder / "trade_offs.csv", report)
     write_costs(folder / "costs.csv", report)
@@ -70,7 +71,8 @@ def write_sweep(path: Path, report: Report) -> None:
     columns: dict[str, Sequence[float]] = {}
     for n, values in enumerate(report.points_test.thresholds[rows].T.tolist(), 1):
         columns[f"threshold_{n}"] = [decimal(value) for value in values]
-    for split, points in (("val", report.points_val), ("test", report.points_test)):
+    # Where validation is reported, both are the same.
+    for split, points in {"val": report.points_val, report.split: report.points_test}.items():
         chosen = points.subset(rows)
         columns[f"{split}_accuracy"] = chosen.accuracy.tolist()
         for n in exits:
@@ -96,10 +98,14 @@ def write_trade_offs(path: Path, report: Report) -> None:
         columns["feasible"] = int(row.feasible)
         columns |= {f"threshold_{n}": value for n, value in enumerate(row.thresholds, 1)}
         columns |= {"val_accuracy": row.val_accuracy, "val_gain_latency": row.val_gain_latency}
-        columns |= {"test_accuracy": row.accuracy, "test_loss": row.loss}
-        columns |= {f"test_exit_rate_{n}": rate for n, rate in enumerate(row.exit_rates, 1)}
-        columns |= {"test_gain_macs": row.gain_macs, "test_gain_latency": row.gain_latency}
-        columns |= {"test_static_exit": row.best_static, "test_gain_over_static": row.gain_over_static}
+        split = report.split
+        columns |= {f"{split}_accuracy": row.accuracy, f"{split}_loss": row.loss}
+        columns |= {f"{split}_exit_rate_{n}": rate for n, rate in enumerate(row.exit_rates, 1)}
+        columns |= {f"{split}_gain_macs": row.gain_macs, f"{split}_gain_latency": row.gain_latency}
+        columns |= {
+            f"{split}_static_exit": row.best_static,
+            f"{split}_gain_over_static": row.gain_over_static,
+        }
         rows.append(columns)
     _write_csv(path, list(rows[0]), (row.values() for row in rows))
 
@@ -131,9 +137,10 @@ def write_baseline(path: Path, report: Report) -> None:
     """Write what a later choice needs of the baseline and of images that are not the published ones.
 
     `val_correct` and `test_correct` (S,) bool: which samples the baseline is right about; `inexact_test` (I,)
-    int64 and `inexact_training` () int64, see `Report`. Nothing is written where the report does not know.
+    int64 and `inexact_training` () int64, see `Report`. Nothing is written where the report does not know,
+    or not of the test split.
     """
-    if report.baseline_correct is None or report.baseline_val_correct is None:
+    if report.baseline_correct is None or report.baseline_val_correct is None or report.split != "test":
         return
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(

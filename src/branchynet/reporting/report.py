@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from branchynet.runtime.costs import Latencies, Latency, Macs
 
 PROTOCOLS = ("validation", "paper")
+SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Report:
     data says so, and `baseline_correct` (S,) bool, needed if there are any, says which test samples the
     baseline is right about, `baseline_val_correct` the same of validation. `inexact_training` counts such images
     among those of training and validation.
+
+    `split` is what is reported: `test`, or `val` where the test split is not to be looked at. Then all that is
+    said here of test, and all names with test in them, are of validation.
     """
 
     experiment: str
@@ -86,10 +90,15 @@ class Report:
     baseline_val_correct: "Tensor | None" = None
     inexact_test: "Tensor" = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    split: str = "test"
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol={self.protocol!r} is none of {PROTOCOLS}")
+        if self.split not in SPLITS or (self.split != "test" and self.protocol == "paper"):
+            raise ValueError(
+                f"split={self.split!r} is none of {SPLITS}, or not for the protocol {self.protocol}"
+            )
         for name, engines in (("latencies", self.latencies), ("verified", self.verified)):
             if self.engine not in engines and (engines or name == "latencies"):
                 raise ValueError(f"{name} has {sorted(engines)}, but not the engine {self.engine!r}")
@@ -120,6 +129,11 @@ class Report:
     def chosen_on(self) -> str:
         """The split that thresholds are chosen on: `validation`, under the protocol `paper` `test`."""
         return "test" if self.protocol == "paper" else "validation"
+
+    @property
+    def reported_on(self) -> str:
+        """The split that accuracies and rates are of: `test`, or `validation`."""
+        return "test" if self.split == "test" else "validation"
 
 
 def decimal(value: float) -> float:

@@ -14,7 +14,7 @@ def result_dict(report: Report) -> dict[str, Any]:
     exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
     data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
-    None.
+    None. Only where the accuracies are of another split than test: `split`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -69,6 +69,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["inexact_test_images"] = len(report.inexact_test)
         result["inexact_training_images"] = int(report.inexact_training)
         result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
+    if report.split != "test":
+        result["split"] = report.split
     _refuse_non_finite(result, "result.json")
     return result
 

@@ -52,7 +52,9 @@ def summary_table(report: Report) -> str:
         costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
         rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
 
-    head = f"{report.experiment}, seed {report.seed}, on test; {_where(report, report.engine)}"
+    head = (
+        f"{report.experiment}, seed {report.seed}, on {report.reported_on}; {_where(report, report.engine)}"
+    )
     words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
     return "\n".join([*_wrap(head), _aligned(rows), *words])
 
@@ -97,7 +99,7 @@ def table_one(report: Report) -> str:
         rows.append(row(f"paper: {paper.trunk}", f"{paper.baseline_accuracy:.2f}"))
         rows.append(row(f"paper: {paper.branchy}", f"{paper.accuracy:.2f}", *ours))
     lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
-    chosen = "Thresholds chosen on validation, numbers on test."
+    chosen = f"Thresholds chosen on validation, numbers on {report.reported_on}."
     if report.protocol == "paper":
         chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
     return "\n".join(lines) + f"\n\n{chosen} {_where(report, ' and '.join(engines))}.\n"
@@ -132,13 +134,14 @@ def trade_offs_table(report: Report) -> str:
     text = (
         f"Each row is a point of its own, chosen on {report.chosen_on}: the fastest that loses at most so much "
         f"against the baseline, or the most accurate with at least such a gain in time ({report.engine}); its "
-        "numbers are of test. "
+        f"numbers are of {report.reported_on}. "
     )
     if not all(row.feasible for row in trade_offs(report)):
         text += "Where no point is as wanted, the nearest stands in its place, and says so. "
     text += (
-        "Gain over static: against the cheapest single exit that is as accurate on test; – where none is. The "
-        "whole frontier: figures/trade_off.png, and sweep.csv where on_frontier is 1."
+        "Gain over static: against the cheapest single exit that is as accurate on "
+        f"{report.reported_on}; – where none is. The whole frontier: figures/trade_off.png, and sweep.csv where "
+        "on_frontier is 1."
     )
     return "\n".join(lines) + f"\n\n{text}\n"
 
