@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.callbacks.evaluation import SweepSettings, sweep
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
@@ -48,8 +49,8 @@ def network(sharpness=2.0):
     return BranchedNetwork(segments, [Means(sharpness), Means(30.0)], ["first"]).eval()
 
 
-def callback(tmp_path, **changes):
-    settings = {
+def settings(**changes):
+    made = {
         "engine": ENGINE,
         "rule": FLOOR,
         "criterion": "entropy",
@@ -57,13 +58,13 @@ def callback(tmp_path, **changes):
         "seed": 3,
         **changes,
     }
-    return ThresholdSweep(baseline=network(), folder=tmp_path, **settings)
+    return SweepSettings(**made)
 
 
 @pytest.mark.parametrize(("protocol", "split"), [("validation", "val"), ("paper", "test")])
-def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol, split, data, tmp_path):
+def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol, split, data):
     net = network()
-    report = callback(tmp_path, protocol=protocol).sweep(net, network(5.0), data)
+    report = sweep(settings(protocol=protocol), net, network(5.0), data)
     x, y = data.split(split)
     with torch.no_grad():
         first, last = (out.argmax(1) == y for out in net(x))
@@ -93,12 +94,12 @@ def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol
     assert verified.unexplained == 0
 
 
-def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data, tmp_path):
+def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data):
     blind = network()
     with torch.no_grad():
         for parameter in blind.heads[-1].parameters():
             parameter.copy_(parameter.flip(0))
-    report = callback(tmp_path).sweep(network(), blind, data)
+    report = sweep(settings(), network(), blind, data)
     x, y = data.split("test")
     with torch.no_grad():
         expected = float((blind(x)[1].argmax(1) == y).double().mean())
@@ -121,7 +122,7 @@ def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_rep
             parameter.copy_(parameter.roll(1))
     bad = [3, 50, 99]
     more = arrays_of(data, tmp_path, inexact_test=bad, inexact_train=[0, 1, 2, 3, 199])
-    report = callback(tmp_path).sweep(network(), blind, more)
+    report = sweep(settings(), network(), blind, more)
     assert report.inexact_test.tolist() == bad
     assert report.inexact_training == 5
     x, y = more.split("test")
@@ -134,8 +135,8 @@ def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_rep
     assert without_inexact(report)[1] != pytest.approx(expected)
 
 
-def test_data_without_inexact_images_says_nothing_of_them(data, tmp_path):
-    report = callback(tmp_path).sweep(network(), network(), data)
+def test_data_without_inexact_images_says_nothing_of_them(data):
+    report = sweep(settings(), network(), network(), data)
     assert len(report.inexact_test) == report.inexact_training == 0
     assert without_inexact(report) is None
 
@@ -149,7 +150,7 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
 
     module = Module()
     module.network = network()
-    callback(tmp_path, protocol="paper").on_fit_end(Stub(), module)
+    ThresholdSweep(network(), tmp_path, settings(protocol="paper")).on_fit_end(Stub(), module)
     assert json.loads((tmp_path / "result.json").read_text())["protocol"] == "paper"
     assert json.loads((tmp_path / "result.json").read_text())["seed"] == 3
     assert (tmp_path / "report.md").read_text().count("protocol: paper") == 2
@@ -171,7 +172,7 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
         ({"max_vectors": 0}, "max_vectors=0"),
     ],
 )
-def test_mistakes_are_found_before_fitting(changes, word, tmp_path):
+def test_mistakes_are_found_before_fitting(changes, word):
     with pytest.raises(UserError, match=word) as caught:
-        callback(tmp_path, **changes)
+        settings(**changes)
     assert "\n" not in str(caught.value)

@@ -83,15 +83,6 @@ def test_what_is_missing_or_damaged_is_said_in_one_sentence(file, content, use, 
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.parametrize(("file", "use"), [("joint/best.ckpt", "network"), ("baseline.pt", "baseline")])
-def test_weights_run_no_code(file, use, copied, evil):
-    write, trace = evil
-    write(copied / "checkpoints" / file)
-    with pytest.raises(UserError):
-        getattr(open_run(copied), use)
-    assert not trace.exists()
-
-
 @pytest.mark.parametrize(
     "target",
     [

@@ -9,14 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from branchynet.commands.image_facts import ImageFacts, facts_of, read_facts
 from branchynet.commands.run import build_network
-from branchynet.commands.targets import check_targets
+from branchynet.commands.run_config import read_config
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion, get_criterion
@@ -121,23 +119,3 @@ def open_run(folder: Path | str, trust: bool = False) -> FinishedRun:
             f"writes it anew"
         ) from error
     return FinishedRun(folder, config, result)
-
-
-def read_config(folder: Path, trust: bool = False) -> DictConfig:
-    """What a run was started with.
-
-    Raises:
-        UserError: no run, a damaged file, or settings that would run others' code, see `check_targets`.
-    """
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run, for {path} is missing: name a run's folder")
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
-        raise UserError(f"{path} is damaged: it holds no settings of a run")
-    if not trust:
-        check_targets(config, path)
-    return config

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import branchynet
+from branchynet.callbacks.evaluation import SweepSettings
 from branchynet.callbacks.progress import EpochProgress
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
 from branchynet.commands.image_facts import facts_of, write_facts
+from branchynet.commands.run_config import plain
 from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
@@ -65,16 +67,14 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     if checks.check_freeze(config.freeze, config.init):
         weights = side_weights(weights)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
-    sweep = ThresholdSweep(
-        baseline=baseline,
-        folder=folder,
+    settings = SweepSettings(
         experiment=config.name,
         seed=config.seed,
         criterion=config.criterion.name,
         engine=plain(config.engine),
-        hparams=flat_hparams(config, weights),
         **plain(config.sweep),
     )
+    sweep = ThresholdSweep(baseline, folder, settings, flat_hparams(config, weights))
     logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else None
     if logger is not None:
         logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
@@ -95,12 +95,12 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         compile=resolve_compile(config.compile, config.trainer.accelerator),
     )
 
+    if config.init not in ("baseline", "scratch"):
+        load_network(network, config.init)
     write_facts(folder, facts)
     train_baseline(config, folder, baseline, data, stage, module)
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
-    elif config.init != "scratch":
-        load_network(network, config.init)
     stage(
         module(network, weights, stage="joint", freeze_trunk=config.freeze == "trunk"),
         epochs=config.epochs.joint,
@@ -214,8 +214,3 @@ def log_folder(folder: Path) -> Path:
     """What to show in TensorBoard: all of outputs/ if the run lies there, else the run alone."""
     outputs = Path("outputs").resolve()
     return Path("outputs") if folder.resolve().is_relative_to(outputs) else folder
-
-
-def plain(config: Any) -> Any:
-    """The config's value as plain dicts, lists and numbers, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.run import execute
+from branchynet.runtime.costs import Latencies, Latency
 
 TINY = [
     "experiment=b_lenet_digits",
@@ -35,10 +36,21 @@ def make_run(folder, *overrides):
     return folder
 
 
+def fixed_latencies(*arguments):
+    """Leaving at exit 1 is fast, however busy the machine is: what is chosen must not depend on it."""
+
+    def timed(*medians):
+        return tuple(Latency(median, median / 10, 100) for median in medians)
+
+    return Latencies(*timed(100.0), timed(30.0, 120.0), timed(25.0, 101.0), timed(20.0, 95.0))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A finished run's folder; not to be changed."""
-    return make_run(tmp_path_factory.mktemp("finished") / "run")
+    """A finished run's folder, its latencies made up; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("branchynet.callbacks.evaluation.measure_latencies", fixed_latencies)
+        return make_run(tmp_path_factory.mktemp("finished") / "run")
 
 
 @pytest.fixture
@@ -59,12 +71,13 @@ class Evil:
 
 @pytest.fixture
 def evil(tmp_path):
-    """A function that writes a pickle into a file; and the path that appears if anything loads it."""
+    """A function that writes a pickle of its `object` into a file, and the path that loading it makes."""
     trace = tmp_path / "code has run"
 
     def write(path):
-        path.write_bytes(pickle.dumps({"state_dict": Evil(trace)}))
+        path.write_bytes(pickle.dumps({"state_dict": write.object}))
 
+    write.object = Evil(trace)
     # The trap works: what loads pickles carelessly falls into it.
     write(tmp_path / "bait")
     pickle.loads((tmp_path / "bait").read_bytes())

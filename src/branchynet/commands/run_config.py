@@ -1,4 +1,4 @@
-"""Whose code a run's settings may call.
+"""A run's settings, and whose code they may call.
 
 `_target_` in a config names anything that Python can import, `os.system` as well as a class: so settings that
 came with someone else's run are looked at before they are used.
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,31 @@ OWN = (
     "torchvision.models.",
     "lightning.pytorch.loggers.",
 )
+
+
+def read_config(folder: Path, trust: bool = False) -> DictConfig:
+    """What a run was started with.
+
+    Raises:
+        UserError: no run, a damaged file, or settings that would run others' code, see `check_targets`.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run, for {path} is missing: name a run's folder")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
+        raise UserError(f"{path} is damaged: it holds no settings of a run")
+    if not trust:
+        check_targets(config, path)
+    return config
+
+
+def plain(config: Any) -> Any:
+    """The config's value as plain dicts, lists and numbers, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
 def check_targets(config: DictConfig, path: Path) -> None:
