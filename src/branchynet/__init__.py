@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from branchynet.api import load as load
+    from branchynet.runtime.exported import load_export as load_export
 
 __version__ = "0.1.0"
 
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from branchynet.api import load
 
         return load
+    if name == "load_export":
+        from branchynet.runtime.exported import load_export
+
+        return load_export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

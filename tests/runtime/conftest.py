@@ -1,5 +1,7 @@
 """A small network, images, and the slow loop that every engine has to agree with."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,18 @@ from torch import nn
 
 from branchynet.exits.criteria import entropy
 from branchynet.networks.attach import attach
+from branchynet.runtime.engine import make_engine
 
 SHAPE = (1, 12, 12)
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is an optional extra")
+
+
+@pytest.fixture(
+    scope="session", params=["torch", "onnxruntime", pytest.param("openvino", marks=needs_openvino)]
+)
+def engine_name(request):
+    """Every engine that computes in float32 and is quickly made."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +50,22 @@ def network():
 @pytest.fixture(scope="session")
 def images():
     return np.random.default_rng(0).standard_normal((257, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def made(engine_name, network):
+    """The engine, made once: copy it before its thresholds are set."""
+    return make_engine(engine_name, network, entropy, (1.0, 1.0), SHAPE)
+
+
+@pytest.fixture(scope="session")
+def middling(network, images):
+    """Thresholds that send about a third of the samples out at each exit, and no sample near them."""
+    with torch.no_grad():
+        uncertainty = torch.stack([entropy(out) for out in network(torch.from_numpy(images))], 1)
+    first = uncertainty[:, 0].sort().values
+    rest = uncertainty[uncertainty[:, 0] >= first[85], 1].sort().values
+    return float(first[84] + first[85]) / 2, float(rest[84] + rest[85]) / 2
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The real run against the trace."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,18 @@ import torch
 from branchynet.exits.criteria import entropy
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import compute_trace
-from branchynet.runtime.engine import ENGINES, Outcome, make_classifier, make_engine
+from branchynet.runtime.engine import Outcome, make_classifier
 from branchynet.runtime.verify import compare, run_for_real
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_sample_leaves_where_the_sweep_says(name, network, images):
+def test_every_sample_leaves_where_the_sweep_says(engine_name, made, network, images):
     labels = torch.arange(len(images)) % 10
     x = torch.from_numpy(images)
     trace = compute_trace(network, [(x, labels)], entropy)
     thresholds = [float(trace.uncertainty[:, n].median()) + 1e-3 for n in range(2)]
-    engine = make_engine(name, network, entropy, thresholds, (1, 12, 12))
-    baseline = make_classifier(name, network.trunk(), (1, 12, 12), 1)
+    engine = copy.copy(made)
+    engine.thresholds = thresholds
+    baseline = make_classifier(engine_name, network.trunk(), (1, 12, 12), 1)
     run = run_for_real(engine, baseline, images)
     found = compare(run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds)
     assert found.unexplained == 0 and found.differences <= found.near_threshold

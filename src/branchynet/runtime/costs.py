@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.early_exit import frozen
-from branchynet.runtime.engine import check_engine, forced, make_classifier, make_engine
+from branchynet.runtime.engine import check_engine, forced, make_chain, make_classifier, make_engine
 
 # Seconds that one candidate runs at a stretch, before the next one's turn: long against the clock, short
 # against what disturbs a machine.
@@ -100,7 +100,7 @@ def measure_latencies(
     starts from an image in the host's memory.
 
     Args:
-        engine: torch | onnxruntime.
+        engine: a name of `branchynet.runtime.engine`.
         baseline: the undivided network of stage 1, (B, C, H, W) → (B, K).
         threads: of computation.
         seconds: of measuring, for each candidate.
@@ -111,11 +111,12 @@ def measure_latencies(
     candidates: dict[str, Callable[[np.ndarray], object]] = {
         "baseline": make_classifier(engine, baseline, input_shape, threads)
     }
+    made = make_engine(engine, network, criterion, forced(0, count), input_shape, threads)
     for n in range(count):
-        # An engine each, for they are timed in turns and thresholds are the engine's.
-        candidates[f"exits {n}"] = make_engine(
-            engine, network, criterion, forced(n, count), input_shape, threads
-        ).run
+        # A copy each, for they are timed in turns and thresholds are the engine's.
+        made = copy.copy(made)
+        made.thresholds = forced(n, count)
+        candidates[f"exits {n}"] = made.run
         static = nn.Sequential(*network.segments[: n + 1], network.heads[n])
         candidates[f"static {n}"] = make_classifier(engine, static, input_shape, threads)
         candidates[f"trunk_only {n}"] = _trunk_only(engine, network, n, input_shape, threads)
@@ -173,7 +174,7 @@ def describe_machine() -> tuple[str, dict[str, str]]:
         models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
     versions = {"python": platform.python_version()}
-    for package in ("branchynet", "torch", "lightning", "onnxruntime"):
+    for package in ("branchynet", "torch", "lightning", "onnxruntime", "openvino"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -194,18 +195,7 @@ def _trunk_only(
     if n == network.num_exits - 1:
         # As the engine has it: the last segment and the classifier are one model.
         modules[-1:] = [nn.Sequential(modules[-1], network.heads[n])]
-    if engine == "onnxruntime":
-        from branchynet.runtime.onnx import OnnxChain
-
-        return OnnxChain(modules, input_shape, threads)
-
-    @torch.inference_mode()
-    def run(x: np.ndarray) -> None:
-        features = torch.from_numpy(x)
-        for module in modules:
-            features = module(features)
-
-    return run
+    return make_chain(engine, modules, input_shape, threads)
 
 
 def _call(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Callable[[], object]:

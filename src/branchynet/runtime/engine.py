@@ -3,34 +3,48 @@
 Shapes: B batch, C channels, H, W, K classes, N exits.
 """
 
+from __future__ import annotations
+
+import importlib
 import math
+import os
+import shutil
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.exits.criteria import Criterion
-from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.compaction import Outcome
 
-ENGINES = ("torch", "onnxruntime")
+if TYPE_CHECKING:  # so that exported models run where there is no PyTorch
+    from torch import nn
 
+    from branchynet.exits.criteria import Criterion
+    from branchynet.networks.branched import BranchedNetwork
+    from branchynet.runtime.host import Load
 
-class Outcome(NamedTuple):
-    """What a batch gave, in the order of its input."""
+__all__ = ["ENGINES", "Classifier", "Engine", "Outcome", "forced", "make_classifier", "make_engine"]
 
-    prediction: np.ndarray  # (B,) int64
-    exit: np.ndarray  # (B,) int64, 0-based
-    uncertainty: np.ndarray  # (B,) float32, of the exit that was taken
+ENGINES = ("torch", "torch_compile", "onnxruntime", "openvino", "openvino_bf16")
+# What an engine needs besides PyTorch, and how to get it.
+_NEEDS = {
+    "onnxruntime": ("onnxruntime", "the packages onnxruntime, onnx and onnxscript: install them"),
+    "openvino": ("openvino", "the package openvino: pip install 'branchynet[openvino]'"),
+    "openvino_bf16": ("openvino", "the package openvino: pip install 'branchynet[openvino]'"),
+}
 
 
 class Engine(Protocol):
     """Inference that leaves at the first exit that is sure enough (Teerapittayanon et al., 2016, Figure 2).
 
     Exit n is taken if its uncertainty is strictly below threshold n, compared in float32; the last exit
-    takes the rest. Layers behind the exit that was taken are not run. The last exit's uncertainty is computed
-    and reported, too, although nothing depends on it: users ask for it, and so its time is counted.
+    takes the rest. Layers behind the exit that was taken are not run, except for a few rows of a batch that it
+    would cost more to leave behind (`branchynet.runtime.compaction`): nobody reads what they give. The last
+    exit's uncertainty is computed and reported, too, although nothing depends on it: users ask for it, and so
+    its time is counted.
+
+    A shallow copy (`copy.copy`) shares all but the thresholds.
     """
 
     name: str
@@ -60,24 +74,31 @@ def make_engine(
 ) -> Engine:
     """The engine of that name for a network; the network itself is neither changed nor kept.
 
+    A baseline runs through the same protocol as a network with one exit and no thresholds, see
+    `branchynet.runtime.early_exit.undivided`.
+
     Args:
-        name: torch | onnxruntime.
+        name: torch | torch_compile | onnxruntime | openvino | openvino_bf16.
         criterion: from logits (B, K) to uncertainty (B,).
         thresholds: N-1.
         input_shape: (C, H, W).
-        threads: of computation. The torch engine's are the process's own: see `torch_threads`.
+        threads: of computation. PyTorch's are the process's own: see `torch_threads`.
 
     Raises:
-        UserError: an unknown name, a wrong number of thresholds, or ONNX Runtime is missing.
+        UserError: an unknown name, a wrong number of thresholds, or the engine is not installed.
     """
     check_engine(name, threads)
     if name == "torch":
         from branchynet.runtime.early_exit import TorchEngine
 
         return TorchEngine(network, criterion, thresholds)
-    from branchynet.runtime.onnx import OnnxEngine
+    if name == "torch_compile":
+        from branchynet.runtime.compiled import CompiledEngine
 
-    return OnnxEngine(network, criterion, thresholds, input_shape, threads)
+        return CompiledEngine(network, criterion, thresholds)
+    from branchynet.runtime.host import HostEngine
+
+    return HostEngine(name, network, criterion, thresholds, input_shape, _load(name, threads))
 
 
 def make_classifier(
@@ -93,9 +114,31 @@ def make_classifier(
         from branchynet.runtime.early_exit import torch_classifier
 
         return torch_classifier(module)
-    from branchynet.runtime.onnx import OnnxClassifier
+    if name == "torch_compile":
+        from branchynet.runtime.compiled import compiled_classifier
 
-    return OnnxClassifier(module, input_shape, threads)
+        return compiled_classifier(module)
+    from branchynet.runtime.host import HostClassifier
+
+    return HostClassifier(module, input_shape, _load(name, threads))
+
+
+def make_chain(
+    name: str, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int
+) -> Callable[[np.ndarray], object]:
+    """Modules one after the other, as the engine of that name runs segments, for one image (1, C, H, W)."""
+    check_engine(name, threads)
+    if name == "torch":
+        from branchynet.runtime.early_exit import torch_chain
+
+        return torch_chain(modules)
+    if name == "torch_compile":
+        from branchynet.runtime.compiled import compiled_chain
+
+        return compiled_chain(modules)
+    from branchynet.runtime.host import HostChain
+
+    return HostChain(modules, input_shape, _load(name, threads))
 
 
 def check_engine(name: str, threads: int) -> None:
@@ -104,14 +147,16 @@ def check_engine(name: str, threads: int) -> None:
         raise UserError(f"engine={name}: known are {', '.join(ENGINES)}")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UserError(f"engine.threads={threads}: it is a whole number above 0")
-    if name == "onnxruntime":
+    if name in _NEEDS:
+        package, needs = _NEEDS[name]
         try:
-            import onnxruntime  # noqa: F401
+            importlib.import_module(package)
         except ImportError as error:
-            raise UserError(
-                "engine=onnxruntime needs the packages onnxruntime, onnx and onnxscript: install them, "
-                "or take engine=torch"
-            ) from error
+            raise UserError(f"engine={name} needs {needs}, or take engine=torch") from error
+    if name == "torch_compile" and shutil.which(compiler := os.environ.get("CXX", "c++")) is None:
+        raise UserError(
+            f"engine={name} needs a C++ compiler, and there is no {compiler}; or take engine=torch"
+        )
 
 
 def check_thresholds(values: Sequence[float], num_exits: int) -> tuple[float, ...]:
@@ -132,29 +177,13 @@ def forced(exit: int, num_exits: int) -> tuple[float, ...]:
     return tuple(math.inf if n == exit else -math.inf for n in range(num_exits - 1))
 
 
-def by_compaction(
-    x: np.ndarray,
-    thresholds: Sequence[float],
-    step: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> Outcome:
-    """Run a batch exit by exit; after each, the remaining rows alone go on.
+def _load(name: str, threads: int) -> Load:
+    """How the engine of that name loads an ONNX model."""
+    if name == "onnxruntime":
+        from branchynet.runtime.onnx import OnnxModel
 
-    Args:
-        x: (B, …).
-        thresholds: N-1.
-        step: from n and the rows' features to their features behind segment n, predictions and uncertainties.
-    """
-    batch = len(x)
-    prediction, exits = np.empty(batch, np.int64), np.empty(batch, np.int64)
-    uncertainty = np.empty(batch, np.float32)
-    rows = np.arange(batch)
-    for n in range(len(thresholds) + 1):
-        x, predicted, unsure = step(n, x)
-        last = n == len(thresholds)
-        leaving = np.ones(len(rows), bool) if last else unsure < np.float32(thresholds[n])
-        gone = rows[leaving]
-        prediction[gone], uncertainty[gone], exits[gone] = predicted[leaving], unsure[leaving], n
-        if leaving.all():
-            break
-        x, rows = x[~leaving], rows[~leaving]
-    return Outcome(prediction, exits, uncertainty)
+        return lambda model: OnnxModel(model, threads)
+    from branchynet.runtime.openvino import OpenVinoModel
+
+    precision = "bf16" if name == "openvino_bf16" else "f32"
+    return lambda model: OpenVinoModel(model, threads, precision)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from branchynet.errors import UserError
+from branchynet.runtime.compaction import Outcome
+from branchynet.runtime.engine import check_thresholds
 from branchynet.runtime.manifest import Manifest, read_files, read_manifest
-from branchynet.runtime.outcome import Outcome, check_thresholds
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -88,6 +88,18 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
     )
 
 
+def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
+    """Run S samples (S, C, H, W), so many at a time; the last batch may be smaller.
+
+    x may lie in a file (`np.load(…, mmap_mode="r")`): a batch is in memory as long as it runs.
+    """
+    outcomes = [
+        engine.run(np.require(x[start : start + batch], np.float32, ["C", "W"]))
+        for start in range(0, len(x), batch)
+    ]
+    return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
+
+
 def compare(
     outcome: Outcome,
     uncertainty: np.ndarray,

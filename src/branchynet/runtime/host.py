@@ -1,0 +1,153 @@
+"""Engines with one exported model per segment and a loop in the host: ONNX Runtime and OpenVINO.
+
+Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from branchynet.exits.criteria import Criterion
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.compaction import Outcome, Scratch, by_compaction
+from branchynet.runtime.early_exit import frozen
+from branchynet.runtime.engine import check_thresholds
+from branchynet.runtime.onnx import Argmax, Step, export
+
+
+class Model(Protocol):
+    """A loaded model that takes its input from the caller's memory, and writes its outputs there."""
+
+    def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
+        """A function that runs the model from x to the outputs (R, …), in the model's order.
+
+        The arrays lie in one piece. The caller keeps them, for the function may know addresses only, and binds
+        no other rows than one before it has called the function.
+        """
+
+
+# From an ONNX model with the input x, (B, …) float32, for any B.
+Load = Callable[[bytes], Model]
+
+
+class HostEngine:
+    """See `branchynet.runtime.engine.Engine`.
+
+    Model n holds segment n, head n, the criterion and the argmax. For batch 1 every model's inputs and outputs
+    are bound to memory once: what segment n writes is what segment n+1 reads, and nothing is copied but the
+    image. A batch is bound anew at every exit, for its rows change; what is copied then is the rows that stay,
+    where others left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: BranchedNetwork,
+        criterion: Criterion,
+        thresholds: Sequence[float],
+        input_shape: tuple[int, int, int],
+        load: Load,
+    ) -> None:
+        self.name = name
+        network = frozen(network)
+        self._input = np.zeros((1, *input_shape), np.float32)
+        self._models: list[Model] = []
+        # The shape of what model n hands on, without the rows; None: its own input, for segment n is the
+        # identity, or nothing, for it is the last.
+        self._features: list[tuple[int, ...] | None] = []
+        self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
+        # Every array that is bound, held here, for the bindings hold addresses only.
+        self._buffers = [self._input]
+        self._scratch = Scratch()
+        last = network.num_exits - 1
+        for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
+            forwards = n < last and not isinstance(segment, nn.Identity)
+            buffer = self._buffers[-1]
+            with torch.inference_mode():
+                shape = segment(torch.zeros(2, *buffer.shape[1:])).shape[1:]
+            model = load(export(Step(segment, head, criterion, forwards), buffer.shape[1:]))
+            prediction, uncertainty = np.empty(1, np.int64), np.empty(1, np.float32)
+            following = np.empty((1, *shape), np.float32) if forwards else buffer
+            outputs = [prediction, uncertainty, *([following] if forwards else [])]
+            self._models.append(model)
+            self._features.append(tuple(shape) if forwards else None)
+            self._calls.append((model.bind(buffer, outputs), prediction, uncertainty))
+            self._buffers.append(following)
+        self.thresholds = thresholds
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        return self._thresholds
+
+    @thresholds.setter
+    def thresholds(self, values: Sequence[float]) -> None:
+        self._thresholds = check_thresholds(values, len(self._models))
+        # One tuple per exit, so that the loop looks nothing up; the last exit takes whatever comes.
+        limits = [*self._thresholds, np.inf]
+        exits = np.arange(len(limits))
+        exits.flags.writeable = False
+        self._loop = [
+            (exits[n : n + 1], *call, limit)
+            for n, (call, limit) in enumerate(zip(self._calls, limits, strict=True))
+        ]
+
+    def run(self, x: np.ndarray) -> Outcome:
+        if x.shape != self._input.shape:
+            x = np.ascontiguousarray(x, np.float32)
+            return by_compaction(x, self._thresholds, self._step, self._scratch)
+        self._input[...] = x
+        for taken, call, prediction, uncertainty, limit in self._loop:  # noqa: B007
+            call()
+            if uncertainty[0] < limit:
+                break
+        # Copies, for the next run writes into these two; `taken` is the same for every run, and read-only.
+        return Outcome(prediction.copy(), taken, uncertainty.copy())
+
+    def _step(self, n: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        prediction, uncertainty = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
+        shape = self._features[n]
+        if shape is None:
+            self._models[n].bind(x, [prediction, uncertainty])()
+            return x, prediction, uncertainty
+        features = self._scratch.array((len(x), *shape), beside=x)
+        self._models[n].bind(x, [prediction, uncertainty, features])()
+        return features, prediction, uncertainty
+
+
+class HostClassifier:
+    """One undivided model, from an image (1, C, H, W) to the class, with its memory bound once."""
+
+    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], load: Load) -> None:
+        self._input = np.zeros((1, *input_shape), np.float32)
+        self._prediction = np.empty(1, np.int64)
+        model = load(export(Argmax(frozen(module)), input_shape))
+        self._call = model.bind(self._input, [self._prediction])
+
+    def __call__(self, x: np.ndarray) -> int:
+        self._input[...] = x
+        self._call()
+        return int(self._prediction[0])
+
+
+class HostChain:
+    """Modules one after the other, each a model of its own, as the engine runs segments: for `trunk_only`."""
+
+    def __init__(self, modules: Sequence[nn.Module], input_shape: tuple[int, ...], load: Load) -> None:
+        self._buffers = [np.zeros((1, *input_shape), np.float32)]
+        self._calls = []
+        for module in modules:
+            module = frozen(module)
+            buffer = self._buffers[-1]
+            with torch.inference_mode():
+                given = module(torch.zeros(2, *buffer.shape[1:]))
+            following = np.empty((1, *given.shape[1:]), np.dtype(str(given.dtype).removeprefix("torch.")))
+            self._calls.append(load(export(module, buffer.shape[1:])).bind(buffer, [following]))
+            self._buffers.append(following)
+
+    def __call__(self, x: np.ndarray) -> None:
+        self._buffers[0][...] = x
+        for call in self._calls:
+            call()

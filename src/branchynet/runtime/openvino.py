@@ -1,0 +1,59 @@
+"""OpenVINO on the CPU, an optional extra: `pip install 'branchynet[openvino]'`.
+
+Shapes: R rows.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import openvino as ov
+
+from branchynet.errors import UserError
+
+PRECISIONS = ("f32", "bf16")
+
+
+class OpenVinoModel:
+    """An ONNX model on OpenVINO. See `branchynet.runtime.host.Model`.
+
+    The first binding to one row gets a model of its own, compiled for that shape alone, and stays bound: a
+    model for any number of rows works out its shapes in every call. All others share such a one.
+
+    Args:
+        model: with the input x, (R, …) float32, for any R.
+        threads: of computation.
+        precision: f32, or bf16 for convolutions and matrix products: twice as fast and more where the
+            processor has instructions for them. What it gives then differs from PyTorch's in the third digit,
+            so thresholds are to be swept with its own outputs (`branchynet.runtime.trace_engine`).
+    """
+
+    def __init__(self, model: bytes, threads: int, precision: str = "f32") -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"OpenVINO's precision={precision}: it is one of {', '.join(PRECISIONS)}")
+        self._model = ov.Core().read_model(model)
+        self._settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": precision,
+            # Several engines live in one process, and would all be pinned to the same core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._one: ov.InferRequest | None = None
+        self._any: ov.InferRequest | None = None
+
+    def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
+        if len(x) == 1 and self._one is None:
+            model = self._model.clone()
+            model.reshape(list(x.shape))
+            request = self._one = self._compile(model)
+        else:
+            request = self._any = self._any or self._compile(self._model)
+        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+        for index, output in enumerate(outputs):
+            request.set_output_tensor(index, ov.Tensor(output, shared_memory=True))
+        return partial(request.infer, share_outputs=True)
+
+    def _compile(self, model: ov.Model) -> ov.InferRequest:
+        return ov.Core().compile_model(model, "CPU", self._settings).create_infer_request()

@@ -1,0 +1,49 @@
+"""The compiled engine: the eager one's answers, and how often it compiles."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from branchynet.errors import UserError
+from branchynet.exits.criteria import entropy
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.compiled import CompiledEngine
+from branchynet.runtime.engine import check_engine, make_engine
+
+SHAPE = (1, 12, 12)
+
+
+def test_all_batch_sizes_need_three_versions_of_a_step_at_most(network, images, middling):
+    """Captured by the compiler, run as captured: what is counted is the same with code made of it."""
+    eager = make_engine("torch", network, entropy, middling, SHAPE)
+    engines = [CompileCounterWithBackend("eager") for _ in range(4)]
+    for counter in engines:  # four engines of three steps: more than what one piece of code may have versions
+        engine = CompiledEngine(network, entropy, middling, backend=counter)
+        sizes = range(1, len(images) + 1) if counter is engines[0] else (1, 2, 257)
+        for size in sizes:
+            found, expected = engine.run(images[:size]), eager.run(images[:size])
+            assert np.array_equal(found.exit, expected.exit)
+            assert np.array_equal(found.prediction, expected.prediction)
+            np.testing.assert_allclose(found.uncertainty, expected.uncertainty, atol=1e-6)
+        assert 3 * 2 <= counter.frame_count <= 3 * 3
+
+
+def test_compiled_code_gives_the_eager_answers():
+    """Two linear segments only, for compiling takes its time."""
+    try:
+        check_engine("torch_compile", 1)
+    except UserError:
+        pytest.skip("there is no C++ compiler")
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 8))
+    network = BranchedNetwork([nn.Identity(), flat], [nn.Flatten(), nn.Linear(8, 16)], ["input"]).eval()
+    images = np.random.default_rng(0).standard_normal((40, 1, 4, 4)).astype(np.float32)
+    limit = [float(entropy(torch.from_numpy(images).flatten(1)).median())]
+    engines = [make_engine(name, network, entropy, limit, (1, 4, 4)) for name in ("torch", "torch_compile")]
+    for size in (1, 40):
+        expected, found = (engine.run(images[:size]) for engine in engines)
+        assert np.array_equal(found.exit, expected.exit)
+        assert np.array_equal(found.prediction, expected.prediction)
+        np.testing.assert_allclose(found.uncertainty, expected.uncertainty, atol=1e-5)
