@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import branchynet
+from branchynet.commands.export import describe
 from branchynet.commands.finished_run import open_run
 from branchynet.errors import UserError
+from branchynet.runtime.export import write_export
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,22 @@ def test_wrong_thresholds_and_folders_are_refused(finished, tmp_path):
         branchynet.load(tmp_path)
     with pytest.raises(UserError, match="engine=abacus"):
         branchynet.load(finished, engine="abacus")
+
+
+def test_an_export_is_loaded_too_and_gives_the_same(finished, images, tmp_path):
+    run = open_run(finished)
+    write_export(tmp_path, run.network, describe(run, "segments"))
+    network, export = branchynet.load(finished), branchynet.load(tmp_path)
+    assert export.thresholds == network.thresholds
+    # Well away from all uncertainties, so that rounding decides nothing.
+    observed = np.sort(network.run(images).uncertainty)
+    widest = int(np.diff(observed).argmax())
+    export.thresholds = network.thresholds = [float(observed[widest : widest + 2].mean())]
+    one, other = network.run(images), export.run(images.numpy())
+    assert one.exit.tolist() == other.exit.tolist() and one.prediction.tolist() == other.prediction.tolist()
+    assert one.uncertainty == pytest.approx(other.uncertainty, abs=1e-5)
+    with pytest.raises(UserError, match="engine=torch"):
+        branchynet.load(tmp_path, engine="torch")
 
 
 def test_importing_it_is_cheap():

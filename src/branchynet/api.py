@@ -13,6 +13,8 @@ from branchynet.commands.finished_run import FinishedRun, open_run
 from branchynet.data.loader import normalisation
 from branchynet.errors import UserError
 from branchynet.runtime.engine import Engine, Outcome, make_engine
+from branchynet.runtime.exported import Exported, load_export
+from branchynet.runtime.manifest import FILE as MANIFEST
 
 BATCH = 1000  # images at once: memory does not grow with their number
 
@@ -78,18 +80,23 @@ class TrainedNetwork:
 
 def load(
     folder: Path | str, engine: str | None = None, threads: int | None = None, trust: bool = False
-) -> TrainedNetwork:
-    """The network of a finished run, ready to run; nothing of the folder runs code, see `trust`.
+) -> TrainedNetwork | Exported:
+    """The network of a finished run or of an export, ready to run; nothing of the folder runs code, see `trust`.
 
     Args:
-        folder: a run's.
+        folder: a run's, or what `branchynet export` wrote: that has an engine of its own, see `load_export`.
         engine: torch | onnxruntime …; None takes the one that the run's thresholds were chosen with.
-        threads: of computation; None takes the run's.
-        trust: also take settings that name classes of others, whose code then runs.
+        threads: of computation; None takes the run's, for an export 1.
+        trust: also take what may run others' code: settings that name classes of others, or an export of
+            format torch.
 
     Raises:
         UserError: no run, one that is not finished, damaged files, or an unknown engine.
     """
+    if (Path(folder) / MANIFEST).is_file():
+        if engine is not None:
+            raise UserError(f"engine={engine}: the export {folder} brings its own, leave the engine out")
+        return load_export(folder, 1 if threads is None else threads, trust)
     run = open_run(folder, trust)
     name = run.result["engine"] if engine is None else engine
     count = run.result["threads"] if threads is None else threads

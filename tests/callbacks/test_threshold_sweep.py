@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.callbacks import evaluation
 from branchynet.callbacks.evaluation import SweepSettings, sweep
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.data.module import ImageData
@@ -156,6 +157,40 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
     assert (tmp_path / "report.md").read_text().count("protocol: paper") == 2
     chosen_on = {line.split(",")[2] for line in (tmp_path / "trade_offs.csv").read_text().splitlines()[1:]}
     assert chosen_on == {"test"}
+
+
+def test_an_engine_of_another_precision_is_swept_with_its_own_outputs(data, monkeypatch):
+    """A network that gives other numbers on one engine: PyTorch's are not looked at for the choice."""
+    monkeypatch.setattr(evaluation, "OWN_OUTPUTS", ("coarse",))
+    made = {"compare": ["torch"], **ENGINE, "name": "coarse"}
+    real = {
+        name: getattr(evaluation, name) for name in ("make_engine", "make_classifier", "measure_latencies")
+    }
+    monkeypatch.setattr(evaluation, "check_engine", lambda name, threads: None)
+    for name in ("make_classifier", "measure_latencies"):
+        function = real[name]
+        monkeypatch.setattr(evaluation, name, lambda _, *rest, f=function: f("torch", *rest))
+
+    def make_engine(name, net, criterion, *rest):
+        def halves(logits):  # uncertainty in steps of a half
+            return (2 * criterion(logits)).round() / 2
+
+        return real["make_engine"]("torch", net, halves if name == "coarse" else criterion, *rest)
+
+    monkeypatch.setattr(evaluation, "make_engine", make_engine)
+    net, blind = network(), network(5.0)
+    report = sweep(settings(engine=made), net, blind, data)
+    x, y = data.split("test")
+    with torch.no_grad():
+        entropy = torch.distributions.Categorical(logits=net(x)[0]).entropy()
+        right = blind(x)[1].argmax(1) == y
+    assert torch.equal(report.trace_test.uncertainty[:, 0], (2 * entropy).round() / 2)
+    assert torch.equal(report.baseline_correct, right)
+    # Run for real it leaves where its own outputs say; PyTorch, with the same thresholds, need not.
+    assert report.verified["coarse"].differences == 0
+    assert report.verified["coarse"].accuracy == pytest.approx(
+        float(report.points_test.accuracy[report.index])
+    )
 
 
 @pytest.mark.parametrize(

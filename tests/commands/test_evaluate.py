@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.evaluate import quoted, read_run_settings, store_as_in_run
+from branchynet.commands.evaluate import read_run_settings, store_as_in_run
 from branchynet.commands.evaluation import execute
 from branchynet.commands.finished_run import open_run
 from branchynet.errors import UserError
@@ -22,7 +22,7 @@ QUICK = ["engine.seconds=0.01"]
 def evaluate(run, out, *overrides):
     store_as_in_run(read_run_settings(run))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("evaluate", overrides=[f"run={quoted(str(run))}", *overrides])
+        config = compose("evaluate", overrides=[f"run='{run}'", *overrides])
     return execute(config, out)
 
 
@@ -163,6 +163,7 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["from=trace", "engine.threads=2"], ["from=trace", "engine.threads=1"]),
         (["from=trace", "engine.compare=[onnxruntime]"], ["from=trace", "onnxruntime"]),
         (["from=trace", "in_place=true"], ["from=trace", "in_place"]),
+        (["trust=perhaps"], ["trust=perhaps", "true or false"]),
         (["split=train"], ["split=train", "test, val"]),
         (["split=val", "sweep.protocol=paper"], ["split=val", "paper"]),
         (["split=val", "in_place=true"], ["in_place", "split=test"]),

@@ -22,10 +22,14 @@ from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting.report import PROTOCOLS, SPLITS, Report, Verified
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
-from branchynet.runtime.engine import check_engine, make_classifier, make_engine
+from branchynet.runtime.early_exit import undivided
+from branchynet.runtime.engine import check_engine, forced, make_classifier, make_engine
+from branchynet.runtime.trace_engine import trace_engine
 from branchynet.runtime.verify import compare, run_for_real
 
 CHUNK = 1000  # images per forward pass of a trace
+# Engines that compute in another precision than PyTorch: their exits are swept with their own outputs.
+OWN_OUTPUTS = ("openvino_bf16",)
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,22 @@ def gather(
     """Run every exit on both splits, count MACs, measure latencies. Arguments as of `sweep`."""
     criterion = get_criterion(settings.criterion)
     trunk = baseline.trunk().eval()
-    traces = {split: trace_split(network, data.split(split), criterion) for split in ("val", "test")}
+    traces, correct = {}, {}
+    for which in ("val", "test"):
+        split = data.split(which)
+        if traced_by(settings.engines[0]) == "torch":
+            traces[which], correct[which] = (
+                trace_split(network, split, criterion),
+                trunk_correct(trunk, split),
+            )
+        else:
+            traces[which] = own_trace(settings, network, split, data.input_shape)
+            correct[which] = own_trace(settings, undivided(trunk), split, data.input_shape).correct[:, 0]
     machine, versions = describe_machine()
     return Evidence(
         classes=tuple(data.classes),
         traces=traces,
-        baseline_correct={split: trunk_correct(trunk, data.split(split)) for split in ("val", "test")},
+        baseline_correct=correct,
         macs=count_macs(network, data.input_shape),
         latencies={
             engine: measure_latencies(
@@ -210,7 +224,7 @@ def verify(report: Report, name: str, network: BranchedNetwork, trunk: nn.Module
     run = run_for_real(engine, baseline, x.numpy(), report.threads)
     trace = report.trace_test
     differences = compare(run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds)
-    if name == "torch" and differences.unexplained:
+    if name == traced_by(report.engine) == "torch" and differences.unexplained:
         # The trace is of the same network in the same library: this would be a bug of ours.
         raise RuntimeError(f"{differences.unexplained} samples did not leave where the sweep says")
     taken = torch.from_numpy(run.outcome.exit)
@@ -224,6 +238,26 @@ def verify(report: Report, name: str, network: BranchedNetwork, trunk: nn.Module
         near_threshold=differences.near_threshold,
         unexplained=differences.unexplained,
     )
+
+
+def traced_by(engine: str) -> str:
+    """Whose outputs are swept where an operating point is for `engine`: its own, or PyTorch's."""
+    return engine if engine in OWN_OUTPUTS else "torch"
+
+
+def own_trace(
+    settings: SweepSettings,
+    network: BranchedNetwork,
+    split: tuple[Tensor, Tensor],
+    input_shape: tuple[int, int, int],
+) -> Trace:
+    """The trace of a split, (images (S, C, H, W), labels (S,)), from the engine of the choice at batch 1."""
+    x, y = split
+    thresholds = forced(0, network.num_exits)
+    criterion = get_criterion(settings.criterion)
+    engine = make_engine(settings.engines[0], network, criterion, thresholds, input_shape, settings.threads)
+    uncertainty, prediction = trace_engine(engine, x.numpy())
+    return Trace(torch.from_numpy(uncertainty), torch.from_numpy(prediction), y)
 
 
 def trace_split(network: nn.Module, split: tuple[Tensor, Tensor], criterion: Criterion) -> Trace:

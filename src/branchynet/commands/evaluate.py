@@ -19,11 +19,11 @@ HELP = {"--help", "-h", "--hydra-help"}
 
 def main(arguments: Sequence[str]) -> None:
     """Through Hydra, with the run's own settings as the defaults."""
-    folders = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
+    folders = [argument[4:].strip("'\"") for argument in arguments if argument.startswith("run=")]
     others = [argument for argument in arguments if not argument.startswith("run=")]
     if folders:
         store_as_in_run(read_run_settings(Path(folders[-1])))
-        others.append(f"run={quoted(folders[-1])}")
+        others.append(f"run={folders[-1]}")
     elif HELP.intersection(arguments):
         store_as_in_run({"criterion": {}, "sweep": {}, "engine": {}})
     else:
@@ -33,8 +33,9 @@ def main(arguments: Sequence[str]) -> None:
     ):
         others.append(f"sweep/rule={AS_IN_RUN}")  # other thresholds are no other rule
     if "in_place=true" in others:
-        others.append(f"hydra.run.dir={quoted(folders[-1])}")
+        others.append(f"hydra.run.dir={folders[-1]}")
     sys.argv[1:] = others
+    app.quote_paths(["run", "hydra.run.dir"])
     app.start(evaluate, "evaluate")
 
 
@@ -77,9 +78,3 @@ def store_as_in_run(groups: Mapping[str, Any]) -> None:
     store.store(group="engine", name=AS_IN_RUN, node=nodes["engine"])
     store.store(group="sweep/rule", name=AS_IN_RUN, node={k: v for k, v in rule.items() if k != "defaults"})
     store.store(group="sweep", name=AS_IN_RUN, node={"defaults": [{"rule": AS_IN_RUN}, "_self_"], **sweep})
-
-
-def quoted(text: str) -> str:
-    """`text` as Hydra reads it back, whatever is in it: run folders are named by overrides, with = and commas."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from branchynet.callbacks.evaluation import Evidence, SweepSettings, choose, sweep
+from branchynet.callbacks.evaluation import Evidence, SweepSettings, choose, sweep, traced_by
+from branchynet.commands import app
 from branchynet.commands.finished_run import FinishedRun, open_run
 from branchynet.commands.image_facts import read_facts
 from branchynet.commands.run_config import plain
@@ -34,6 +35,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     source = config["from"]
     if source not in SOURCES:
         raise UserError(f"from={source}: it is trace, network, or null for trace where that is enough")
+    for name in ("in_place", "trust"):
+        app.check_flag(name, config[name])
     run = open_run(config.run, trust=config.trust)
     if not config.in_place and folder.resolve() == run.folder.resolve():
         raise UserError(
@@ -54,7 +57,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError("in_place=true is for split=test: a run's own results are of the test split")
 
     evidence = None if source == "network" else stored_evidence(run)
-    reason = why_network(settings, run, evidence, bool(config.in_place))
+    reason = why_network(settings, run, evidence, config.in_place)
     if source == "trace" and reason:
         raise UserError(f"from=trace is not enough, for {reason}: leave it out, and the network is run")
     if source != "network" and reason:
@@ -81,6 +84,8 @@ def why_network(settings: SweepSettings, run: FinishedRun, evidence: Evidence | 
         return "this run is older than baseline.npz, or is without it"
     if settings.criterion != run.criterion_name:
         return f"the stored traces are of the criterion {run.criterion_name}"
+    if traced_by(settings.engines[0]) != traced_by(run.result["engine"]):
+        return f"the stored traces are of the outputs of {traced_by(run.result['engine'])}"
     if settings.threads != run.result["threads"]:
         return f"the stored latencies are of engine.threads={run.result['threads']}"
     missing = [engine for engine in settings.engines if engine not in evidence.latencies]
