@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.callbacks import evaluation
+from branchynet.callbacks.evaluation import SweepSettings, sweep
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
@@ -48,8 +50,8 @@ def network(sharpness=2.0):
     return BranchedNetwork(segments, [Means(sharpness), Means(30.0)], ["first"]).eval()
 
 
-def callback(tmp_path, **changes):
-    settings = {
+def settings(**changes):
+    made = {
         "engine": ENGINE,
         "rule": FLOOR,
         "criterion": "entropy",
@@ -57,13 +59,13 @@ def callback(tmp_path, **changes):
         "seed": 3,
         **changes,
     }
-    return ThresholdSweep(baseline=network(), folder=tmp_path, **settings)
+    return SweepSettings(**made)
 
 
 @pytest.mark.parametrize(("protocol", "split"), [("validation", "val"), ("paper", "test")])
-def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol, split, data, tmp_path):
+def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol, split, data):
     net = network()
-    report = callback(tmp_path, protocol=protocol).sweep(net, network(5.0), data)
+    report = sweep(settings(protocol=protocol), net, network(5.0), data)
     x, y = data.split(split)
     with torch.no_grad():
         first, last = (out.argmax(1) == y for out in net(x))
@@ -93,12 +95,12 @@ def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(protocol
     assert verified.unexplained == 0
 
 
-def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data, tmp_path):
+def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(data):
     blind = network()
     with torch.no_grad():
         for parameter in blind.heads[-1].parameters():
             parameter.copy_(parameter.flip(0))
-    report = callback(tmp_path).sweep(network(), blind, data)
+    report = sweep(settings(), network(), blind, data)
     x, y = data.split("test")
     with torch.no_grad():
         expected = float((blind(x)[1].argmax(1) == y).double().mean())
@@ -121,7 +123,7 @@ def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_rep
             parameter.copy_(parameter.roll(1))
     bad = [3, 50, 99]
     more = arrays_of(data, tmp_path, inexact_test=bad, inexact_train=[0, 1, 2, 3, 199])
-    report = callback(tmp_path).sweep(network(), blind, more)
+    report = sweep(settings(), network(), blind, more)
     assert report.inexact_test.tolist() == bad
     assert report.inexact_training == 5
     x, y = more.split("test")
@@ -134,8 +136,8 @@ def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_rep
     assert without_inexact(report)[1] != pytest.approx(expected)
 
 
-def test_data_without_inexact_images_says_nothing_of_them(data, tmp_path):
-    report = callback(tmp_path).sweep(network(), network(), data)
+def test_data_without_inexact_images_says_nothing_of_them(data):
+    report = sweep(settings(), network(), network(), data)
     assert len(report.inexact_test) == report.inexact_training == 0
     assert without_inexact(report) is None
 
@@ -149,12 +151,46 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
 
     module = Module()
     module.network = network()
-    callback(tmp_path, protocol="paper").on_fit_end(Stub(), module)
+    ThresholdSweep(network(), tmp_path, settings(protocol="paper")).on_fit_end(Stub(), module)
     assert json.loads((tmp_path / "result.json").read_text())["protocol"] == "paper"
     assert json.loads((tmp_path / "result.json").read_text())["seed"] == 3
     assert (tmp_path / "report.md").read_text().count("protocol: paper") == 2
     chosen_on = {line.split(",")[2] for line in (tmp_path / "trade_offs.csv").read_text().splitlines()[1:]}
     assert chosen_on == {"test"}
+
+
+def test_an_engine_of_another_precision_is_swept_with_its_own_outputs(data, monkeypatch):
+    """A network that gives other numbers on one engine: PyTorch's are not looked at for the choice."""
+    monkeypatch.setattr(evaluation, "OWN_OUTPUTS", ("coarse",))
+    made = {"compare": ["torch"], **ENGINE, "name": "coarse"}
+    real = {
+        name: getattr(evaluation, name) for name in ("make_engine", "make_classifier", "measure_latencies")
+    }
+    monkeypatch.setattr(evaluation, "check_engine", lambda name, threads: None)
+    for name in ("make_classifier", "measure_latencies"):
+        function = real[name]
+        monkeypatch.setattr(evaluation, name, lambda _, *rest, f=function: f("torch", *rest))
+
+    def make_engine(name, net, criterion, *rest):
+        def halves(logits):  # uncertainty in steps of a half
+            return (2 * criterion(logits)).round() / 2
+
+        return real["make_engine"]("torch", net, halves if name == "coarse" else criterion, *rest)
+
+    monkeypatch.setattr(evaluation, "make_engine", make_engine)
+    net, blind = network(), network(5.0)
+    report = sweep(settings(engine=made), net, blind, data)
+    x, y = data.split("test")
+    with torch.no_grad():
+        entropy = torch.distributions.Categorical(logits=net(x)[0]).entropy()
+        right = blind(x)[1].argmax(1) == y
+    assert torch.equal(report.trace_test.uncertainty[:, 0], (2 * entropy).round() / 2)
+    assert torch.equal(report.baseline_correct, right)
+    # Run for real it leaves where its own outputs say; PyTorch, with the same thresholds, need not.
+    assert report.verified["coarse"].differences == 0
+    assert report.verified["coarse"].accuracy == pytest.approx(
+        float(report.points_test.accuracy[report.index])
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +207,7 @@ def test_files_of_the_paper_protocol_are_marked(data, tmp_path):
         ({"max_vectors": 0}, "max_vectors=0"),
     ],
 )
-def test_mistakes_are_found_before_fitting(changes, word, tmp_path):
+def test_mistakes_are_found_before_fitting(changes, word):
     with pytest.raises(UserError, match=word) as caught:
-        callback(tmp_path, **changes)
+        settings(**changes)
     assert "\n" not in str(caught.value)

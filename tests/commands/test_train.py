@@ -89,6 +89,8 @@ def test_a_run_leaves_what_the_design_says(run):
         "sweep.csv",
         "trade_offs.csv",
         "costs.csv",
+        "baseline.npz",
+        "data.json",
         "report.md",
         "result.json",
         "figures/trade_off.png",

@@ -2,12 +2,10 @@ import csv
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
-from branchynet.errors import UserError
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting import files
 from branchynet.reporting.tables import report_page
@@ -17,93 +15,6 @@ from branchynet.reporting.trade_offs import trade_offs
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_a_trace_is_read_back(report, tmp_path):
-    path = tmp_path / "trace-test.npz"
-    files.write_trace(path, report.trace_test)
-    back = files.read_trace(path)
-    assert torch.equal(back.uncertainty, report.trace_test.uncertainty)
-    assert torch.equal(back.prediction, report.trace_test.prediction)
-    assert torch.equal(back.label, report.trace_test.label)
-    with np.load(path) as archive:
-        kinds = {name: (archive[name].dtype.name, archive[name].shape) for name in archive}
-    assert kinds == {
-        "uncertainty": ("float32", (8, 2)),
-        "prediction": ("int64", (8, 2)),
-        "label": ("int64", (8,)),
-    }
-
-
-def damage_cut(path):
-    path.write_bytes(path.read_bytes()[:-60])
-
-
-def damage_byte(path):
-    content = bytearray(path.read_bytes())
-    content[120] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
-def damage_empty(path):
-    path.write_bytes(b"")
-
-
-def damage_words(path):
-    path.write_text("no archive")
-
-
-def damage_missing_array(path):
-    np.savez(path, label=np.zeros(8, np.int64))
-
-
-def damage_types(path):
-    pair = np.zeros((8, 2))
-    np.savez(path, uncertainty=pair, prediction=pair.astype(np.int64), label=np.zeros(8, np.int64))
-
-
-def damage_shapes(path):
-    pair = np.zeros((8, 2), np.float32)
-    np.savez(path, uncertainty=pair, prediction=pair.astype(np.int64), label=np.zeros(7, np.int64))
-
-
-def damage_pickle(path):
-    np.savez(path, uncertainty=np.array([{"a": 1}], dtype=object), prediction=1, label=1)
-
-
-def damage_single_array(path):
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_cut,
-        damage_byte,
-        damage_empty,
-        damage_words,
-        damage_missing_array,
-        damage_types,
-        damage_shapes,
-        damage_pickle,
-        damage_single_array,
-    ],
-    ids=lambda function: function.__name__,
-)
-def test_a_damaged_trace_is_told_in_one_line(report, tmp_path, damage):
-    path = tmp_path / "trace-test.npz"
-    files.write_trace(path, report.trace_test)
-    damage(path)
-    with pytest.raises(UserError, match="is no trace") as caught:
-        files.read_trace(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_trace_is_told_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"there is no trace .*nowhere\.npz"):
-        files.read_trace(tmp_path / "nowhere.npz")
 
 
 def test_the_sweep_is_read_back(three_exits, tmp_path):

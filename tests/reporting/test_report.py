@@ -125,3 +125,16 @@ def test_a_report_that_contradicts_itself_is_refused(report, make_report):
 def test_where_thresholds_are_chosen(make_report):
     assert make_report().chosen_on == "validation"
     assert make_report(protocol="paper").chosen_on == "test"
+
+
+def test_only_latencies_are_needed(make_report):
+    assert make_report(verified={}).verified == {}
+    with pytest.raises(ValueError, match=r"latencies has .., but not the engine"):
+        make_report(latencies={})
+
+
+def test_reported_is_one_of_two_splits(make_report):
+    assert make_report().reported_on == "test" and make_report(split="val").reported_on == "validation"
+    for wrong in ({"split": "train"}, {"split": "val", "protocol": "paper"}):
+        with pytest.raises(ValueError, match="split="):
+            make_report(**wrong)

@@ -44,6 +44,16 @@ def test_the_form_to_the_letter(report):
     assert json.dumps(result) == json.dumps(EXPECTED)
 
 
+def test_what_was_not_run_for_real_is_null(make_report):
+    result = result_dict(make_report(verified={}))
+    assert result["knee"].pop("measured") is None
+    assert result == {**EXPECTED, "knee": {k: v for k, v in EXPECTED["knee"].items() if k != "measured"}}
+
+
+def test_another_split_than_test_is_named(make_report):
+    assert result_dict(make_report(split="val")) == {**EXPECTED, "split": "val"}
+
+
 def test_no_static_rival_is_null(report, make_report):
     result = result_dict(make_report(selection=replace(report.selection, index=1)))
     assert result["knee"]["gain_over_static"] is None

@@ -202,3 +202,17 @@ def test_table_one_of_another_experiment_and_protocol(make_report):
 @pytest.mark.parametrize(("value", "text"), [(13.94, "13.9"), (999.94, "999.9"), (11309.4, "11,309")])
 def test_microseconds(value, text):
     assert microseconds(value) == text
+
+
+def test_a_point_that_was_not_run_has_no_measured_row(make_report):
+    with_row, without = summary_table(make_report()), summary_table(make_report(verified={}))
+    assert "operating point, measured" in with_row and "Not run for real" not in with_row
+    assert "operating point, measured" not in without and "Not run for real" in without
+    # The table itself is the same without that row.
+    kept = [line for line in with_row.splitlines() if "measured " not in line][:8]
+    assert without.splitlines()[:8] == kept
+
+
+def test_on_validation_no_word_is_of_test(make_report):
+    page = report_page(make_report(split="val")).lower().replace("fastest", "")
+    assert "on validation" in page and "test" not in page

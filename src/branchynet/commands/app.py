@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -64,6 +65,22 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             fail(message)
 
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
+
+
+def quote_paths(names: Sequence[str]) -> None:
+    """Quote the values of these settings on the command line, for Hydra: a run's folder has `=` and `,` in it."""
+    for place, argument in enumerate(sys.argv):
+        name, equals, value = argument.partition("=")
+        if name in names and equals and value not in ("", "null") and value[0] not in "'\"":
+            # Before a quote, and nowhere else, a backslash is Hydra's own.
+            escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+            sys.argv[place] = f"{name}='{escaped}'"
+
+
+def check_flag(name: str, value: object) -> None:
+    """A UserError unless the setting is true or false."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value}: it is true or false")
 
 
 def user_message(error: BaseException) -> str | None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import branchynet
+from branchynet.callbacks.evaluation import SweepSettings
 from branchynet.callbacks.progress import EpochProgress
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
+from branchynet.commands.image_facts import facts_of, write_facts
+from branchynet.commands.run_config import plain
 from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
@@ -47,7 +50,8 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     data: ImageData = instantiate(config.data)
     data.setup("fit")
-    network = build_network(config.model, data, config.seed)
+    facts = facts_of(data)
+    network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
     optimizer = instantiate(config.optimizer)
     checks.check_init(config.init)
@@ -62,17 +66,15 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     weights = exit_weights(plain(config.weights), network.num_exits)
     if checks.check_freeze(config.freeze, config.init):
         weights = side_weights(weights)
-    baseline = build_network(config.model, data, config.seed)
-    sweep = ThresholdSweep(
-        baseline=baseline,
-        folder=folder,
+    baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
+    settings = SweepSettings(
         experiment=config.name,
         seed=config.seed,
         criterion=config.criterion.name,
         engine=plain(config.engine),
-        hparams=flat_hparams(config, weights),
         **plain(config.sweep),
     )
+    sweep = ThresholdSweep(baseline, folder, settings, flat_hparams(config, weights))
     logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else None
     if logger is not None:
         logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
@@ -93,11 +95,12 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         compile=resolve_compile(config.compile, config.trainer.accelerator),
     )
 
+    if config.init not in ("baseline", "scratch"):
+        load_network(network, config.init)
+    write_facts(folder, facts)
     train_baseline(config, folder, baseline, data, stage, module)
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
-    elif config.init != "scratch":
-        load_network(network, config.init)
     stage(
         module(network, weights, stage="joint", freeze_trunk=config.freeze == "trunk"),
         epochs=config.epochs.joint,
@@ -116,15 +119,17 @@ def trainer_settings(trainer: DictConfig) -> dict[str, Any]:
     return {**settings, "precision": resolve_precision(settings["precision"], settings["accelerator"])}
 
 
-def build_network(model: DictConfig, data: ImageData, seed: int) -> BranchedNetwork:
-    """The network of `model` for the images of `data`, with the initial weights of `seed`.
+def build_network(
+    model: DictConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int
+) -> BranchedNetwork:
+    """The network of `model` for such images and classes, with the initial weights of `seed`.
 
     The trunk's weights do not depend on the exits: the heads draw from a seed of their own.
     """
     torch.manual_seed(derive_seed(seed, "trunk"))
     trunk = instantiate(model.trunk)
     torch.manual_seed(derive_seed(seed, "heads"))
-    return attach(trunk, plain(model.exits), data.input_shape, data.num_classes)
+    return attach(trunk, plain(model.exits), input_shape, num_classes)
 
 
 def train_baseline(
@@ -209,8 +214,3 @@ def log_folder(folder: Path) -> Path:
     """What to show in TensorBoard: all of outputs/ if the run lies there, else the run alone."""
     outputs = Path("outputs").resolve()
     return Path("outputs") if folder.resolve().is_relative_to(outputs) else folder
-
-
-def plain(config: Any) -> Any:
-    """The config's value as plain dicts, lists and numbers, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -6,33 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from branchynet.commands import app
+from branchynet.commands.run_config import read_config
 from branchynet.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> None:
-    """A new run or multirun through Hydra, or `resume=<run folder>` from that run's own config."""
+    """A new run or multirun through Hydra, or `resume=<run folder>` from that run's own config.
+
+    With `trust=true` a resumed run's settings may call anything, see `branchynet.commands.run_config`.
+    """
     resumed = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     if resumed and resumed != ["null"]:
-        if len(arguments) > 1:
-            others = " ".join(argument for argument in arguments if not argument.startswith("resume="))
-            raise UserError(f"resume=<run folder> takes that run's own settings: leave out {others}")
-        resume(Path(resumed[0]))
+        others = [argument for argument in arguments if not argument.startswith("resume=")]
+        trust = others == ["trust=true"]
+        if others and not trust:
+            raise UserError(
+                f"resume=<run folder> takes that run's own settings: leave out {' '.join(others)}"
+            )
+        resume(Path(resumed[0]), trust)
     else:
         app.start(train, "train")
 
 
-def resume(folder: Path) -> dict[str, Any]:
+def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
-    config = folder / ".hydra" / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"resume={folder}: there is no run, for {config} is missing; name a run's folder")
+    config = read_config(folder, trust)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    loaded = OmegaConf.load(config)
-    assert isinstance(loaded, DictConfig)
-    return train(loaded, folder)
+    return train(config, folder)
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, Any]:

@@ -32,14 +32,16 @@ from branchynet.reporting.style import (
 LINEAR_BELOW = 1e-3
 
 
-def draw_all(report: Report, images: Tensor) -> dict[str, Figure]:
-    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order."""
-    return {
+def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
+    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order; None: no samples."""
+    figures = {
         "trade_off": trade_off(report),
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
-        "samples": sample_images(report, images),
     }
+    if images is not None:
+        figures["samples"] = sample_images(report, images)
+    return figures
 
 
 def trade_off(report: Report) -> Figure:
@@ -58,14 +60,14 @@ def trade_off(report: Report) -> Figure:
     for left, right in panels:
         _trade_off_panel(left, report, *timed, unit=1)
         _trade_off_panel(right, report, *counted, unit=1e6)
-        left.set_ylabel("accuracy on test, %")
+        left.set_ylabel(f"accuracy on {report.reported_on}, %")
     if strip is not None:
         left.set_ylim(strip)
-        left.set_ylabel(f"accuracy on test, % (from {strip[0]:.1f})")
+        left.set_ylabel(f"accuracy on {report.reported_on}, % (from {strip[0]:.1f})")
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     left.set_xlabel(f"mean latency per sample, µs ({report.engine}, {threads}, batch 1)")
     right.set_xlabel("mean cost per sample, million MACs")
-    what = "accuracy on test"
+    what = f"accuracy on {report.reported_on}"
     if report.protocol == "validation":
         what += ", frontier and knee chosen on validation"
     figure.suptitle(title(report, what))
@@ -99,8 +101,8 @@ def over_thresholds(report: Report) -> Figure:
             panel.grid(alpha=0.3)
             panel.legend(fontsize="small")
         bottom.set_xlabel(f"threshold $T_{{{n + 1}}}$, {uncertainty_unit(report)}")
-    panels[0, 0].set_ylabel("accuracy on test, %")
-    panels[1, 0].set_ylabel("exit rate on test, %")
+    panels[0, 0].set_ylabel(f"accuracy on {report.reported_on}, %")
+    panels[1, 0].set_ylabel(f"exit rate on {report.reported_on}, %")
     held = ", the others as chosen" if side_exits > 1 else ""
     figure.suptitle(title(report, f"one threshold varied{held}"))
     return figure
@@ -158,9 +160,9 @@ def uncertainty_histograms(report: Report) -> Figure:
         panel.set_xlabel(f"uncertainty ({uncertainty_unit(report)})")
         panel.legend(fontsize="small", loc="upper right")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("test samples, log scale")
+    panels[0].set_ylabel(f"{report.reported_on} samples, log scale")
     panels[0].set_ylim(bottom=0.7)  # of all panels, and after the last one, for it ends the autoscaling
-    figure.suptitle(title(report, "every test sample at every exit"))
+    figure.suptitle(title(report, f"every {report.reported_on} sample at every exit"))
     return figure
 
 

@@ -1,14 +1,13 @@
 """The files of a run: traces, the sweep, the trade-offs, the costs, the report, the result, the figures.
 
-Each is written under a temporary name and renamed, so that a reader never sees half a file.
+`branchynet.reporting.stored` reads some of them again. Each is written under a temporary name and renamed, so
+that a reader never sees half a file.
 Shapes: N exits, S samples, V threshold vectors.
 """
 
 import csv
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from branchynet.errors import UserError
 from branchynet.exits.trace import Trace
 from branchynet.reporting.report import Report, decimal, medians
 from branchynet.reporting.results import result_dict
@@ -27,28 +25,18 @@ from branchynet.reporting.trade_offs import trade_offs
 
 # Beyond so many threshold vectors, sweep.csv lists the frontier and the operating point alone.
 MAX_SWEEP_ROWS = 2000
-# What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
 
 
 def write_run(folder: Path, report: Report, figures: Mapping[str, Figure]) -> None:
     """Write everything of `report` into a run's folder, `result.json` last: where it stands, all stands."""
     write_trace(folder / "trace-val.npz", report.trace_val)
-    write_trace(folder / "trace-test.npz", report.trace_test)
+    if report.split == "test":
+        write_trace(folder / "trace-test.npz", report.trace_test)
     write_sweep(folder / "sweep.csv", report)
     write_trade_offs(folder / "trade_offs.csv", report)
     write_costs(folder / "costs.csv", report)
+    write_baseline(folder / "baseline.npz", report)
     with replacing(folder / "report.md") as temporary:
         temporary.write_text(report_page(report), encoding="utf-8")
     for name, figure in figures.items():
@@ -64,30 +52,6 @@ def write_trace(path: Path, trace: Trace) -> None:
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-
-
-def read_trace(path: Path) -> Trace:
-    """Read what `write_trace` wrote.
-
-    Raises:
-        UserError: there is no such file, it is damaged, or it holds something else.
-    """
-    try:
-        # Opened here, for numpy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in TRACE_ARRAYS}
-        wrong = [name for name, dtype in TRACE_ARRAYS.items() if arrays[name].dtype != dtype]
-        if wrong:
-            raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
-        return Trace(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-    except FileNotFoundError:
-        raise UserError(f"there is no trace {path}; a finished run has one") from None
-    except DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is no trace ({reason}): it should hold uncertainty (S, N) float32, prediction (S, N) "
-            "int64 and label (S,) int64; run the sweep again"
-        ) from error
 
 
 def write_sweep(path: Path, report: Report) -> None:
@@ -107,7 +71,8 @@ def write_sweep(path: Path, report: Report) -> None:
     columns: dict[str, Sequence[float]] = {}
     for n, values in enumerate(report.points_test.thresholds[rows].T.tolist(), 1):
         columns[f"threshold_{n}"] = [decimal(value) for value in values]
-    for split, points in (("val", report.points_val), ("test", report.points_test)):
+    # Where validation is reported, both are the same.
+    for split, points in {"val": report.points_val, report.split: report.points_test}.items():
         chosen = points.subset(rows)
         columns[f"{split}_accuracy"] = chosen.accuracy.tolist()
         for n in exits:
@@ -133,10 +98,14 @@ def write_trade_offs(path: Path, report: Report) -> None:
         columns["feasible"] = int(row.feasible)
         columns |= {f"threshold_{n}": value for n, value in enumerate(row.thresholds, 1)}
         columns |= {"val_accuracy": row.val_accuracy, "val_gain_latency": row.val_gain_latency}
-        columns |= {"test_accuracy": row.accuracy, "test_loss": row.loss}
-        columns |= {f"test_exit_rate_{n}": rate for n, rate in enumerate(row.exit_rates, 1)}
-        columns |= {"test_gain_macs": row.gain_macs, "test_gain_latency": row.gain_latency}
-        columns |= {"test_static_exit": row.best_static, "test_gain_over_static": row.gain_over_static}
+        split = report.split
+        columns |= {f"{split}_accuracy": row.accuracy, f"{split}_loss": row.loss}
+        columns |= {f"{split}_exit_rate_{n}": rate for n, rate in enumerate(row.exit_rates, 1)}
+        columns |= {f"{split}_gain_macs": row.gain_macs, f"{split}_gain_latency": row.gain_latency}
+        columns |= {
+            f"{split}_static_exit": row.best_static,
+            f"{split}_gain_over_static": row.gain_over_static,
+        }
         rows.append(columns)
     _write_csv(path, list(rows[0]), (row.values() for row in rows))
 
@@ -162,6 +131,25 @@ def write_costs(path: Path, report: Report) -> None:
                 row += [counted[n], latency[n].median_us, latency[n].iqr_us]
             rows.append(row)
     _write_csv(path, header, rows)
+
+
+def write_baseline(path: Path, report: Report) -> None:
+    """Write what a later choice needs of the baseline and of images that are not the published ones.
+
+    `val_correct` and `test_correct` (S,) bool: which samples the baseline is right about; `inexact_test` (I,)
+    int64 and `inexact_training` () int64, see `Report`. Nothing is written where the report does not know,
+    or not of the test split.
+    """
+    if report.baseline_correct is None or report.baseline_val_correct is None or report.split != "test":
+        return
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            val_correct=report.baseline_val_correct.numpy(),
+            test_correct=report.baseline_correct.numpy(),
+            inexact_test=report.inexact_test.numpy(),
+            inexact_training=np.int64(report.inexact_training),
+        )
 
 
 def write_result(path: Path, report: Report) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from branchynet.runtime.costs import Latencies, Latency, Macs
 
 PROTOCOLS = ("validation", "paper")
+SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,16 @@ class Report:
     `points_test` hold the same V threshold vectors, evaluated on either split; `frontier` (int64 indices) and
     `selection.index` point into both and were found on validation, under the protocol `paper` on test.
     `engine` is the one whose latencies the choice was made with; `latencies` and `verified` have it, and may
-    have more.
+    have more. `verified` is empty where the point was not run for real, but chosen anew from stored traces and
+    from latencies that were measured before.
 
     `inexact_test` (I,) int64 are the numbers of the test images that differ from the published ones, where the
     data says so, and `baseline_correct` (S,) bool, needed if there are any, says which test samples the
-    baseline is right about. `inexact_training` counts such images among those of training and validation.
+    baseline is right about, `baseline_val_correct` the same of validation. `inexact_training` counts such images
+    among those of training and validation.
+
+    `split` is what is reported: `test`, or `val` where the test split is not to be looked at. Then all that is
+    said here of test, and all names with test in them, are of validation.
     """
 
     experiment: str
@@ -81,14 +87,20 @@ class Report:
     rule: Mapping[str, Any]
     verified: Mapping[str, Verified]
     baseline_correct: "Tensor | None" = None
+    baseline_val_correct: "Tensor | None" = None
     inexact_test: "Tensor" = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    split: str = "test"
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol={self.protocol!r} is none of {PROTOCOLS}")
+        if self.split not in SPLITS or (self.split != "test" and self.protocol == "paper"):
+            raise ValueError(
+                f"split={self.split!r} is none of {SPLITS}, or not for the protocol {self.protocol}"
+            )
         for name, engines in (("latencies", self.latencies), ("verified", self.verified)):
-            if self.engine not in engines:
+            if self.engine not in engines and (engines or name == "latencies"):
                 raise ValueError(f"{name} has {sorted(engines)}, but not the engine {self.engine!r}")
         if not torch.equal(self.points_val.thresholds, self.points_test.thresholds):
             raise ValueError("points_val and points_test are not of the same thresholds")
@@ -117,6 +129,11 @@ class Report:
     def chosen_on(self) -> str:
         """The split that thresholds are chosen on: `validation`, under the protocol `paper` `test`."""
         return "test" if self.protocol == "paper" else "validation"
+
+    @property
+    def reported_on(self) -> str:
+        """The split that accuracies and rates are of: `test`, or `validation`."""
+        return "test" if self.split == "test" else "validation"
 
 
 def decimal(value: float) -> float:

@@ -11,15 +11,16 @@ def result_dict(report: Report) -> dict[str, Any]:
     """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
 
     `exits[n]` is what forcing every sample out at exit n+1 gives. `gain_over_static` is None where no single
-    exit is as accurate as the operating point. Only where the data names images that differ from the published
-    ones: `inexact_test_images` and `inexact_training_images` (validation included) count them, and
-    `without_inexact` has the accuracies on the other test images, or is None.
+    exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
+    data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
+    (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
+    None. Only where the accuracies are of another split than test: `split`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
     """
     latencies = report.latencies[report.engine]
-    verified = report.verified[report.engine]
+    verified = report.verified.get(report.engine)
     result: dict[str, Any] = {
         "experiment": report.experiment,
         "seed": int(report.seed),
@@ -55,7 +56,8 @@ def result_dict(report: Report) -> dict[str, Any]:
             "gain_latency": float(derive.gain_latency(report)),
             "gain_trunk_only": float(derive.gain_trunk_only(report)),
             "gain_over_static": derive.gain_over_static(report),
-            "measured": {
+            "measured": verified
+            and {
                 "accuracy": float(verified.accuracy),
                 "latency_us": float(verified.latency_us),
                 "gain_latency": float(derive.gain_measured(report)),
@@ -67,6 +69,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["inexact_test_images"] = len(report.inexact_test)
         result["inexact_training_images"] = int(report.inexact_training)
         result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
+    if report.split != "test":
+        result["split"] = report.split
     _refuse_non_finite(result, "result.json")
     return result
 

@@ -11,6 +11,10 @@ def sentences(report: Report) -> list[str]:
         texts.append(
             "protocol: paper. The thresholds were chosen on the test split itself, so these numbers flatter."
         )
+    if report.split == "val":
+        texts.append(
+            "The thresholds were chosen on the validation split that is reported: these numbers flatter."
+        )
     texts.append(_choice(report))
     if report.selection.note:
         texts.append(report.selection.note)
@@ -20,6 +24,8 @@ def sentences(report: Report) -> list[str]:
         texts.append(_beating(report, beating[0]))
     texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
+    if not report.verified:
+        texts.append("Not run for real: chosen from the stored traces and the latencies measured with them.")
     texts.extend(_other_engine(report, engine) for engine in report.latencies if engine != report.engine)
     return texts
 
@@ -52,7 +58,7 @@ def _over_static(report: Report) -> str:
     best = derive.best_static(report)
     gain = derive.gain_over_static(report)
     if best is None or gain is None:
-        return "No single exit alone is as accurate on test as the operating point."
+        return f"No single exit alone is as accurate on {report.reported_on} as the operating point."
     if gain < 1:
         return (
             f"Leaving early does not pay for itself: exit {best + 1} alone is at least as accurate and takes "

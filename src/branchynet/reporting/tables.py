@@ -8,6 +8,7 @@ from branchynet.reporting import report as derive
 from branchynet.reporting.paper import paper_row
 from branchynet.reporting.report import Report
 from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+from branchynet.reporting.text import aligned
 from branchynet.reporting.trade_offs import TradeOff, trade_offs
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def summary_table(report: Report) -> str:
     main = report.latencies[report.engine]
     macs = report.macs
     accuracies = derive.exit_accuracies(report)
-    predicted, verified = derive.exit_rates(report), report.verified[report.engine]
-    predicted_rates, measured_rates = _rates(predicted), _rates(verified.exit_rates)
+    predicted_rates, verified = _rates(derive.exit_rates(report)), report.verified.get(report.engine)
+    measured_rates = _rates(verified.exit_rates) if verified else ""
     below = []
     if max(len(predicted_rates), len(measured_rates)) > RATES_WIDTH:
-        below = [f"Exit rates %: predicted {predicted_rates}; measured {measured_rates}."]
+        below = [f"Exit rates %: predicted {predicted_rates}; measured {measured_rates or 'not'}."]
         predicted_rates = measured_rates = "see below"
 
     baseline_us = main.baseline.median_us
@@ -47,13 +48,16 @@ def summary_table(report: Report) -> str:
     predicted_us = microseconds(derive.mean_latency_us(report))
     costs = [_millions(derive.mean_macs(report)), predicted_us, "", f"{derive.gain_latency(report):.2f}"]
     rows.append(["operating point, predicted", percent(derive.accuracy(report)), predicted_rates, *costs])
-    measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
-    costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
-    rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
+    if verified:
+        measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
+        costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
+        rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
 
-    head = f"{report.experiment}, seed {report.seed}, on test; {_where(report, report.engine)}"
+    head = (
+        f"{report.experiment}, seed {report.seed}, on {report.reported_on}; {_where(report, report.engine)}"
+    )
     words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
-    return "\n".join([*_wrap(head), _aligned(rows), *words])
+    return "\n".join([*_wrap(head), aligned(rows), *words])
 
 
 def table_one(report: Report) -> str:
@@ -96,7 +100,7 @@ def table_one(report: Report) -> str:
         rows.append(row(f"paper: {paper.trunk}", f"{paper.baseline_accuracy:.2f}"))
         rows.append(row(f"paper: {paper.branchy}", f"{paper.accuracy:.2f}", *ours))
     lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
-    chosen = "Thresholds chosen on validation, numbers on test."
+    chosen = f"Thresholds chosen on validation, numbers on {report.reported_on}."
     if report.protocol == "paper":
         chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
     return "\n".join(lines) + f"\n\n{chosen} {_where(report, ' and '.join(engines))}.\n"
@@ -131,13 +135,14 @@ def trade_offs_table(report: Report) -> str:
     text = (
         f"Each row is a point of its own, chosen on {report.chosen_on}: the fastest that loses at most so much "
         f"against the baseline, or the most accurate with at least such a gain in time ({report.engine}); its "
-        "numbers are of test. "
+        f"numbers are of {report.reported_on}. "
     )
     if not all(row.feasible for row in trade_offs(report)):
         text += "Where no point is as wanted, the nearest stands in its place, and says so. "
     text += (
-        "Gain over static: against the cheapest single exit that is as accurate on test; – where none is. The "
-        "whole frontier: figures/trade_off.png, and sweep.csv where on_frontier is 1."
+        "Gain over static: against the cheapest single exit that is as accurate on "
+        f"{report.reported_on}; – where none is. The whole frontier: figures/trade_off.png, and sweep.csv where "
+        "on_frontier is 1."
     )
     return "\n".join(lines) + f"\n\n{text}\n"
 
@@ -167,17 +172,6 @@ def _rates(rates: Sequence[float]) -> str:
 
 def _where(report: Report, engine: str) -> str:
     return f"{engine}, {threads(report)}, batch 1, {report.machine}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
 def _markdown(cells: Sequence[str]) -> str:

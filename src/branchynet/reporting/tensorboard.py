@@ -51,9 +51,9 @@ def log_report(
 
 
 def scalars(report: Report) -> dict[str, float]:
-    """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one."""
+    """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one,
+    those of `knee/measured` only where the point was run for real."""
     latencies = report.latencies[report.engine]
-    verified = report.verified[report.engine]
     values = {
         "baseline/accuracy": report.baseline_accuracy,
         "baseline/macs": report.macs.baseline,
@@ -64,10 +64,11 @@ def scalars(report: Report) -> dict[str, float]:
         "knee/gain_macs": derive.gain_macs(report),
         "knee/gain_latency": derive.gain_latency(report),
         "knee/gain_trunk_only": derive.gain_trunk_only(report),
-        "knee/measured_accuracy": verified.accuracy,
-        "knee/measured_latency_us": verified.latency_us,
-        "knee/measured_gain_latency": derive.gain_measured(report),
     }
+    if verified := report.verified.get(report.engine):
+        values["knee/measured_accuracy"] = verified.accuracy
+        values["knee/measured_latency_us"] = verified.latency_us
+        values["knee/measured_gain_latency"] = derive.gain_measured(report)
     values |= trade_offs.scalars(report)
     over_static = derive.gain_over_static(report)
     if over_static is not None:

@@ -53,7 +53,8 @@ def fit(
         ema: the decay per step of an average of the weights that is validated and kept in their place.
 
     Raises:
-        UserError: no epochs, a loss that is not finite, or memory that does not suffice.
+        UserError: no epochs, a `last.ckpt` that is damaged or no checkpoint of a stage, a loss that is not
+            finite, or memory that does not suffice.
     """
     if epochs < 1:
         raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
@@ -86,7 +87,9 @@ def fit(
             use_distributed_sampler=False,  # the loader takes a rank's share itself
             **trainer,
         )
-        resume = str(last) if last.exists() else None
+        resume = last if last.exists() else None
+        if resume is not None:
+            check_resumable(resume)
         try:
             runner.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except Exception as error:
@@ -140,13 +143,7 @@ def load_network(network: BranchedNetwork, path: Path | str) -> None:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: init is baseline, scratch or a checkpoint's path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises about anything on a foreign file
-        raise UserError(
-            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}): "
-            f"take checkpoints/joint/best.ckpt of a run"
-        ) from error
+    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run")
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     prefix = "network."
     state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -162,3 +159,29 @@ def load_network(network: BranchedNetwork, path: Path | str) -> None:
             f"take a checkpoint of the same model and exits"
         )
     network.load_state_dict(state)
+
+
+def check_resumable(path: Path) -> None:
+    """A UserError if training cannot go on from a checkpoint; Lightning would show a traceback."""
+    cure = "delete it, and the stage begins anew"
+    content = read_checkpoint(path, cure)
+    if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
+        raise UserError(f"{path} is not a checkpoint of a stage: {cure}")
+
+
+def read_checkpoint(path: Path, cure: str) -> Any:
+    """What a checkpoint holds, read as tensors and plain values: it runs no code.
+
+    Args:
+        path: the file.
+        cure: what to do if it cannot be read, for the error.
+
+    Raises:
+        UserError: it holds something else, or is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises about anything on a foreign file
+        raise UserError(
+            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}): {cure}"
+        ) from error

@@ -1,0 +1,144 @@
+"""`branchynet export`: a finished run's network as models that need nothing of it."""
+
+import os
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from branchynet.commands import app
+from branchynet.errors import UserError
+from branchynet.reporting.text import aligned
+from branchynet.runtime.manifest import FILE, FORMATS, Cost, Costs, Manifest, check_rules
+
+if TYPE_CHECKING:
+    from branchynet.commands.finished_run import FinishedRun
+    from branchynet.runtime.agreement import Agreement
+
+# Beyond it an export's uncertainty or confidence is not the network's, rounded otherwise.
+ROUNDING = 1e-4
+
+
+def main(arguments: Sequence[str]) -> None:
+    app.quote_paths(["run", "output"])
+    app.start(export, "export")
+
+
+def export(config: DictConfig, _: Path) -> Manifest:
+    """Write the export that `config` asks for, compare it with the network, and print what was written.
+
+    Nothing is at its final place before the comparison has passed.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        UserError: a setting that is not allowed, no finished run, or a folder that is not free.
+        RuntimeError: the export's answers are not the network's.
+    """
+    if config.format not in FORMATS:
+        raise UserError(f"format={config.format}: it is one of {', '.join(FORMATS)}")
+    check_rules(config.image_files.size, config.image_files.channels)
+    if type(config.compare) is not int or config.compare < 1:
+        raise UserError(f"compare={config.compare}: it is a whole number above 0, of images")
+    for name in ("overwrite", "trust"):
+        app.check_flag(name, config[name])
+    if config.run is None:
+        raise UserError("export wants a finished run: `branchynet export run=<run folder>`")
+    source = Path(str(config.run)).expanduser()
+    output = Path(str(config.output)).expanduser() if config.output else source / f"export-{config.format}"
+    check_free(output, config.overwrite)
+
+    # Only now: torch takes seconds to import, and help has to answer at once.
+    from branchynet.commands.finished_run import open_run
+    from branchynet.runtime.agreement import agreement
+    from branchynet.runtime.export import write_export
+
+    run = open_run(source, config.trust)
+    manifest = describe(run, config.format, config.image_files.size, config.image_files.channels)
+    x = run.data.images("test")[: config.compare].numpy()
+    normalised = run.data.split("test")[0][: config.compare]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+            written = write_export(Path(scratch), run.network, manifest)
+            found = agreement(Path(scratch), run.network, manifest, x, normalised)
+            unexplained = found.operating_point.unexplained + found.elsewhere.unexplained
+            if unexplained or max(found.uncertainty, found.confidence) > ROUNDING:
+                raise RuntimeError(f"the export's answers are not the network's: {found}")
+            _move(Path(scratch), output, written)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}): set output=<folder>") from error
+    print(summary(output, written, found))
+    return written
+
+
+def describe(run: "FinishedRun", format: str, size: str = "bilinear", channels: str = "convert") -> Manifest:
+    """The manifest of a run's export, without files yet.
+
+    Raises:
+        UserError: the run's files are damaged, or do not say what the images are.
+    """
+    result, facts = run.result, run.facts
+    try:
+        experiment = result["experiment"]
+        costs = Costs(
+            engine=result["engine"],
+            threads=result["threads"],
+            machine=result["machine"],
+            baseline=Cost(result["baseline"]["macs"], result["baseline"]["latency_us"]),
+            exits=tuple(Cost(cost["macs"], cost["latency_us"]) for cost in result["exits"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.folder / 'result.json'} is damaged: it has no {error}; train again") from error
+    return Manifest(
+        format=format,
+        experiment=experiment,
+        criterion=run.criterion_name,
+        thresholds=run.thresholds,
+        classes=facts.classes,
+        input_shape=facts.input_shape,
+        mean=facts.mean,
+        std=facts.std,
+        costs=costs,
+        size=size,
+        channels=channels,
+    )
+
+
+def check_free(output: Path, overwrite: bool) -> None:
+    """A UserError if `output` is a file, or a folder that holds something, unless that may be written over."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output={output} is a file: name a folder")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise UserError(f"the folder {output} is not empty: add overwrite=true, or set output=<folder>")
+
+
+def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
+    """What was written, and how it compares, for the terminal."""
+    names = [*manifest.files, FILE]
+    sizes = [f"{(output / name).stat().st_size:,}" for name in names]
+    table = aligned([["file", "bytes"], *([name, size] for name, size in zip(names, sizes, strict=True))])
+    where = "in a process of its own" + ("" if manifest.format == "torch" else " without torch")
+    point, elsewhere = found.operating_point, found.elsewhere
+    text = (
+        f"Run {where} on {found.images} test images, and compared with the network: at the operating point "
+        f"{point.differences} leave at another exit or get another class, {point.near_threshold} lie within "
+        f"rounding of a threshold; with half of them leaving at every exit, and with all at each, "
+        f"{elsewhere.differences} and {elsewhere.near_threshold}. Uncertainties differ by at most "
+        f"{found.uncertainty:.0e}, confidences by {found.confidence:.0e}."
+    )
+    return "\n".join(
+        [f"{manifest.experiment} as {manifest.format}: {output}", table, *textwrap.wrap(text, 100)]
+    )
+
+
+def _move(scratch: Path, output: Path, manifest: Manifest) -> None:
+    """Every file to its place, the manifest last: a folder with a manifest is whole."""
+    output.mkdir(exist_ok=True)
+    (output / FILE).unlink(missing_ok=True)
+    for name in [*manifest.files, FILE]:
+        os.replace(scratch / name, output / name)

@@ -1,0 +1,190 @@
+"""An export, loaded and run: NumPy and ONNX Runtime, no PyTorch.
+
+Shapes: B batch, C channels, H, W, N exits.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from branchynet.errors import UserError
+from branchynet.runtime.compaction import Outcome
+from branchynet.runtime.engine import check_thresholds
+from branchynet.runtime.manifest import Manifest, read_files, read_manifest
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+class Answer(NamedTuple):
+    """An `Outcome`, and how probable the exit that was taken finds its prediction."""
+
+    prediction: np.ndarray  # (B,) int64
+    exit: np.ndarray  # (B,) int64, 0-based
+    uncertainty: np.ndarray  # (B,) float32
+    confidence: np.ndarray  # (B,) float32, the largest softmax probability
+
+
+# From images (B, C, H, W) uint8 and N-1 thresholds to answers.
+Program = Callable[[np.ndarray, Sequence[float]], Answer]
+# Segment, head, criterion: from features (B, …) to prediction, uncertainty, confidence and, but for the last
+# one, features.
+Step = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+class Exported:
+    """A network with exits, run as an `branchynet.runtime.engine.Engine` is, but on bytes."""
+
+    def __init__(self, manifest: Manifest, program: Program) -> None:
+        self.manifest = manifest
+        self._program = program
+        self.thresholds = manifest.thresholds
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """N-1 thresholds, as float32 holds them; may be set anew between any two runs."""
+        return self._thresholds
+
+    @thresholds.setter
+    def thresholds(self, values: Sequence[float]) -> None:
+        self._thresholds = check_thresholds(values, self.manifest.num_exits)
+
+    def run(self, x: np.ndarray) -> Outcome:
+        """Run a batch (B, C, H, W) uint8, B ≥ 1, values as they stand in an image file.
+
+        Raises:
+            UserError: an array of another shape or type.
+        """
+        return Outcome(*self.answer(x)[:3])
+
+    def answer(self, x: np.ndarray) -> Answer:
+        """As `run`, with the confidence of every prediction."""
+        shape = self.manifest.input_shape
+        if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.shape[1:] != shape or not len(x):
+            given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            wanted = ", ".join(map(str, shape))
+            raise UserError(f"the images are {given}: this export takes an array (B, {wanted}) of uint8")
+        return self._program(x, self._thresholds)
+
+
+def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Exported:
+    """Load what `branchynet export` wrote; checksums are verified.
+
+    The ONNX formats run no code of their own, whoever made them. PyTorch's loader of exported programs does
+    use pickle and evaluates expressions, so the format `torch` is loaded only where it is trusted.
+
+    Args:
+        folder: with its manifest.json.
+        threads: of computation.
+        trust: whether the export is your own, or of somebody whose code you would run; for format torch.
+
+    Raises:
+        UserError: no export, a damaged one, one that is not trusted, or ONNX Runtime is missing.
+    """
+    folder = Path(folder)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UserError(f"threads={threads}: it is a whole number above 0")
+    manifest = read_manifest(folder)
+    if manifest.format == "torch" and not trust:
+        raise UserError(
+            f"{folder} holds torch.export programs, and loading those can run code that is hidden in them: "
+            f"if it is your own, say trust=true, else take an export of format segments or single"
+        )
+    files = read_files(folder, manifest)
+    if manifest.format == "torch":
+        modules = map(_torch_program, files.values())
+        return Exported(manifest, by_exit([torch_step(module, threads) for module in modules]))
+    sessions = [_session(folder / name, content, threads) for name, content in files.items()]
+    _check_input(folder, sessions[0], manifest.input_shape)
+    if manifest.format == "single":
+        return Exported(manifest, _one_by_one(sessions[0]))
+    return Exported(manifest, by_exit([_onnx_step(session) for session in sessions]))
+
+
+def by_exit(steps: Sequence[Step]) -> Program:
+    """The program that runs N steps one after the other; after each, the remaining rows alone go on."""
+
+    def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
+        batch, last = len(x), len(steps) - 1
+        whole = Answer(*(np.empty(batch, dtype) for dtype in (np.int64, np.int64, np.float32, np.float32)))
+        rows = np.arange(batch)
+        for n, step in enumerate(steps):
+            prediction, uncertainty, confidence, *features = step(x)
+            leaving = np.ones(len(rows), bool) if n == last else uncertainty < np.float32(thresholds[n])
+            gone = rows[leaving]
+            whole.prediction[gone], whole.exit[gone] = prediction[leaving], n
+            whole.uncertainty[gone], whole.confidence[gone] = uncertainty[leaving], confidence[leaving]
+            if len(gone) == len(rows):
+                break
+            # Where nobody leaves nothing is copied: at batch 1 never.
+            x, rows = (features[0][~leaving], rows[~leaving]) if len(gone) else (features[0], rows)
+        return whole
+
+    return run
+
+
+def _one_by_one(session: "ort.InferenceSession") -> Program:
+    """The program of a single model with the exits inside: it takes one image at a time."""
+
+    def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
+        limits = np.array(thresholds, np.float32)
+        answers = [
+            session.run(list(Answer._fields), {"image": x[i : i + 1], "thresholds": limits})
+            for i in range(len(x))
+        ]
+        return Answer(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+
+    return run
+
+
+def _onnx_step(session: "ort.InferenceSession") -> Step:
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})
+
+
+def _session(file: Path, content: bytes, threads: int) -> "ort.InferenceSession":
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise UserError("this export needs the package onnxruntime: install it") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen of its own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
+
+
+def _check_input(folder: Path, session: "ort.InferenceSession", shape: tuple[int, ...]) -> None:
+    first = session.get_inputs()[0]
+    if (first.name, first.type, tuple(first.shape[1:])) != ("image", "tensor(uint8)", shape):
+        raise UserError(
+            f"{folder} is damaged: its model takes {first.name} {first.type} {first.shape}, its manifest says "
+            f"image (B, {', '.join(map(str, shape))}) uint8; export the run again"
+        )
+
+
+def torch_step(module: Callable[..., Any], threads: int) -> Step:
+    """A PyTorch module, or an exported program's, as a step."""
+    import torch
+
+    from branchynet.runtime.early_exit import torch_threads
+
+    @torch.inference_mode()
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        with torch_threads(threads):
+            return [output.numpy() for output in module(torch.tensor(x))]
+
+    return run
+
+
+def _torch_program(content: bytes) -> Callable[..., Any]:
+    import torch
+
+    return torch.export.load(io.BytesIO(content)).module()

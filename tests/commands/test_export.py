@@ -1,0 +1,165 @@
+"""`branchynet export` from the command line, once per format, and its mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+from hydra import compose, initialize_config_dir
+
+from branchynet.commands.app import conf_folder, quote_paths, user_message
+from branchynet.commands.export import export
+
+
+def branchynet(*arguments, cwd):
+    command = [sys.executable, "-W", "error", "-m", "branchynet", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("export", overrides=list(overrides))
+
+
+def test_help_answers_without_torch(tmp_path):
+    for command in ("export", "predict"):
+        code = (
+            "import sys, atexit; from branchynet.__main__ import main;"
+            f"sys.argv = ['branchynet', '{command}', '--help'];"
+            "atexit.register(lambda: print('torch' if 'torch' in sys.modules else 'no t.', file=sys.stderr));"
+            "main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.startswith(f"branchynet {command}: ") and "overwrite" in done.stdout
+        assert done.stderr == "no t.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("segments", ["segment-1.onnx", "segment-2.onnx"]),
+        ("single", ["model.onnx"]),
+        ("torch", ["segment-1.pt2", "segment-2.pt2"]),
+    ],
+)
+def test_a_run_is_exported_and_its_export_is_the_run(name, files, copied, tmp_path):
+    # A folder as a run has it: with what was overridden in its name.
+    run = copied.rename(tmp_path / "1-seed=0,weights=early it's")
+    done = branchynet("export", f"run={run}", f"format={name}", "compare=200", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    folder = run / f"export-{name}"
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json"])
+    text = " ".join(done.stdout.split())
+    assert "200 test images" in text and "the operating point 0 leave at another exit" in text
+    assert ("without torch" in text) == (name != "torch")
+    assert all(file in text for file in files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [run.name]
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    result = json.loads((run / "result.json").read_text())
+    assert manifest["format"] == name and manifest["experiment"] == result["experiment"]
+    assert manifest["thresholds"] == result["knee"]["thresholds"]
+    assert manifest["criterion"] == result["knee"]["criterion"]
+    assert [cost["macs"] for cost in manifest["costs"]["exits"]] == [e["macs"] for e in result["exits"]]
+    assert manifest["input"]["shape"] == [1, 28, 28] and manifest["classes"] == list("0123456789")
+
+    # All test images through the command `predict`, against the trace that training left.
+    trace = np.load(run / "trace-test.npz")
+    middle = float(np.median(trace["uncertainty"][:, 0])) + 1e-4
+    done = branchynet(
+        "predict",
+        f"export={folder}",
+        f"input={stored_test_images(tmp_path)}",
+        "format=jsonl",
+        f"thresholds=[{middle}]",
+        *(["trust=true"] if name == "torch" else []),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    first = trace["uncertainty"][:, 0] < np.float32(middle)
+    assert 0.3 < first.mean() < 0.7
+    assert [row["exit"] for row in rows] == np.where(first, 1, 2).tolist()
+    expected = np.where(first, trace["prediction"][:, 0], trace["prediction"][:, 1])
+    assert [row["class"] for row in rows] == [str(k) for k in expected]
+
+
+def stored_test_images(folder):
+    """The digits' test images, as bytes in a file."""
+    from branchynet.data.datasets import load_dataset
+
+    np.save(folder / "test.npy", load_dataset("digits").test.x.numpy())
+    return folder / "test.npy"
+
+
+def test_nothing_is_written_over_unless_asked(finished, tmp_path):
+    output = tmp_path / "export"
+    overrides = [f"run={finished}", f"output={output}", "compare=40"]
+    export(composed(*overrides), tmp_path)
+    (output / "notes.txt").write_text("mine")
+    (output / "segment-1.onnx").write_bytes(b"old")
+    with pytest.raises(Exception, match="overwrite=true"):
+        export(composed(*overrides), tmp_path)
+    assert (output / "segment-1.onnx").read_bytes() == b"old"
+    export(composed(*overrides, "overwrite=true"), tmp_path)
+    onnxruntime.InferenceSession(output / "segment-1.onnx")
+    assert (output / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["export"], "no scratch folder is left"
+
+
+def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_path, monkeypatch):
+    from branchynet.runtime import agreement
+
+    replay = agreement.replay
+
+    def wrong(*arguments, **options):
+        return [answer._replace(prediction=answer.prediction + 1) for answer in replay(*arguments, **options)]
+
+    monkeypatch.setattr(agreement, "replay", wrong)
+    with pytest.raises(RuntimeError, match="not the network's"):
+        export(composed(f"run={finished}", f"output={tmp_path}/export", "compare=40"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], ["run=<run folder>"]),
+        (["run=nowhere"], ["nowhere", "no run"]),
+        (["run=nowhere", "format=tflite"], ["tflite", "segments, single, torch"]),
+        (["run=nowhere", "overwrite=1"], ["overwrite=1", "true or false"]),
+        (["run=nowhere", "trust=some"], ["trust=some", "true or false"]),
+        (["run=nowhere", "compare=0"], ["compare=0", "above 0"]),
+        (["run=nowhere", "image_files.size=crop"], ["crop", "bilinear, refuse"]),
+        (["run=nowhere", "output=a_file"], ["a_file", "is a file"]),
+        (["run=nowhere", "output=full"], ["full", "not empty", "overwrite=true"]),
+    ],
+)
+def test_a_mistake_gets_one_line(overrides, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    (tmp_path / "full" / "something").mkdir(parents=True)
+    with pytest.raises(Exception) as caught:
+        export(composed(*overrides), tmp_path)
+    message = user_message(caught.value)
+    assert message is not None and all(word in message for word in words), caught.value
+    assert sorted(os.listdir(tmp_path)) == ["a_file", "full"]
+
+
+@pytest.mark.parametrize("path", ["a=b,c", "it's", "a\\b", "ends\\", "a\\'b", "[x]", "plain"])
+def test_paths_of_any_form_reach_the_command(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["branchynet export", f"run={path}", "format=single"])
+    quote_paths(["run"])
+    assert sys.argv[2] == "format=single"
+    assert composed(*sys.argv[1:]).run == path
+
+
+def test_null_and_quoted_paths_stay_as_they_are(monkeypatch):
+    arguments = ["branchynet export", "run=null", "run='a b'", "run="]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    quote_paths(["run"])
+    assert sys.argv == arguments

@@ -1,0 +1,216 @@
+"""`branchynet predict`: rows for images of every kind, and a line for every mistake."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from branchynet.commands.app import conf_folder, user_message
+from branchynet.commands.export import describe
+from branchynet.commands.finished_run import open_run
+from branchynet.commands.predict import COLUMNS, predict
+from branchynet.data.datasets import load_dataset
+from branchynet.runtime.export import write_export
+
+
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    run = open_run(finished)
+    write_export(folder, run.network, describe(run, "segments"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def threshold(finished):
+    """Half of the test images leave at exit 1, and none of them near it."""
+    low, high = np.sort(np.load(finished / "trace-test.npz")["uncertainty"][:, 0])[[179, 180]]
+    return float(low + high) / 2
+
+
+@pytest.fixture(scope="module")
+def half(threshold):
+    return f"thresholds=[{threshold}]"
+
+
+@pytest.fixture(scope="module")
+def x():
+    return load_dataset("digits").test.x.numpy()[:150]
+
+
+@pytest.fixture
+def pictures(x, tmp_path):
+    """Five images as files; one of them in colour and larger, one in a folder of its own."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(x[i, 0]).save(folder / f"{i}.png")
+    Image.fromarray(x[3, 0]).convert("RGB").resize((56, 56)).save(folder / "3.png")
+    Image.fromarray(x[4, 0]).save(folder / "sub" / "4.png")
+    return folder
+
+
+def predicted(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("predict", overrides=list(overrides))
+    predict(config, None)
+
+
+def refused(*overrides):
+    with pytest.raises(Exception) as caught:
+        predicted(*overrides)
+    message = user_message(caught.value)
+    assert message is not None, caught.value
+    return message
+
+
+def test_json_lines_are_what_the_network_says(exported, finished, x, threshold, half, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", x)
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=jsonl", half)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    trace, result = np.load(finished / "trace-test.npz"), json.loads((finished / "result.json").read_text())
+    exits = np.where(trace["uncertainty"][:150, 0] < threshold, 0, 1)
+    assert 10 < exits.sum() < 140
+    for i, (row, exit) in enumerate(zip(rows, exits, strict=True)):
+        assert tuple(row) == COLUMNS
+        assert (row["image"], row["exit"]) == (f"x.npy[{i}]", exit + 1)
+        assert row["class"] == str(trace["prediction"][i, exit])
+        assert row["uncertainty"] == pytest.approx(float(trace["uncertainty"][i, exit]), abs=1e-5)
+        assert (row["macs"], row["latency_us"]) == (
+            result["exits"][exit]["macs"],
+            result["exits"][exit]["latency_us"],
+        )
+        assert 0.1 <= row["confidence"] <= 1
+
+
+def test_csv_and_files_give_the_same_as_the_array(exported, x, half, pictures, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", x[:5])
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", "format=csv", half)
+    from_array = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    output = tmp_path / "out.csv"
+    predicted(f"export={exported}", f"input={pictures}", "format=csv", half, f"output={output}")
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == ""
+    from_files = list(csv.DictReader(output.read_text().splitlines()))
+    assert [row["image"] for row in from_files] == ["0.png", "1.png", "2.png", "3.png", "sub/4.png"]
+    for i in (0, 1, 2, 4):
+        assert {**from_files[i], "image": ""} == {**from_array[i], "image": ""}
+    message = refused(f"export={exported}", f"input={pictures}", f"output={output}")
+    assert "overwrite=true" in message and len(output.read_text().splitlines()) == 6
+    predicted(f"export={exported}", f"input={pictures}", f"output={output}", "overwrite=true")
+    assert "exit" in output.read_text().splitlines()[1]
+
+
+def test_the_table_adds_up(exported, finished, x, half, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", x)
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy", half)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["image", "class", "confidence"]
+    exits = [int(line.split()[3]) for line in lines[3:153]]
+    first, second = exits.count(1), exits.count(2)
+    assert f"150 images left at exits 1 … 2: {first}, {second}." in lines[154]
+    costs = json.loads((finished / "result.json").read_text())["exits"]
+    mean = (first * costs[0]["macs"] + second * costs[1]["macs"]) / 150
+    assert f"On average {mean / 1e6:,.3f} M MACs" in lines[154]
+
+
+def test_a_run_answers_as_its_export_does(exported, finished, half, pictures, capsys):
+    rows = []
+    for source in (f"export={exported}", f"run={finished}"):
+        predicted(source, f"input={pictures}", "format=jsonl", half)
+        rows.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for first, second in zip(*rows, strict=True):
+        for key in ("image", "class", "exit", "macs", "latency_us"):
+            assert first[key] == second[key]
+        assert first["confidence"] == pytest.approx(second["confidence"], abs=1e-5)
+
+
+def test_unreadable_images_get_a_line_each_and_the_rest_goes_on(exported, pictures, tmp_path):
+    (pictures / "1.png").write_bytes((pictures / "1.png").read_bytes()[:60])
+    (pictures / "bad.png").write_bytes(b"no image")
+    # As users call it, with no torch to import.
+    code = (
+        "import sys; from branchynet.runtime.replay import NoTorch; sys.meta_path.insert(0, NoTorch());"
+        "sys.argv[0] = 'branchynet'; from branchynet.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            code,
+            "predict",
+            f"export={exported}",
+            "input=pictures",
+            "format=csv",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert [line.split(",")[0] for line in done.stdout.splitlines()[1:]] == [
+        "0.png",
+        "2.png",
+        "3.png",
+        "sub/4.png",
+    ]
+    first, second, last = done.stderr.splitlines()
+    assert "1.png cannot be read" in first and "bad.png cannot be read" in second
+    assert last == "branchynet: 2 of 6 images were left out, for the reasons above"
+    assert os.listdir(tmp_path) == ["pictures"], "nothing else is left behind"
+
+
+def test_the_manifests_rule_is_kept(exported, pictures, tmp_path, capsys):
+    strict = shutil.copytree(exported, tmp_path / "strict")
+    content = json.loads((strict / "manifest.json").read_text())
+    for rule, words in (
+        ({"size": "refuse", "channels": "convert"}, "is 56×56, must be 28×28"),
+        ({"size": "bilinear", "channels": "refuse"}, "is RGB, must be L"),
+    ):
+        (strict / "manifest.json").write_text(json.dumps({**content, "image_files": rule}))
+        assert words in refused(f"export={strict}", f"input={pictures}/3.png")
+        predicted(f"export={strict}", f"input={pictures}/2.png")
+        assert "2.png" in capsys.readouterr().out
+
+
+def test_mistakes_get_one_line(exported, finished, pictures, x, tmp_path):
+    np.save(tmp_path / "colour.npy", np.zeros((2, 3, 28, 28), np.uint8))
+    (tmp_path / "empty").mkdir()
+    export, image = f"export={exported}", f"input={pictures}/0.png"
+    for overrides, words in (
+        ([image], ["one of export=", "run="]),
+        ([export, f"run={finished}", image], ["one of export="]),
+        ([export], ["input="]),
+        ([export, image, "format=xml"], ["xml", "table, csv, jsonl"]),
+        ([f"export={tmp_path}/nowhere", image], ["nowhere", "no export"]),
+        ([f"export={finished}", image], ["no export"]),
+        ([f"run={tmp_path}/nowhere", image], ["nowhere", "no run"]),
+        ([export, f"input={tmp_path}/nowhere"], ["nowhere", "no file"]),
+        ([export, f"input={tmp_path}/empty"], ["no image files"]),
+        ([export, f"input={tmp_path}/colour.npy"], ["(2, 3, 28, 28)", "(S, 1, 28, 28)"]),
+        ([export, image, "thresholds=[1,2]"], ["2 thresholds", "give 1"]),
+        ([export, image, "thresholds=0.3"], ["thresholds=0.3", "[0.3]"]),
+        ([export, image, "threads=0"], ["threads=0"]),
+        ([export, image, "trust=1"], ["trust=1"]),
+        ([export, image, f"output={tmp_path}/no/folder.csv"], ["folder.csv", "cannot be written"]),
+    ):
+        message = refused(*overrides)
+        assert all(word in message for word in words), message
+
+
+def test_a_damaged_export_gets_one_line(exported, pictures, tmp_path):
+    damaged = shutil.copytree(exported, tmp_path / "damaged")
+    (damaged / "segment-2.onnx").write_bytes((damaged / "segment-2.onnx").read_bytes()[:-1])
+    assert "segment-2.onnx is damaged" in refused(f"export={damaged}", f"input={pictures}")
+    (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text()[:-10])
+    assert "manifest.json is damaged" in refused(f"export={damaged}", f"input={pictures}")
