@@ -58,7 +58,7 @@ from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.costs import describe_machine
+from branchynet.runtime.costs import count_macs, describe_machine
 from branchynet.training.hardware import resolve_precision
 from branchynet.training.module import BranchyClassifier
 from branchynet.training.schedules import build_schedule
@@ -67,7 +67,6 @@ from branchynet.training.stages import fit
 LR = 0.001
 VALIDATION = 10  # images: `fit` wants some
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-PRECISION = resolve_precision("auto", "auto")
 AUGMENT = {"shift": 4, "fill": "zero", "flip": True}
 
 
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="in the training set")
     arguments = parser.parse_args()
     machine, versions = describe_machine()
-    print(f"{machine}, {torch.get_num_threads()} threads, device {DEVICE.type}, {PRECISION};")
+    print(f"{machine}, {torch.get_num_threads()} threads, device {DEVICE.type};")
     print(", ".join(f"{name} {number}" for name, number in versions.items()), end="; ")
     print(f"load average {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +124,9 @@ def compare(case: Case, path: Path, rounds: int) -> None:
                     seconds[name].append(taken)
         memory = {name: process.ask("memory") for name, process in processes.items()}
     images = case.steps * case.batch
-    print(f"\n{case.model}: {case.steps} steps of {case.batch} images, {rounds} rounds in turns.\n")
+    print(
+        f"\n{case.model}, {precision(case)}: {case.steps} steps of {case.batch} images, {rounds} rounds in turns.\n"
+    )
     print("| | images a second | branchynet is … times as fast | over the rounds | peak memory, MB |")
     print("|---|---:|---:|---:|---:|")
     for name in names:
@@ -218,7 +219,7 @@ def ours(case: Case, path: Path) -> Round:
         trainer = {
             "accelerator": DEVICE.type,
             "devices": 1,
-            "precision": PRECISION,
+            "precision": precision(case),
             "limit_train_batches": case.steps,
         }
         with tempfile.TemporaryDirectory() as folder:
@@ -238,10 +239,11 @@ def bare(case: Case, path: Path) -> Round:
         model = network(case).to(DEVICE, memory_format=torch.channels_last).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
         schedule = OneCycleLR(optimizer, LR, total_steps=max(case.steps, 4))
+        mixed = precision(case) == "bf16-mixed"
         start = now()
         for index in torch.randperm(len(images), device=DEVICE).split(case.batch)[: case.steps]:
             target = labels[index]
-            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=PRECISION == "bf16-mixed"):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=mixed):
                 logits = model(images[index])
             loss = joint_loss(case, logits, target)
             optimizer.zero_grad()
@@ -320,6 +322,11 @@ def network(case: Case) -> BranchedNetwork:
     torch.manual_seed(0)
     model = config(case)
     return attach(instantiate(model.trunk), OmegaConf.to_container(model.exits), case.shape, 10)
+
+
+def precision(case: Case) -> str:
+    """What `trainer.precision=auto` stands for."""
+    return resolve_precision("auto", "auto", count_macs(network(case), case.shape).baseline)
 
 
 def config(case: Case) -> Any:

@@ -44,8 +44,10 @@ def test_anything_else_gets_one_line():
 def test_precision_on_a_cpu_follows_its_instructions(capabilities, precision, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
-    assert hardware.resolve_precision("auto", "auto") == precision
-    assert hardware.resolve_precision("16-mixed", "auto") == "16-mixed"
+    assert hardware.resolve_precision("auto", "auto", 28_000_000) == precision
+    # LeNet's: bfloat16 slows it down.
+    assert hardware.resolve_precision("auto", "auto", 1_140_000) == "32-true"
+    assert hardware.resolve_precision("16-mixed", "auto", 1_140_000) == "16-mixed"
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -54,10 +56,10 @@ def test_precision_on_a_gpu_is_the_gpus_and_not_the_cpus(supported, monkeypatch)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: supported)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": not supported}, raising=False)
     expected, other = ("bf16-mixed", "32-true") if supported else ("32-true", "bf16-mixed")
-    assert hardware.resolve_precision("auto", "gpu") == expected
-    assert hardware.resolve_precision("auto", "cpu") == other
+    assert hardware.resolve_precision("auto", "gpu", 28_000_000) == expected
+    assert hardware.resolve_precision("auto", "cpu", 28_000_000) == other
 
 
 def test_a_torch_that_does_not_tell_what_the_cpu_has_trains_in_float32(monkeypatch):
     monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
-    assert hardware.resolve_precision("auto", "cpu") == "32-true"
+    assert hardware.resolve_precision("auto", "cpu", 28_000_000) == "32-true"

@@ -21,6 +21,7 @@ from branchynet.commands.run_config import plain
 from branchynet.data.module import ImageData
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.costs import count_macs
 from branchynet.training import baseline_cache
 from branchynet.training.averaging import check_decay
 from branchynet.training.hardware import resolve_channels_last, resolve_compile, resolve_precision
@@ -59,7 +60,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     checks.check_optimizer(
         optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
     )
-    trainer = trainer_settings(config.trainer)
+    trainer = trainer_settings(config.trainer, network, data)
     checks.check_trainer(trainer)
     if config.ema is not None:
         check_decay(config.ema)
@@ -113,10 +114,12 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     return json.loads(result_file.read_text())
 
 
-def trainer_settings(trainer: DictConfig) -> dict[str, Any]:
-    """The arguments of Lightning's Trainer, with what `auto` stands for on this machine."""
+def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer, with what `auto` stands for on this machine, for this trunk."""
     settings = plain(trainer)
-    return {**settings, "precision": resolve_precision(settings["precision"], settings["accelerator"])}
+    macs = count_macs(network, data.input_shape).baseline
+    precision = resolve_precision(settings["precision"], settings["accelerator"], macs)
+    return {**settings, "precision": precision}
 
 
 def build_network(
@@ -143,7 +146,7 @@ def train_baseline(
     """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
     checkpoints = folder / "checkpoints"
     cache = Path(config.cache)
-    determinants = baseline_determinants(config, data)
+    determinants = baseline_determinants(config, data, baseline)
     key = baseline_cache.cache_key(determinants)
     state = baseline_cache.load(checkpoints, "baseline")
     if state is None and (state := baseline_cache.load(cache, key)) is not None:
@@ -163,7 +166,7 @@ def train_baseline(
         baseline_cache.store(place, name, baseline.trunk_state_dict(), determinants)
 
 
-def baseline_determinants(config: DictConfig, data: ImageData) -> dict[str, Any]:
+def baseline_determinants(config: DictConfig, data: ImageData, baseline: BranchedNetwork) -> dict[str, Any]:
     """What determines the baseline's weights, as plain values; nothing of the exits is among it."""
     return {
         "trunk": plain(config.model.trunk),
@@ -171,7 +174,7 @@ def baseline_determinants(config: DictConfig, data: ImageData) -> dict[str, Any]
         "images": data.fingerprint(),
         "optimizer": plain(config.optimizer),
         "schedule": plain(config.schedule),
-        "trainer": trainer_settings(config.trainer),
+        "trainer": trainer_settings(config.trainer, baseline, data),
         "epochs": config.epochs.baseline,
         "label_smoothing": config.label_smoothing,
         "ema": config.ema,

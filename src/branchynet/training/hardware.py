@@ -7,6 +7,9 @@ import torch
 
 from branchynet.errors import UserError
 
+# Below so many multiply-accumulates per image bfloat16 does not pay: it slowed LeNet down, and not AlexNet.
+SMALL_MACS = 5_000_000
+
 
 def trains_on_gpu(accelerator: str) -> bool:
     """Whether Lightning's `accelerator` (auto | cpu | gpu …) means a CUDA GPU on this machine."""
@@ -30,15 +33,21 @@ def resolve_compile(value: Any, accelerator: str) -> bool:
     return _flag("compile", value, auto=trains_on_gpu(accelerator))
 
 
-def resolve_precision(value: Any, accelerator: str) -> Any:
-    """`auto` is `bf16-mixed` where the machine computes in bfloat16 itself, else `32-true`.
+def resolve_precision(value: Any, accelerator: str, macs: int) -> Any:
+    """`auto` is `bf16-mixed` where the machine computes in bfloat16 itself and the network is worth it.
 
-    There it trained AlexNet 1.8 and ResNet-110 1.4 times as fast (one core with AVX-512 and its bfloat16).
-    Elsewhere it is emulated, and slower than float32. Other values are Lightning's to judge.
+    On one core with AVX-512 and its bfloat16 that trained AlexNet (28 million MACs) 1.8 and ResNet-110 (253
+    million) 1.4 times as fast, but LeNet (1.1 million) 0.6 times: there the casts cost more than they save. Where
+    bfloat16 is emulated, it is slower than float32.
+
+    Args:
+        value: `auto`, or what Lightning is to judge.
+        macs: of the trunk, per image.
     """
     if value != "auto":
         return value
-    return "bf16-mixed" if _has_bfloat16(trains_on_gpu(accelerator)) else "32-true"
+    worth_it = macs >= SMALL_MACS and _has_bfloat16(trains_on_gpu(accelerator))
+    return "bf16-mixed" if worth_it else "32-true"
 
 
 def _has_bfloat16(gpu: bool) -> bool:
