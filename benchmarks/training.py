@@ -1,6 +1,6 @@
 """Joint training through our `fit` against a bare PyTorch loop, and against the way of the common templates.
 
-    python benchmarks/training.py            # some six minutes on two cores
+    python benchmarks/training.py            # some ten minutes on two cores
     python benchmarks/training.py --steps 1 --rounds 1 --images 2000        # to see that it works
 
 B-LeNet (MNIST, batches of 512), B-AlexNet (CIFAR-10, 256) and B-ResNet-110 (CIFAR-10, 64), the networks of
@@ -84,8 +84,8 @@ class Case(NamedTuple):
 
 CASES = (
     Case("b_lenet", "mnist", (1, 28, 28), 512, 40, 0.87, ("bare loop",)),
-    Case("b_alexnet", "cifar10", (3, 32, 32), 256, 8, 0.95, ("bare loop", "template")),
-    Case("b_resnet110", "cifar10", (3, 32, 32), 64, 4, 0.95, ("bare loop", "template")),
+    Case("b_alexnet", "cifar10", (3, 32, 32), 256, 40, 0.95, ("bare loop", "template")),
+    Case("b_resnet110", "cifar10", (3, 32, 32), 64, 12, 0.95, ("bare loop", "template")),
 )
 
 # Trains for one round, and says how many seconds it took.
