@@ -19,10 +19,9 @@ from functools import partial
 from unittest.mock import patch
 
 import numpy as np
-from _cases import Case, at_rates, cases, in_rounds, parser, print_machine, ratio, trace
+from _cases import Case, at_rates, for_every, in_rounds, parser, print_machine, ratio, trace
 
 from branchynet.runtime import compaction
-from branchynet.runtime.early_exit import torch_threads
 from branchynet.runtime.engine import Engine, make_engine
 
 SHARES = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
@@ -34,10 +33,7 @@ def main() -> None:
     arguments = options.parse_args()
     print_machine(arguments.threads)
     print(f"COMPACT_FROM is {compaction.COMPACT_FROM}.")
-    with torch_threads(arguments.threads):
-        for case in cases(arguments):
-            for name in arguments.engines:
-                compare(case, name, arguments)
+    for_every(compare, arguments)
 
 
 def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:

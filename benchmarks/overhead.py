@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from _cases import Case, cases, parser, print_machine
+from _cases import Case, for_every, parser, print_machine
 from torch import Tensor, nn
 
 from branchynet.networks.branched import BranchedNetwork
@@ -53,9 +53,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=2.0, help="of measuring, for each candidate")
     arguments = options.parse_args()
     print_machine(arguments.threads)
-    for case in cases(arguments):
-        for name in arguments.engines:
-            compare(case, name, arguments)
+    for_every(compare, arguments)
 
 
 def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:

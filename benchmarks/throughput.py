@@ -24,10 +24,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from _cases import Case, cases, in_rounds, parser, print_machine, ratio
+from _cases import Case, for_every, in_rounds, parser, print_machine, ratio
 
 from branchynet.runtime.costs import count_macs
-from branchynet.runtime.early_exit import torch_threads, undivided
+from branchynet.runtime.early_exit import undivided
 from branchynet.runtime.engine import Engine, make_engine
 from branchynet.runtime.host import HostEngine
 from branchynet.runtime.verify import run_in_batches
@@ -41,10 +41,7 @@ def main() -> None:
     arguments = options.parse_args()
     print_machine(arguments.threads)
     print(f"{arguments.images:,} images, medians of {arguments.rounds} rounds in turns.")
-    with torch_threads(arguments.threads):
-        for case in cases(arguments):
-            for name in arguments.engines:
-                compare(case, name, arguments)
+    for_every(compare, arguments)
 
 
 def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:

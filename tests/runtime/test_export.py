@@ -144,9 +144,9 @@ def test_steps_behind_the_exit_that_was_taken_are_not_run():
         assert x.tolist() == [5, 7], "only those that did not leave, in their order"
         return np.ones(2, np.int64), np.float32([9, 8]), np.ones(2, np.float32)
 
-    answer = by_exit([first, fail])(np.array([1, 5, 2, 7]), (3.0,))
+    answer = by_exit([first, fail])(np.float32([1, 5, 2, 7]), (3.0,))
     assert answer.exit.tolist() == [0, 1, 0, 1] and answer.uncertainty.tolist() == [1, 9, 2, 8]
-    assert (by_exit([first, fail])(np.array([1, 2]), (3.0,)).exit == 0).all()
+    assert (by_exit([first, fail])(np.float32([1, 2]), (3.0,)).exit == 0).all()
 
 
 @pytest.mark.parametrize("name", FORMATS)

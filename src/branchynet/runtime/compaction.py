@@ -24,8 +24,8 @@ class Outcome(NamedTuple):
 
 
 # From n, 0-based, and features (R, …) behind segment n-1 to (those behind segment n, prediction (R,) int64,
-# uncertainty (R,) float32).
-Step = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+# uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
+Step = Callable[[int, np.ndarray], Sequence[np.ndarray]]
 
 
 def pays(staying: int, rows: int) -> bool:
@@ -51,28 +51,35 @@ class Scratch:
         return self._buffers[index][:size].reshape(shape)
 
 
-def by_compaction(x: np.ndarray, thresholds: Sequence[float], step: Step, scratch: Scratch) -> Outcome:
+def by_compaction(
+    x: np.ndarray, thresholds: Sequence[float], step: Step, scratch: Scratch
+) -> tuple[np.ndarray, ...]:
     """Run a batch exit by exit, leaving behind the rows that are sure where that pays.
 
     Args:
         x: (B, …).
         thresholds: N-1, as float32 holds them.
         step: may keep its features in `scratch`.
+
+    Returns:
+        An outcome's fields, (B,) each, and behind them what else the steps give.
     """
-    batch = len(x)
-    prediction, exits = np.empty(batch, np.int64), np.empty(batch, np.int64)
-    uncertainty = np.empty(batch, np.float32)
-    rows = np.arange(batch)  # of the input, that have not left yet
+    whole: list[np.ndarray] = []
+    exits = np.empty(len(x), np.int64)
+    rows = np.arange(len(x))  # of the input, that have not left yet
     at: np.ndarray | None = None  # where they are in x; None: they are all there is
     for n in range(len(thresholds) + 1):
-        x, answers, unsure = step(n, x)
+        x, *answers = step(n, x)
         if at is not None:
-            answers, unsure = answers[at], unsure[at]
+            answers = [answer[at] for answer in answers]
+        whole = whole or [np.empty_like(answer) for answer in answers]  # at the first exit all rows are there
         # Those that stay are overwritten by a later exit.
-        prediction[rows], uncertainty[rows], exits[rows] = answers, unsure, n
+        exits[rows] = n
+        for values, answer in zip(whole, answers, strict=True):
+            values[rows] = answer
         if n == len(thresholds):
             break
-        staying = np.flatnonzero(~(unsure < np.float32(thresholds[n])))
+        staying = np.flatnonzero(~(answers[1] < np.float32(thresholds[n])))
         if not len(staying):
             break
         if len(staying) < len(rows):
@@ -81,4 +88,5 @@ def by_compaction(x: np.ndarray, thresholds: Sequence[float], step: Step, scratc
                 # The mode spares a copy that NumPy makes for safety's sake; no index is out of bounds.
                 together = scratch.array((len(at), *x.shape[1:]), beside=x)
                 x, at = np.take(x, at, axis=0, out=together, mode="clip"), None
-    return Outcome(prediction, exits, uncertainty)
+    prediction, uncertainty, *others = whole
+    return prediction, exits, uncertainty, *others

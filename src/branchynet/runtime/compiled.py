@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.early_exit import TorchEngine, frozen
+from branchynet.runtime.early_exit import TorchEngine, chain, classifier, frozen
 from branchynet.runtime.engine import Classifier, Outcome
 
 
@@ -63,26 +63,12 @@ class CompiledEngine(TorchEngine):
 def compiled_classifier(module: nn.Module) -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
     module = frozen(module)
-    predict = _compiled(lambda x: module(x).argmax(dim=1), one_row=True)
-
-    @torch.inference_mode()
-    def classify(x: np.ndarray) -> int:
-        return int(predict(torch.from_numpy(x)).item())
-
-    return classify
+    return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True))
 
 
 def compiled_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    functions = [_compiled(_call(frozen(module)), one_row=True) for module in modules]
-
-    @torch.inference_mode()
-    def run(x: np.ndarray) -> None:
-        features = torch.from_numpy(x)
-        for function in functions:
-            features = function(features)
-
-    return run
+    return chain([_compiled(_call(frozen(module)), one_row=True) for module in modules])
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

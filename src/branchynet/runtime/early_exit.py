@@ -132,23 +132,32 @@ def undivided(module: nn.Module) -> BranchedNetwork:
 def torch_classifier(module: nn.Module) -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
     module = frozen(module)
+    return classifier(lambda x: module(x).argmax(dim=1))
+
+
+def classifier(predict: Callable[[Tensor], Tensor]) -> Classifier:
+    """From images (B, C, H, W) → classes (B,) on tensors to a function of one image (1, C, H, W)."""
 
     @torch.inference_mode()
     def classify(x: np.ndarray) -> int:
-        return int(module(torch.from_numpy(x)).argmax(dim=1).item())
+        return int(predict(torch.from_numpy(x)).item())
 
     return classify
 
 
 def torch_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    modules = [frozen(module) for module in modules]
+    return chain([frozen(module) for module in modules])
+
+
+def chain(functions: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[np.ndarray], object]:
+    """Functions of tensors one after the other, for one image (1, C, H, W)."""
 
     @torch.inference_mode()
     def run(x: np.ndarray) -> None:
         features = torch.from_numpy(x)
-        for module in modules:
-            features = module(features)
+        for function in functions:
+            features = function(features)
 
     return run
 

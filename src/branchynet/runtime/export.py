@@ -7,7 +7,6 @@ import io
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -19,7 +18,7 @@ from branchynet.runtime.early_exit import frozen
 from branchynet.runtime.exported import Exported, by_exit, torch_step
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
 from branchynet.runtime.nested import nested
-from branchynet.runtime.onnx import _quiet
+from branchynet.runtime.onnx import any_batch, export_model
 
 
 class ExitStep(nn.Module):
@@ -118,24 +117,8 @@ def _onnx_model(step: ExitStep, example: Tensor, n: int) -> onnx.ModelProto:
     `features_<n>`.
     """
     outputs = ["prediction", "uncertainty", "confidence", *(["features"] if step.forwards else [])]
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-        # The exporter's own, about its own: deprecated calls inside torch.export and onnxscript.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.onnx.export(
-            step,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            input_names=["image" if n == 1 else f"features_{n - 1}"],
-            output_names=[f"{name}_{n}" for name in outputs],
-            dynamic_shapes=_dynamic(example),
-        )
-    assert program is not None
-    model = program.model_proto
-    for node in model.graph.node:
-        del node.metadata_props[:]  # where in whose source it comes from: most of a small model's bytes
-    return model
+    input_name = "image" if n == 1 else f"features_{n - 1}"
+    return export_model(step, example, input_name, [f"{name}_{n}" for name in outputs])
 
 
 def _torch_program(step: ExitStep, example: Tensor) -> bytes:
@@ -143,12 +126,8 @@ def _torch_program(step: ExitStep, example: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.export.export(step, (example,), dynamic_shapes=_dynamic(example))
+        program = torch.export.export(step, (example,), dynamic_shapes=any_batch(example))
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # as above
+            node.meta.pop("stack_trace", None)  # where in whose source it comes from
         torch.export.save(program, buffer)
     return buffer.getvalue()
-
-
-def _dynamic(example: Tensor) -> tuple[dict[int, Any]] | None:
-    return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)

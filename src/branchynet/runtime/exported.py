@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from branchynet.errors import UserError
-from branchynet.runtime.compaction import Outcome
+from branchynet.runtime.compaction import Outcome, Scratch, by_compaction
 from branchynet.runtime.engine import check_thresholds
 from branchynet.runtime.manifest import Manifest, read_files, read_manifest
 
@@ -107,21 +107,14 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
 def by_exit(steps: Sequence[Step]) -> Program:
     """The program that runs N steps one after the other; after each, the remaining rows alone go on."""
 
+    scratch = Scratch()
+
+    def step(n: int, x: np.ndarray) -> Sequence[np.ndarray]:
+        *answers, features = steps[n](x) if n < len(steps) - 1 else [*steps[n](x), x]
+        return features, *answers
+
     def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
-        batch, last = len(x), len(steps) - 1
-        whole = Answer(*(np.empty(batch, dtype) for dtype in (np.int64, np.int64, np.float32, np.float32)))
-        rows = np.arange(batch)
-        for n, step in enumerate(steps):
-            prediction, uncertainty, confidence, *features = step(x)
-            leaving = np.ones(len(rows), bool) if n == last else uncertainty < np.float32(thresholds[n])
-            gone = rows[leaving]
-            whole.prediction[gone], whole.exit[gone] = prediction[leaving], n
-            whole.uncertainty[gone], whole.confidence[gone] = uncertainty[leaving], confidence[leaving]
-            if len(gone) == len(rows):
-                break
-            # Where nobody leaves nothing is copied: at batch 1 never.
-            x, rows = (features[0][~leaving], rows[~leaving]) if len(gone) else (features[0], rows)
-        return whole
+        return Answer(*by_compaction(x, thresholds, step, scratch))
 
     return run
 

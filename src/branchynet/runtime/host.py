@@ -95,7 +95,7 @@ class HostEngine:
     def run(self, x: np.ndarray) -> Outcome:
         if x.shape != self._input.shape:
             x = np.ascontiguousarray(x, np.float32)
-            return by_compaction(x, self._thresholds, self._step, self._scratch)
+            return Outcome(*by_compaction(x, self._thresholds, self._step, self._scratch))
         self._input[...] = x
         for taken, call, prediction, uncertainty, limit in self._loop:  # noqa: B007
             call()

@@ -7,8 +7,10 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
@@ -56,7 +58,18 @@ class Argmax(nn.Module):
 def export(module: nn.Module, shape: Sequence[int]) -> bytes:
     """`module` as an ONNX model with the input `x`, (B, *shape) float32, for any B."""
     # Three samples: 0 and 1 would be taken for constants.
-    example = torch.zeros(3, *shape)
+    return export_model(module, torch.zeros(3, *shape), "x").SerializeToString()
+
+
+def export_model(
+    module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """`module` as an ONNX model, for any batch unless the example has one image.
+
+    Args:
+        example: (B, …), of the type that the model will take.
+        output_names: None leaves them to the exporter.
+    """
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         # The exporter's own, about its own: deprecated calls inside torch.export and onnxscript.
         warnings.simplefilter("ignore", FutureWarning)
@@ -66,11 +79,20 @@ def export(module: nn.Module, shape: Sequence[int]) -> bytes:
             (example,),
             dynamo=True,
             verbose=False,
-            input_names=["x"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=any_batch(example),
         )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose source it comes from: most of a small model's bytes
+    return model
+
+
+def any_batch(example: Tensor) -> tuple[dict[int, Any]] | None:
+    """`dynamic_shapes` of PyTorch's exporters: the batch of the one input, unless the example has one image."""
+    return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
 
 
 def make_session(module: nn.Module, shape: Sequence[int], threads: int) -> ort.InferenceSession:
