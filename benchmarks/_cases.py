@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from branchynet.commands.app import conf_folder
 from branchynet.exits.criteria import Criterion, entropy
@@ -22,6 +24,10 @@ from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.costs import describe_machine
 from branchynet.runtime.early_exit import torch_threads
+from branchynet.runtime.engine import forced
+from branchynet.runtime.for_inference import for_inference, frozen, pixel_by_pixel
+from branchynet.runtime.onnx import OnnxModel, export
+from branchynet.runtime.session import load_session
 
 # Exit rates of the networks with random weights: the paper's (Table I), and for the efficient B-ResNet-110, which
 # has other exits, those of docs/results/b_resnet110_cifar10_short.
@@ -31,6 +37,21 @@ RATES = {
     "b_resnet110_efficient": (0.186, 0.112, 0.179, 0.054),
 }
 CHUNK = 256  # images per forward pass of a trace
+
+
+class Layers(nn.Module):
+    """From images to the logits of the first exits, and to nothing else."""
+
+    def __init__(self, network: BranchedNetwork, exits: int) -> None:
+        super().__init__()
+        self.segments, self.heads = network.segments[:exits], network.heads[:exits]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        logits = []
+        for segment, head in zip(self.segments, self.heads, strict=True):
+            x = segment(x)
+            logits.append(head(x))
+        return logits
 
 
 class Case(NamedTuple):
@@ -153,3 +174,35 @@ def print_machine(threads: int) -> None:
     print(f"{machine}, {threads} thread{'s' * (threads > 1)}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f} at the start;")
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
+
+
+def bare(name: str, layers: nn.Module, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
+    """The layers on an engine, by the ways of calling them."""
+    if name.startswith("torch"):  # in the form that the engine gives them
+        layers = pixel_by_pixel(for_inference(layers))
+        if name == "torch_compile":
+            return {"compiled": partial(in_torch, torch.compile(layers), x)}
+        return {"modules": partial(in_torch, layers, x)}
+    exported = export(frozen(layers), x.shape[1:])
+    with torch.inference_mode():
+        outputs = [np.empty(tuple(out.shape), np.float32) for out in frozen(layers)(torch.from_numpy(x))]
+    if name == "onnxruntime":
+        session = load_session(exported, threads)
+        bound = OnnxModel(exported, threads).bind(x, outputs)
+        return {"session.run": lambda: session.run(None, {"x": x}), "bound": bound}
+    from branchynet.runtime.openvino import OpenVinoModel
+
+    model = OpenVinoModel(exported, threads, "bf16" if name.endswith("bf16") else "f32")
+    return {"bound": model.bind(x, outputs)}
+
+
+def engine_at(engine, n: int, count: int):
+    """A copy of the engine that sends everything out at exit n."""
+    engine = copy.copy(engine)
+    engine.thresholds = forced(n, count)
+    return engine
+
+
+@torch.inference_mode()
+def in_torch(layers: Callable[[Tensor], object], x: np.ndarray) -> object:
+    return layers(torch.from_numpy(x))

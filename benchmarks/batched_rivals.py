@@ -23,7 +23,8 @@ import torch
 from _cases import Case, cases, in_rounds, parser, print_machine, ratio
 from torch import Tensor
 
-from branchynet.runtime.early_exit import TorchEngine, frozen, torch_threads
+from branchynet.runtime.early_exit import TorchEngine, torch_threads
+from branchynet.runtime.for_inference import frozen
 
 
 def main() -> None:

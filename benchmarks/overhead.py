@@ -15,37 +15,15 @@ does, and in another row with its memory bound once, as the engine does. All tak
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-import torch
-from _cases import Case, for_every, parser, print_machine
-from torch import Tensor, nn
+from _cases import Case, Layers, bare, engine_at, for_every, parser, print_machine
 
-from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.costs import in_turns
-from branchynet.runtime.early_exit import frozen
 from branchynet.runtime.engine import forced, make_engine
-from branchynet.runtime.onnx import OnnxModel, export, load_session
 
 AIMS = {"b_lenet": 1.15}  # and 1.10 from B-AlexNet upward
-
-
-class Layers(nn.Module):
-    """From images to the logits of the first exits, and to nothing else."""
-
-    def __init__(self, network: BranchedNetwork, exits: int) -> None:
-        super().__init__()
-        self.segments, self.heads = network.segments[:exits], network.heads[:exits]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        logits = []
-        for segment, head in zip(self.segments, self.heads, strict=True):
-            x = segment(x)
-            logits.append(head(x))
-        return logits
 
 
 def main() -> None:
@@ -78,37 +56,6 @@ def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
         for way in ways:
             theirs = times[f"{way} {n}"].median_us
             print(f"| {n + 1} | {way} | {theirs:.1f} | {ours:.1f} | {ours / theirs:.2f} |", flush=True)
-
-
-def bare(name: str, layers: nn.Module, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
-    """The layers on an engine, by the ways of calling them."""
-    if name == "torch":
-        return {"modules": partial(in_torch, frozen(layers), x)}
-    if name == "torch_compile":
-        return {"compiled": partial(in_torch, torch.compile(frozen(layers)), x)}
-    exported = export(frozen(layers), x.shape[1:])
-    with torch.inference_mode():
-        outputs = [np.empty(tuple(out.shape), np.float32) for out in frozen(layers)(torch.from_numpy(x))]
-    if name == "onnxruntime":
-        session = load_session(exported, threads)
-        bound = OnnxModel(exported, threads).bind(x, outputs)
-        return {"session.run": lambda: session.run(None, {"x": x}), "bound": bound}
-    from branchynet.runtime.openvino import OpenVinoModel
-
-    model = OpenVinoModel(exported, threads, "bf16" if name.endswith("bf16") else "f32")
-    return {"bound": model.bind(x, outputs)}
-
-
-def engine_at(engine, n: int, count: int):
-    """A copy of the engine that sends everything out at exit n."""
-    engine = copy.copy(engine)
-    engine.thresholds = forced(n, count)
-    return engine
-
-
-@torch.inference_mode()
-def in_torch(layers: Callable[[Tensor], object], x: np.ndarray) -> object:
-    return layers(torch.from_numpy(x))
 
 
 if __name__ == "__main__":

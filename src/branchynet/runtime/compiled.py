@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.early_exit import TorchEngine, chain, classifier, frozen
+from branchynet.runtime.early_exit import TorchEngine, chain, classifier
 from branchynet.runtime.engine import Classifier, Outcome
+from branchynet.runtime.for_inference import for_inference
 
 
 class CompiledEngine(TorchEngine):
@@ -41,8 +42,6 @@ class CompiledEngine(TorchEngine):
         device: str | torch.device = "cpu",
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        # One memory layout for all features, whatever the weights' was in training: another is compiled anew.
-        network = frozen(network).to(memory_format=torch.contiguous_format)
         super().__init__(network, criterion, thresholds, device)
         self._graphs = self._device.type == "cuda" and backend == "inductor"
         self._for_one = [_compiled(step, backend, True, self._graphs) for step in self._steps]
@@ -62,13 +61,13 @@ class CompiledEngine(TorchEngine):
 
 def compiled_classifier(module: nn.Module) -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = frozen(module)
+    module = for_inference(module)
     return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True))
 
 
 def compiled_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([_compiled(_call(frozen(module)), one_row=True) for module in modules])
+    return chain([_compiled(_call(for_inference(module)), one_row=True) for module in modules])
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

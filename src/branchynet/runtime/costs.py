@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.early_exit import frozen
 from branchynet.runtime.engine import check_engine, forced, make_chain, make_classifier, make_engine
+from branchynet.runtime.for_inference import frozen
 
 # Seconds that one candidate runs at a stretch, before the next one's turn: long against the clock, short
 # against what disturbs a machine.

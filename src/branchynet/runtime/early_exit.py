@@ -3,10 +3,8 @@
 Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +14,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.compaction import Outcome, pays
 from branchynet.runtime.engine import Classifier, check_thresholds
-
-M = TypeVar("M", bound=nn.Module)
+from branchynet.runtime.for_inference import for_inference, network_for_inference, pixel_by_pixel
 
 # From features (R, …) to those behind the segment, logits (R, K) and uncertainty (R,).
 TensorStep = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -46,7 +43,9 @@ class TorchEngine:
         device: str | torch.device = "cpu",
     ) -> None:
         self._device = torch.device(device)
-        network = frozen(network, self._device)
+        network = network_for_inference(network, self._device)
+        if self._device.type == "cpu":
+            pixel_by_pixel(network)
         self._steps = [
             make_step(segment, head, criterion)
             for segment, head in zip(network.segments, network.heads, strict=True)
@@ -98,8 +97,7 @@ class TorchEngine:
             if len(staying) < len(rows):
                 rows, at = rows[staying], staying if at is None else at[staying]
                 if pays(len(rows), len(x)):
-                    # Four times as fast as x[at] on the CPU.
-                    x, at = x.index_select(0, at), None
+                    x, at = _rows(x, at), None
         results = [t.to("cpu", non_blocking=True) for t in (prediction, exits, uncertainty)]
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
@@ -120,6 +118,13 @@ def make_step(segment: nn.Module, head: nn.Module, criterion: Criterion) -> Tens
     return step
 
 
+def _rows(x: Tensor, at: Tensor) -> Tensor:
+    """x[at], in x's memory layout; on a CPU four times as fast."""
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)
+    return x.index_select(0, at)
+
+
 def undivided(module: nn.Module) -> BranchedNetwork:
     """A network of one exit: a baseline that runs through the same protocol, batches included.
 
@@ -131,7 +136,7 @@ def undivided(module: nn.Module) -> BranchedNetwork:
 
 def torch_classifier(module: nn.Module) -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = frozen(module)
+    module = pixel_by_pixel(for_inference(module))
     return classifier(lambda x: module(x).argmax(dim=1))
 
 
@@ -147,7 +152,7 @@ def classifier(predict: Callable[[Tensor], Tensor]) -> Classifier:
 
 def torch_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([frozen(module) for module in modules])
+    return chain([pixel_by_pixel(for_inference(module)) for module in modules])
 
 
 def chain(functions: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[np.ndarray], object]:
@@ -160,11 +165,6 @@ def chain(functions: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[np.ndarr
             features = function(features)
 
     return run
-
-
-def frozen(module: M, device: str | torch.device = "cpu") -> M:
-    """A copy on the device in eval mode; the original keeps its own mode."""
-    return copy.deepcopy(module).to(device).eval().requires_grad_(False)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.early_exit import frozen
 from branchynet.runtime.exported import Exported, by_exit, torch_step
+from branchynet.runtime.for_inference import network_for_inference, pixel_by_pixel
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
 from branchynet.runtime.nested import nested
 from branchynet.runtime.onnx import any_batch, export_model
@@ -57,7 +57,7 @@ class ExitStep(nn.Module):
 
 def exit_steps(network: BranchedNetwork, manifest: Manifest) -> list[ExitStep]:
     """N modules that, one after the other, are the network on bytes; the network itself is not kept."""
-    network = frozen(network)
+    network = network_for_inference(network)
     criterion = get_criterion(manifest.criterion)
     # In float64 first, as in training: so the values are the very same.
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (manifest.mean, manifest.std))
@@ -72,7 +72,7 @@ def exit_steps(network: BranchedNetwork, manifest: Manifest) -> list[ExitStep]:
 def in_memory(network: BranchedNetwork, manifest: Manifest, threads: int = 1) -> Exported:
     """The network itself with the face of an export: on bytes, by PyTorch, and nothing is written."""
     steps = exit_steps(network, manifest)
-    return Exported(manifest, by_exit([torch_step(step, threads) for step in steps]))
+    return Exported(manifest, by_exit([torch_step(pixel_by_pixel(step), threads) for step in steps]))
 
 
 def write_export(folder: Path, network: BranchedNetwork, manifest: Manifest) -> Manifest:

@@ -140,18 +140,18 @@ def _onnx_step(session: "ort.InferenceSession") -> Step:
 
 def _session(file: Path, content: bytes, threads: int) -> "ort.InferenceSession":
     try:
-        import onnxruntime as ort
+        import onnxruntime
+
+        from branchynet.runtime.session import load_session
     except ImportError as error:
         raise UserError("this export needs the package onnxruntime: install it") from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return load_session(content, threads)
     except Exception as error:  # ONNX Runtime has a dozen of its own
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
+        raise UserError(
+            f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason}"
+        ) from error
 
 
 def _check_input(folder: Path, session: "ort.InferenceSession", shape: tuple[int, ...]) -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.compaction import Outcome, Scratch, by_compaction
-from branchynet.runtime.early_exit import frozen
 from branchynet.runtime.engine import check_thresholds
+from branchynet.runtime.for_inference import frozen
 from branchynet.runtime.onnx import Argmax, Step, export
 
 

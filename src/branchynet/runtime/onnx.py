@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
+from branchynet.runtime.session import load_session
 
 
 class OnnxModel:
@@ -93,21 +94,6 @@ def export_model(
 def any_batch(example: Tensor) -> tuple[dict[int, Any]] | None:
     """`dynamic_shapes` of PyTorch's exporters: the batch of the one input, unless the example has one image."""
     return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
-
-
-def make_session(module: nn.Module, shape: Sequence[int], threads: int) -> ort.InferenceSession:
-    """A session on the CPU for `module` on inputs (B, *shape)."""
-    return load_session(export(module, shape), threads)
-
-
-def load_session(model: bytes, threads: int) -> ort.InferenceSession:
-    """A session on the CPU for an ONNX model."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors only
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def bind(session: ort.InferenceSession, x: np.ndarray, outputs: Sequence[np.ndarray]) -> ort.IOBinding:

@@ -1,0 +1,52 @@
+"""Modules as inference wants them: copies, in evaluation mode, faster, with the same outputs but for rounding."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from branchynet.networks.branched import BranchedNetwork
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen(module: M, device: str | torch.device = "cpu") -> M:
+    """A copy on the device in eval mode; the original keeps its own mode."""
+    return copy.deepcopy(module).to(device).eval().requires_grad_(False)
+
+
+def for_inference(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+    """As `frozen`, with batch normalisations taken into the convolutions before them where torch.fx sees both."""
+    module = frozen(module, device)
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        return module
+    try:
+        called = [node.target for node in fx.symbolic_trace(module).graph.nodes if node.op == "call_module"]
+        # A layer that is called twice cannot take in what stands behind one of its calls.
+        return fuse(module, inplace=True) if len(set(called)) == len(called) else module
+    except Exception:  # tracing runs the module's own code, which may raise anything; then it stays as it is
+        return module
+
+
+def network_for_inference(network: BranchedNetwork, device: str | torch.device = "cpu") -> BranchedNetwork:
+    """`for_inference` of all segments and heads."""
+    return BranchedNetwork(
+        [for_inference(segment, device) for segment in network.segments],
+        [for_inference(head, device) for head in network.heads],
+        network.places,
+    )
+
+
+def pixel_by_pixel(module: M) -> M:
+    """Lay the convolutions' weights out for features whose channels lie side by side (channels_last), in place.
+
+    PyTorch hands that layout on from there, and its convolutions are up to three times as fast in it on a CPU
+    (benchmarks/layout.py). Weights for one input channel have no layout of their own and stay: so an image with one
+    channel that a single convolution takes to a flat vector is not turned around twice.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.weight.shape[1] > 1:
+            layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
+    return module

@@ -1,0 +1,13 @@
+"""ONNX Runtime's sessions, as we want all of them. No PyTorch."""
+
+import onnxruntime as ort
+
+
+def load_session(model: bytes, threads: int) -> ort.InferenceSession:
+    """A session on the CPU for an ONNX model, on so many threads of computation."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors only
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
