@@ -59,34 +59,37 @@ def by_compaction(
     Args:
         x: (B, …).
         thresholds: N-1, as float32 holds them.
-        step: may keep its features in `scratch`.
+        step: may keep its features in `scratch`; the other arrays are new ones.
 
     Returns:
         An outcome's fields, (B,) each, and behind them what else the steps give.
     """
-    whole: list[np.ndarray] = []
-    exits = np.empty(len(x), np.int64)
-    rows = np.arange(len(x))  # of the input, that have not left yet
+    x, *whole = step(0, x)
+    exits = np.zeros(len(x), np.int64)
+    unsure = whole[1]
+    rows: np.ndarray | None = None  # of the input, that have not left yet; None: all
     at: np.ndarray | None = None  # where they are in x; None: they are all there is
-    for n in range(len(thresholds) + 1):
-        x, *answers = step(n, x)
-        if at is not None:
-            answers = [answer[at] for answer in answers]
-        whole = whole or [np.empty_like(answer) for answer in answers]  # at the first exit all rows are there
-        # Those that stay are overwritten by a later exit.
-        exits[rows] = n
-        for values, answer in zip(whole, answers, strict=True):
-            values[rows] = answer
-        if n == len(thresholds):
-            break
-        staying = np.flatnonzero(~(answers[1] < np.float32(thresholds[n])))
+    for n, threshold in enumerate(thresholds, start=1):
+        staying = np.flatnonzero(~(unsure < np.float32(threshold)))
         if not len(staying):
             break
-        if len(staying) < len(rows):
-            rows, at = rows[staying], staying if at is None else at[staying]
+        if len(staying) < len(unsure):
+            rows = staying if rows is None else rows[staying]
+            at = staying if at is None else at[staying]
             if pays(len(rows), len(x)):
                 # The mode spares a copy that NumPy makes for safety's sake; no index is out of bounds.
                 together = scratch.array((len(at), *x.shape[1:]), beside=x)
                 x, at = np.take(x, at, axis=0, out=together, mode="clip"), None
+        x, *answers = step(n, x)
+        if at is not None:
+            answers = [answer[at] for answer in answers]
+        unsure = answers[1]
+        if rows is None:
+            whole = answers
+            exits.fill(n)
+            continue
+        exits[rows] = n
+        for values, answer in zip(whole, answers, strict=True):
+            values[rows] = answer  # over what an earlier exit gave
     prediction, uncertainty, *others = whole
     return prediction, exits, uncertainty, *others

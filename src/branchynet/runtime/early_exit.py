@@ -75,29 +75,36 @@ class TorchEngine:
 
     def _run_batch(self, x: Tensor) -> Outcome:
         """As `branchynet.runtime.compaction.by_compaction`, on the device."""
-        prediction = torch.empty(len(x), dtype=torch.int64, device=self._device)
-        exits, uncertainty = torch.empty_like(prediction), torch.empty_like(prediction, dtype=torch.float32)
-        rows = torch.arange(len(x), device=self._device)  # of the input, that have not left yet
+        x, logits, unsure = self._step(0, x)
+        prediction, uncertainty, exits = (
+            logits.argmax(dim=1),
+            unsure,
+            torch.zeros_like(unsure, dtype=torch.int64),
+        )
+        rows: Tensor | None = None  # of the input, that have not left yet; None: all
         at: Tensor | None = None  # where they are in x; None: they are all there is
-        for n in range(len(self._thresholds) + 1):
+        for n, threshold in enumerate(self._thresholds, start=1):
+            # The host waits here, for it has to know how many they are.
+            staying = (unsure < threshold).logical_not_().nonzero()[:, 0]
+            if not len(staying):
+                break
+            if len(staying) < len(unsure):
+                rows = staying if rows is None else rows[staying]
+                at = staying if at is None else at[staying]
+                if pays(len(rows), len(x)):
+                    x, at = _rows(x, at), None
             x, logits, unsure = self._step(n, x)
             answers = logits.argmax(dim=1)
             if at is not None:
                 answers, unsure = answers[at], unsure[at]
-            # Those that stay are overwritten by a later exit.
+            if rows is None:
+                prediction, uncertainty = answers, unsure
+                exits.fill_(n)
+                continue
+            # Over what an earlier exit gave.
             prediction.index_copy_(0, rows, answers)
             uncertainty.index_copy_(0, rows, unsure)
             exits.index_fill_(0, rows, n)
-            if n == len(self._thresholds):
-                break
-            # The host waits here, for it has to know how many they are.
-            staying = (~(unsure < self._thresholds[n])).nonzero()[:, 0]
-            if not len(staying):
-                break
-            if len(staying) < len(rows):
-                rows, at = rows[staying], staying if at is None else at[staying]
-                if pays(len(rows), len(x)):
-                    x, at = _rows(x, at), None
         results = [t.to("cpu", non_blocking=True) for t in (prediction, exits, uncertainty)]
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()

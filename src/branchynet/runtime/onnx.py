@@ -24,10 +24,16 @@ class OnnxModel:
 
     def __init__(self, model: bytes, threads: int) -> None:
         self._session = load_session(model, threads)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._many = self._session.io_binding()  # of whatever batch was bound last
 
     def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
-        call = partial(self._session.run_with_iobinding, bind(self._session, x, outputs))
-        vars(call)["arrays"] = (x, outputs)  # the binding knows addresses only
+        binding = self._session.io_binding() if len(x) == 1 else self._many
+        binding.bind_cpu_input("x", x)
+        for name, output in zip(self._outputs, outputs, strict=True):
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
+        call = partial(self._session.run_with_iobinding, binding)
+        vars(call)["arrays"] = (x, outputs)  # for as long as the call lives, whatever the binding holds
         return call
 
 
@@ -94,18 +100,6 @@ def export_model(
 def any_batch(example: Tensor) -> tuple[dict[int, Any]] | None:
     """`dynamic_shapes` of PyTorch's exporters: the batch of the one input, unless the example has one image."""
     return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
-
-
-def bind(session: ort.InferenceSession, x: np.ndarray, outputs: Sequence[np.ndarray]) -> ort.IOBinding:
-    """A binding of the session's one input and its outputs, in order, to these arrays' memory.
-
-    The caller keeps the arrays: the binding knows addresses only.
-    """
-    binding = session.io_binding()
-    binding.bind_input("x", "cpu", 0, x.dtype.type, x.shape, x.ctypes.data)
-    for output, array in zip(session.get_outputs(), outputs, strict=True):
-        binding.bind_output(output.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    return binding
 
 
 class _quiet:
