@@ -162,7 +162,7 @@ def test_wrong_thresholds_get_one_line(thresholds, words, engine):
 
 
 def test_unknown_engines_and_threads_get_one_line(network):
-    with pytest.raises(UserError, match="torch, torch_compile, onnxruntime"):
+    with pytest.raises(UserError, match=r"torch, torch_compile, .*onnxruntime"):
         make_engine("tensorrt", network, entropy, (1.0, 1.0), SHAPE)
     with pytest.raises(UserError, match="threads=0"):
         make_engine("torch", network, entropy, (1.0, 1.0), SHAPE, threads=0)
@@ -180,6 +180,28 @@ def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="no-such-compiler"):
         check_engine("torch_compile", 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["torch_cuda", "torch_compile_cuda"])
+def test_a_missing_gpu_is_named(name, network):
+    with pytest.raises(UserError, match=f"engine={name} needs a GPU") as caught:
+        make_engine(name, network, entropy, (1.0, 1.0), SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", ["torch_cuda", "torch_compile_cuda"])
+def test_a_gpu_gives_what_the_cpu_gives(name, network, images, middling):
+    expected = make_engine("torch", network, entropy, middling, SHAPE).run(images)
+    engine = make_engine(name, network, entropy, middling, SHAPE)
+    for x in (images, images[:1]):
+        found = engine.run(x)
+        # TF32 has 10 bits: a few samples near a threshold may leave elsewhere.
+        assert (found.exit == expected.exit[: len(x)]).mean() > 0.95
+        same = found.exit == expected.exit[: len(x)]
+        np.testing.assert_allclose(found.uncertainty[same], expected.uncertainty[: len(x)][same], atol=0.05)
+    assert make_classifier(name, network.trunk(), SHAPE, 1)(images[:1]) in range(10)
 
 
 def test_names_errors_and_outcomes_need_no_torch():

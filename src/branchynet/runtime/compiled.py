@@ -17,7 +17,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.early_exit import TorchEngine, chain, classifier
 from branchynet.runtime.engine import Classifier, Outcome
-from branchynet.runtime.for_inference import for_inference
+from branchynet.runtime.for_inference import for_inference, pixel_by_pixel
 
 
 class CompiledEngine(TorchEngine):
@@ -59,15 +59,20 @@ class CompiledEngine(TorchEngine):
         return self._for_many[n](x)
 
 
-def compiled_classifier(module: nn.Module) -> Classifier:
+def compiled_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = for_inference(module)
-    return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True))
+    module = pixel_by_pixel(for_inference(module, device))
+    graphs = torch.device(device).type == "cuda"
+    return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True, cuda_graphs=graphs), device)
 
 
-def compiled_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
+def compiled_chain(
+    modules: Sequence[nn.Module], device: str | torch.device = "cpu"
+) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([_compiled(_call(for_inference(module)), one_row=True) for module in modules])
+    graphs = torch.device(device).type == "cuda"
+    calls = [_call(pixel_by_pixel(for_inference(module, device))) for module in modules]
+    return chain([_compiled(call, one_row=True, cuda_graphs=graphs) for call in calls], device)
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

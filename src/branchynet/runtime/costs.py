@@ -167,7 +167,7 @@ def summary(values: list[float], runs: int) -> Latency:
 
 
 def describe_machine() -> tuple[str, dict[str, str]]:
-    """The processor with its number of cores, and the versions of what computes."""
+    """The processor with its number of cores, the GPU if PyTorch sees one, and the versions of what computes."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -179,7 +179,8 @@ def describe_machine() -> tuple[str, dict[str, str]]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return f"{name}, {os.cpu_count()} cores", versions
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {os.cpu_count()} cores{gpu}", versions
 
 
 def _run_counting(module: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -44,8 +44,7 @@ class TorchEngine:
     ) -> None:
         self._device = torch.device(device)
         network = network_for_inference(network, self._device)
-        if self._device.type == "cpu":
-            pixel_by_pixel(network)
+        pixel_by_pixel(network)
         self._steps = [
             make_step(segment, head, criterion)
             for segment, head in zip(network.segments, network.heads, strict=True)
@@ -141,35 +140,42 @@ def undivided(module: nn.Module) -> BranchedNetwork:
     return BranchedNetwork([nn.Identity()], [module], [])
 
 
-def torch_classifier(module: nn.Module) -> Classifier:
+def torch_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = pixel_by_pixel(for_inference(module))
-    return classifier(lambda x: module(x).argmax(dim=1))
+    module = pixel_by_pixel(for_inference(module, device))
+    return classifier(lambda x: module(x).argmax(dim=1), device)
 
 
-def classifier(predict: Callable[[Tensor], Tensor]) -> Classifier:
-    """From images (B, C, H, W) → classes (B,) on tensors to a function of one image (1, C, H, W)."""
+def classifier(predict: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Classifier:
+    """From images (B, C, H, W) → classes (B,) on tensors of a device to a function of one image (1, C, H, W)."""
 
     @torch.inference_mode()
     def classify(x: np.ndarray) -> int:
-        return int(predict(torch.from_numpy(x)).item())
+        return int(predict(torch.from_numpy(x).to(device)).item())
 
     return classify
 
 
-def torch_chain(modules: Sequence[nn.Module]) -> Callable[[np.ndarray], object]:
+def torch_chain(
+    modules: Sequence[nn.Module], device: str | torch.device = "cpu"
+) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([pixel_by_pixel(for_inference(module)) for module in modules])
+    return chain([pixel_by_pixel(for_inference(module, device)) for module in modules], device)
 
 
-def chain(functions: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[np.ndarray], object]:
-    """Functions of tensors one after the other, for one image (1, C, H, W)."""
+def chain(
+    functions: Sequence[Callable[[Tensor], Tensor]], device: str | torch.device = "cpu"
+) -> Callable[[np.ndarray], object]:
+    """Functions of a device's tensors one after the other, for one image (1, C, H, W)."""
+    device = torch.device(device)
 
     @torch.inference_mode()
     def run(x: np.ndarray) -> None:
-        features = torch.from_numpy(x)
+        features = torch.from_numpy(x).to(device)
         for function in functions:
             features = function(features)
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
 
     return run
 

@@ -26,7 +26,15 @@ if TYPE_CHECKING:  # so that exported models run where there is no PyTorch
 
 __all__ = ["ENGINES", "Classifier", "Engine", "Outcome", "forced", "make_classifier", "make_engine"]
 
-ENGINES = ("torch", "torch_compile", "onnxruntime", "openvino", "openvino_bf16")
+ENGINES = (
+    "torch",
+    "torch_compile",
+    "torch_cuda",
+    "torch_compile_cuda",
+    "onnxruntime",
+    "openvino",
+    "openvino_bf16",
+)
 # What an engine needs besides PyTorch, and how to get it.
 _NEEDS = {
     "onnxruntime": ("onnxruntime", "the packages onnxruntime, onnx and onnxscript: install them"),
@@ -78,7 +86,7 @@ def make_engine(
     `branchynet.runtime.early_exit.undivided`.
 
     Args:
-        name: torch | torch_compile | onnxruntime | openvino | openvino_bf16.
+        name: one of `ENGINES`.
         criterion: from logits (B, K) to uncertainty (B,).
         thresholds: N-1.
         input_shape: (C, H, W).
@@ -88,14 +96,14 @@ def make_engine(
         UserError: an unknown name, a wrong number of thresholds, or the engine is not installed.
     """
     check_engine(name, threads)
-    if name == "torch":
+    if name in ("torch", "torch_cuda"):
         from branchynet.runtime.early_exit import TorchEngine
 
-        return TorchEngine(network, criterion, thresholds)
-    if name == "torch_compile":
+        return TorchEngine(network, criterion, thresholds, _device(name))
+    if name in ("torch_compile", "torch_compile_cuda"):
         from branchynet.runtime.compiled import CompiledEngine
 
-        return CompiledEngine(network, criterion, thresholds)
+        return CompiledEngine(network, criterion, thresholds, _device(name))
     from branchynet.runtime.host import HostEngine
 
     return HostEngine(name, network, criterion, thresholds, input_shape, _load(name, threads))
@@ -110,14 +118,14 @@ def make_classifier(
         module: from (B, C, H, W) to logits (B, K); it is copied.
     """
     check_engine(name, threads)
-    if name == "torch":
+    if name in ("torch", "torch_cuda"):
         from branchynet.runtime.early_exit import torch_classifier
 
-        return torch_classifier(module)
-    if name == "torch_compile":
+        return torch_classifier(module, _device(name))
+    if name in ("torch_compile", "torch_compile_cuda"):
         from branchynet.runtime.compiled import compiled_classifier
 
-        return compiled_classifier(module)
+        return compiled_classifier(module, _device(name))
     from branchynet.runtime.host import HostClassifier
 
     return HostClassifier(module, input_shape, _load(name, threads))
@@ -128,14 +136,14 @@ def make_chain(
 ) -> Callable[[np.ndarray], object]:
     """Modules one after the other, as the engine of that name runs segments, for one image (1, C, H, W)."""
     check_engine(name, threads)
-    if name == "torch":
+    if name in ("torch", "torch_cuda"):
         from branchynet.runtime.early_exit import torch_chain
 
-        return torch_chain(modules)
-    if name == "torch_compile":
+        return torch_chain(modules, _device(name))
+    if name in ("torch_compile", "torch_compile_cuda"):
         from branchynet.runtime.compiled import compiled_chain
 
-        return compiled_chain(modules)
+        return compiled_chain(modules, _device(name))
     from branchynet.runtime.host import HostChain
 
     return HostChain(modules, input_shape, _load(name, threads))
@@ -153,6 +161,13 @@ def check_engine(name: str, threads: int) -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise UserError(f"engine={name} needs {needs}, or take engine=torch") from error
+    if _device(name) == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"engine={name} needs a GPU that PyTorch can use, and sees none; or take engine=torch"
+            )
     if name == "torch_compile" and shutil.which(compiler := os.environ.get("CXX", "c++")) is None:
         raise UserError(
             f"engine={name} needs a C++ compiler, and there is no {compiler}; or take engine=torch"
@@ -175,6 +190,11 @@ def check_thresholds(values: Sequence[float], num_exits: int) -> tuple[float, ..
 def forced(exit: int, num_exits: int) -> tuple[float, ...]:
     """The thresholds that send every sample out at `exit` (0-based)."""
     return tuple(math.inf if n == exit else -math.inf for n in range(num_exits - 1))
+
+
+def _device(name: str) -> str:
+    """Where the engine of that name computes."""
+    return "cuda" if name.endswith("_cuda") else "cpu"
 
 
 def _load(name: str, threads: int) -> Load:

@@ -42,11 +42,11 @@ def network_for_inference(network: BranchedNetwork, device: str | torch.device =
 def pixel_by_pixel(module: M) -> M:
     """Lay the convolutions' weights out for features whose channels lie side by side (channels_last), in place.
 
-    PyTorch hands that layout on from there, and its convolutions are up to three times as fast in it on a CPU
-    (benchmarks/layout.py). Weights for one input channel have no layout of their own and stay: so an image with one
-    channel that a single convolution takes to a flat vector is not turned around twice.
+    PyTorch hands that layout on from there. On a CPU an AlexNet in batches of 256 was 1.4 times as fast with it,
+    its deep heads twice and more; on a GPU nothing is done. Weights for one input channel have no layout of their
+    own and stay: so an image with one channel that a convolution takes to a flat vector is not turned around twice.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.weight.shape[1] > 1:
+        if isinstance(layer, nn.Conv2d) and layer.weight.shape[1] > 1 and layer.weight.device.type == "cpu":
             layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
     return module
