@@ -1,5 +1,6 @@
 """The command line without training: help, the config, and mistakes in one line with exit code 2."""
 
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,17 @@ def test_cfg_job_shows_the_settings_and_leaves_nothing_behind(tmp_path):
     done = branchynet("train", "experiment=b_lenet_digits", "seed=7", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0 and "seed: 7" in done.stdout and "name: b_lenet_digits" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    command = [sys.executable, "-m", "branchynet", "train", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_help_and_cfg_job_do_not_import_torch(tmp_path):

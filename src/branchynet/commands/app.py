@@ -44,11 +44,24 @@ def run(command: str, arguments: Sequence[str]) -> None:
             start(module.run, command)
     except Exception as error:
         message = user_message(error)
-        if message is None:
+        if message is not None:
+            fail(message)
+        if not (isinstance(error, BrokenPipeError) and reader_is_gone()):
             raise
-        fail(message)
+        sys.exit(141)  # as the shell has it for a program in a pipe that nobody reads any more
     except KeyboardInterrupt:
         fail("stopped", code=130)
+
+
+def reader_is_gone() -> bool:
+    """Whether stdout is a pipe that was closed at its other end, as by `head`; then nothing more is written."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # Python flushes once more as it leaves, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
