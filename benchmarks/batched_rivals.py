@@ -10,7 +10,9 @@ loop       Python over the samples, one at a time, leaving at the first exit tha
 masks      every layer on the whole batch, and masks that pick each sample's exit from the logits afterwards
 engine     ours: after each exit the remaining rows alone go on
 
-Everyone's exits and predictions are compared, too. Aim at batch 256: 3 times the throughput of the loop.
+The rivals have the network's modules as they are; and once more, below, in the form that the engine gives them
+(`branchynet.runtime.for_inference`), which public code does not. Everyone's exits and predictions are compared,
+too. Aim at batch 256: 3 times the throughput of both.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from _cases import Case, cases, in_rounds, parser, print_machine, ratio
 from torch import Tensor
 
 from branchynet.runtime.early_exit import TorchEngine, torch_threads
-from branchynet.runtime.for_inference import frozen
+from branchynet.runtime.for_inference import frozen, network_for_inference, pixel_by_pixel
 
 
 def main() -> None:
@@ -47,11 +49,10 @@ def compare(case: Case, arguments: argparse.Namespace) -> None:
     ]
     engine = TorchEngine(network, case.criterion, case.thresholds)
     # The engine's thresholds, as float32 holds them.
-    ways = {
-        "engine": lambda x: engine.run(x.numpy())[:2],
-        "loop": partial(loop, network, case.criterion, engine.thresholds),
-        "masks": partial(masks, network, case.criterion, engine.thresholds),
-    }
+    ways = {"engine": lambda x: engine.run(x.numpy())[:2]}
+    for form, modules in {"": network, ", our form": pixel_by_pixel(network_for_inference(network))}.items():
+        for rival in (loop, masks):
+            ways[rival.__name__ + form] = partial(rival, modules, case.criterion, engine.thresholds)
     answers = {
         name: [np.concatenate(part) for part in zip(*map(way, batches), strict=True)]
         for name, way in ways.items()

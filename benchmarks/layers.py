@@ -33,7 +33,7 @@ from branchynet.runtime.for_inference import frozen
 
 
 def main() -> None:
-    options = parser(__doc__, images=1, rounds=0)
+    options = parser(__doc__, images=256, rounds=0)
     options.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each candidate")
     options.set_defaults(engines=["onnxruntime"])
     arguments = options.parse_args()

@@ -1,17 +1,18 @@
 """Peak memory while 10,000 and 20,000 images are streamed through an engine.
 
     python benchmarks/memory.py                           # B-AlexNet with random weights
-    python benchmarks/memory.py --images 500 --batch 32   # to see that it works
+    python benchmarks/memory.py --images 500 --batch 32 --rounds 1   # to see that it works
 
-Every engine and number of images gets a process of its own, which makes each batch as it is wanted, runs it and
-forgets it, as one who reads files does. Its peak is the highest resident memory of the process from start to end,
-as Linux counts it; what it was before the first image (libraries, network, engine) stands beside it. Aim: twice
-the images, the same peak.
+Every engine and number of images gets processes of its own, in turns, each of which makes each batch as it is
+wanted, runs it and forgets it, as one who reads files does. Its peak is the highest resident memory from the first image to
+the last, as Linux counts it; what was resident before (libraries, network, engine) stands beside it. Medians over
+the processes, with the lowest and the highest peak. Aim: twice the images, the same peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from branchynet.runtime.engine import make_engine
 
 
 def main() -> None:
-    options = parser(__doc__, images=10_000, rounds=0)
+    options = parser(__doc__, images=10_000, rounds=5)
     options.set_defaults(models=["b_alexnet"])
     options.add_argument("--batch", type=int, default=256)
     options.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # kind, name, engine
@@ -35,16 +36,22 @@ def main() -> None:
     print_machine(arguments.threads)
     wanted = [("run", folder) for folder in arguments.run] or [("model", name) for name in arguments.models]
     print(f"Batches of {arguments.batch}.\n")
-    print("| network | engine | images | before the first, MB | peak, MB | times the first peak |")
-    print("|---|---|---:|---:|---:|---:|")
+    print("| network | engine | images | before, MB | peak, MB | lowest … highest | times the first peak |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for kind, name in wanted:
         for engine in arguments.engines:
-            first = 0.0
-            for images in (arguments.images, 2 * arguments.images):
-                before, peak = in_a_process(kind, name, engine, images, arguments)
-                first = first or peak
+            numbers = (arguments.images, 2 * arguments.images)
+            found: dict[int, list[tuple[float, float]]] = {images: [] for images in numbers}
+            for _ in range(arguments.rounds):
+                for images in numbers:
+                    found[images].append(in_a_process(kind, name, engine, images, arguments))
+            first = statistics.median(peak for _, peak in found[numbers[0]])
+            for images in numbers:
+                before, peaks = zip(*found[images], strict=True)
+                peak = statistics.median(peaks)
                 print(
-                    f"| {name} | {engine} | {images:,} | {before:,.0f} | {peak:,.0f} | {peak / first:.3f} |",
+                    f"| {name} | {engine} | {images:,} | {statistics.median(before):,.0f} | {peak:,.0f} "
+                    f"| {min(peaks):,.0f} … {max(peaks):,.0f} | {peak / first:.3f} |",
                     flush=True,
                 )
 
@@ -52,7 +59,7 @@ def main() -> None:
 def in_a_process(
     kind: str, name: str, engine: str, images: int, arguments: argparse.Namespace
 ) -> tuple[float, float]:
-    """Megabytes before the first image, and at the peak."""
+    """Megabytes before the first image, and at the peak after that."""
     options = {"--images": images, "--batch": arguments.batch, "--threads": arguments.threads}
     command = [sys.executable, __file__, "--child", kind, name, engine]
     for option, value in options.items():
@@ -69,6 +76,7 @@ def stream(kind: str, name: str, engine_name: str, arguments: argparse.Namespace
         engine = make_engine(
             engine_name, case.network, case.criterion, case.thresholds, case.shape, arguments.threads
         )
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: Linux, proc_pid_clear_refs(5)
         before = peak_megabytes()
         rng = np.random.default_rng(1)
         seen = 0
@@ -79,7 +87,7 @@ def stream(kind: str, name: str, engine_name: str, arguments: argparse.Namespace
 
 
 def peak_megabytes() -> float:
-    """The highest resident memory of this process so far."""
+    """The highest resident memory of this process since the peak was last forgotten."""
     status = Path("/proc/self/status")
     if not status.exists():
         sys.exit("this benchmark reads /proc, which this machine has not: run it on Linux")
