@@ -4,9 +4,9 @@
     python benchmarks/memory.py --images 500 --batch 32 --rounds 1   # to see that it works
 
 Every engine and number of images gets processes of its own, in turns, each of which makes each batch as it is
-wanted, runs it and forgets it, as one who reads files does. Its peak is the highest resident memory from the first image to
-the last, as Linux counts it; what was resident before (libraries, network, engine) stands beside it. Medians over
-the processes, with the lowest and the highest peak. Aim: twice the images, the same peak.
+wanted, runs it and forgets it, as one who reads files does. Its peak is the highest resident memory from the first
+image to the last, as Linux counts it; what was resident before (libraries, network, engine) stands beside it.
+Medians over the processes, with the lowest and the highest peak. Aim: twice the images, the same peak.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.evaluate import read_run_settings, store_as_in_run
-from branchynet.commands.evaluation import execute
+from branchynet.commands.evaluation import execute, hparams
 from branchynet.commands.finished_run import open_run
 from branchynet.errors import UserError
 from branchynet.exits.criteria import margin
@@ -145,6 +147,24 @@ def test_in_place_measures_anew_and_keeps_the_settings(copied, capsys):
     assert [e["accuracy"] for e in found["exits"]] == [e["accuracy"] for e in before["exits"]]
     assert found["baseline"]["latency_us"] != 100
     assert (copied / ".hydra" / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
+    out = copied if in_place else tmp_path / "out"
+    rule = ["sweep/rule=accuracy_floor", "sweep.rule.distance=0.2"]
+    found = evaluate(copied, out, *rule, *(["in_place=true", *QUICK] if in_place else []))
+    events = EventAccumulator(str(out))
+    events.Reload()
+    assert events.Scalars("knee/accuracy")[-1].value == pytest.approx(found["knee"]["accuracy"])
+    assert events.Scalars("knee/latency_us")[-1].value == pytest.approx(found["knee"]["latency_us"])
+    assert ("sweep/samples" in events.Tags()["images"]) == in_place
+    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
+    expected = {"rule": "accuracy_floor", "model": config.model.name, "batch_size": config.data.batch_size}
+    store_as_in_run(read_run_settings(copied))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        settings = compose("evaluate", overrides=[f"run='{copied}'", *rule])
+    assert hparams(settings, open_run(copied)).items() >= expected.items()
 
 
 def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsys):

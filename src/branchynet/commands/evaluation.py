@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.callbacks.evaluation import Evidence, SweepSettings, choose, sweep, traced_by
 from branchynet.commands import app
 from branchynet.commands.finished_run import FinishedRun, open_run
 from branchynet.commands.image_facts import read_facts
+from branchynet.commands.run import flat_hparams
 from branchynet.commands.run_config import plain
 from branchynet.errors import UserError
 from branchynet.reporting import files
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.stored import read_baseline, read_costs, read_trace
 from branchynet.reporting.tables import summary_table
+from branchynet.reporting.tensorboard import log_report
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +73,20 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     folder = run.folder if config.in_place else folder
     files.write_run(folder, report, draw_all(report, images))
+    if run.config.get("logger"):
+        # In place, too: of the events at one step TensorBoard shows the last ones.
+        with SummaryWriter(str(folder)) as writer:
+            log_report(writer, report, hparams(config, run), images)
     OmegaConf.save(config, folder / "evaluate.yaml")
     print(summary_table(report))
     log.info("written to:  %s", folder)
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def hparams(config: DictConfig, run: FinishedRun) -> dict[str, str | int | float]:
+    """The run's settings for TensorBoard's HParams tab, with those of this evaluation instead of its own."""
+    groups = {group: plain(config[group]) for group in ("criterion", "sweep", "engine")}
+    return flat_hparams(OmegaConf.create({**plain(run.config), **groups}))
 
 
 def why_network(settings: SweepSettings, run: FinishedRun, evidence: Evidence | None, in_place: bool) -> str:

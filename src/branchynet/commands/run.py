@@ -64,9 +64,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
     checks.check_trainer(trainer)
     if config.ema is not None:
         check_decay(config.ema)
-    weights = exit_weights(plain(config.weights), network.num_exits)
-    if checks.check_freeze(config.freeze, config.init):
-        weights = side_weights(weights)
+    weights = joint_weights(config)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = SweepSettings(
         experiment=config.name,
@@ -75,7 +73,7 @@ def execute(config: DictConfig, folder: Path) -> dict[str, Any]:
         engine=plain(config.engine),
         **plain(config.sweep),
     )
-    sweep = ThresholdSweep(baseline, folder, settings, flat_hparams(config, weights))
+    sweep = ThresholdSweep(baseline, folder, settings, flat_hparams(config))
     logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else None
     if logger is not None:
         logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
@@ -187,7 +185,13 @@ def baseline_determinants(config: DictConfig, data: ImageData, baseline: Branche
     }
 
 
-def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, str | int | float]:
+def joint_weights(config: DictConfig) -> tuple[float, ...]:
+    """The weights w_1 … w_N of the joint loss; a UserError for those that are not allowed."""
+    weights = exit_weights(plain(config.weights), len(config.model.exits) + 1)
+    return side_weights(weights) if checks.check_freeze(config.freeze, config.init) else weights
+
+
+def flat_hparams(config: DictConfig) -> dict[str, str | int | float]:
     """One flat schema, the same in every run, for TensorBoard's HParams tab."""
     return {
         "experiment": config.name,
@@ -197,7 +201,7 @@ def flat_hparams(config: DictConfig, weights: tuple[float, ...]) -> dict[str, st
         "seed": config.seed,
         "init": config.init,
         "freeze": config.freeze,
-        "weights": " ".join(f"{weight:g}" for weight in weights),
+        "weights": " ".join(f"{weight:g}" for weight in joint_weights(config)),
         "optimizer": config.optimizer["_target_"].rpartition(".")[2],
         "lr": config.optimizer.lr,
         "schedule": config.schedule.name,

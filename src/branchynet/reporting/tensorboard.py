@@ -27,7 +27,7 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
 
 
 def log_report(
-    writer: SummaryWriter, report: Report, hparams: Mapping[str, Any], images: Tensor, step: int = 0
+    writer: SummaryWriter, report: Report, hparams: Mapping[str, Any], images: Tensor | None, step: int = 0
 ) -> None:
     """Write everything of `report` at one step.
 
@@ -35,7 +35,7 @@ def log_report(
         writer: of the run's folder.
         report: of the run.
         hparams: the run's settings, nested or flat; they become columns of the HParams tab.
-        images: the test split, (S, C, H, W) uint8, in the trace's order.
+        images: the test split, (S, C, H, W) uint8, in the trace's order; None: no samples are shown.
         step: the step that all summaries stand at.
     """
     for tag, value in scalars(report).items():

@@ -25,10 +25,9 @@ class OnnxModel:
     def __init__(self, model: bytes, threads: int) -> None:
         self._session = load_session(model, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self._many = self._session.io_binding()  # of whatever batch was bound last
 
     def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
-        binding = self._session.io_binding() if len(x) == 1 else self._many
+        binding = self._session.io_binding()
         binding.bind_cpu_input("x", x)
         for name, output in zip(self._outputs, outputs, strict=True):
             binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
