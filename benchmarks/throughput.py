@@ -91,12 +91,11 @@ def bare(engine: Engine, case: Case, size: int, exits: np.ndarray) -> Callable[[
         taken = exits[start : start + size]
         counts.append([int((taken >= n).sum()) for n in range(case.network.num_exits)])
     calls: list[Callable[[], object]] = []
-    with torch.inference_mode():
-        features = [torch.from_numpy(case.images[:size])]
-        for segment in case.network.segments:
-            features.append(segment(features[-1]).contiguous())
     if isinstance(engine, HostEngine):
-        arrays = [x.numpy() for x in features]
+        arrays = [np.ascontiguousarray(case.images[:size])]
+        with torch.inference_mode():
+            for segment in case.network.segments:
+                arrays.append(segment(torch.from_numpy(arrays[-1])).contiguous().numpy())
         for row in counts:
             for n, (model, rows) in enumerate(zip(engine._models, row, strict=True)):
                 if rows:
@@ -108,6 +107,10 @@ def bare(engine: Engine, case: Case, size: int, exits: np.ndarray) -> Callable[[
                     # OpenVINO has one binding at a time.
                     calls.append(bind() if engine.name == "onnxruntime" else partial(bind_and_call, bind))
     else:
+        with torch.inference_mode():
+            features = [torch.from_numpy(case.images[:size])]
+            for n in range(case.network.num_exits):
+                features.append(engine._step(n, features[-1])[0])  # in the layout that the engine has there
         for row in counts:
             calls += [partial(engine._step, n, features[n][:rows]) for n, rows in enumerate(row) if rows]
 
