@@ -30,6 +30,24 @@ def test_all_batch_sizes_need_three_versions_of_a_step_at_most(network, images, 
         assert 3 * 2 <= counter.frame_count <= 3 * 3
 
 
+def test_nothing_but_a_batch_is_dynamic(network, images, middling):
+    """Though segments differ in the sizes that they take: those would else be dynamic from the second one on."""
+    seen = []
+
+    def backend(graph, inputs):
+        (x,) = (node for node in graph.graph.nodes if node.op == "placeholder" and node.name == "l_x_")
+        seen.append([not isinstance(size, int) for size in x.meta["example_value"].shape])
+        return graph
+
+    for _ in range(2):
+        engine = CompiledEngine(network, entropy, (-np.inf, -np.inf), backend=backend)
+        for size in (1, 40):
+            del seen[:]
+            engine.run(images[:size])
+            assert [dynamic[0] for dynamic in seen] == 3 * [size > 1]
+            assert not any(any(dynamic[1:]) for dynamic in seen)
+
+
 def test_compiled_code_gives_the_eager_answers():
     """Two linear segments only, for compiling takes its time."""
     try:
