@@ -70,7 +70,7 @@ def by_compaction(
     rows: np.ndarray | None = None  # of the input, that have not left yet; None: all
     at: np.ndarray | None = None  # where they are in x; None: they are all there is
     for n, threshold in enumerate(thresholds, start=1):
-        staying = np.flatnonzero(~(unsure < np.float32(threshold)))
+        staying = (~(unsure < np.float32(threshold))).nonzero()[0]
         if not len(staying):
             break
         if len(staying) < len(unsure):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.exported import Exported, by_exit, torch_step
 from branchynet.runtime.for_inference import network_for_inference, pixel_by_pixel
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
@@ -118,7 +119,7 @@ def _onnx_model(step: ExitStep, example: Tensor, n: int) -> onnx.ModelProto:
     """
     outputs = ["prediction", "uncertainty", "confidence", *(["features"] if step.forwards else [])]
     input_name = "image" if n == 1 else f"features_{n - 1}"
-    return export_model(step, example, input_name, [f"{name}_{n}" for name in outputs])
+    return keep_in_blocks(export_model(step, example, input_name, [f"{name}_{n}" for name in outputs]))
 
 
 def _torch_program(step: ExitStep, example: Tensor) -> bytes:

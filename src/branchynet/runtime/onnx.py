@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
+from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.session import load_session
 
 
@@ -23,6 +24,7 @@ class OnnxModel:
     """An ONNX model on ONNX Runtime, on the CPU. See `branchynet.runtime.host.Model`."""
 
     def __init__(self, model: bytes, threads: int) -> None:
+        model = keep_in_blocks(onnx.load_from_string(model)).SerializeToString()
         self._session = load_session(model, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
