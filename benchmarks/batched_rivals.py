@@ -13,6 +13,8 @@ engine     ours: after each exit the remaining rows alone go on
 The rivals have the network's modules as they are; and once more, below, in the form that the engine gives them
 (`branchynet.runtime.for_inference`), which public code does not. Everyone's exits and predictions are compared,
 too. Aim at batch 256: 3 times the throughput of both.
+
+It takes a quarter of a minute for B-LeNet and B-AlexNet each, four minutes for B-ResNet-110.
 """
 
 from __future__ import annotations

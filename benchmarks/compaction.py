@@ -7,6 +7,8 @@
 One batch of all images; a small share of them leaves at exit 1 and the rest at the last. The engine runs it once
 with the rows copied together at exit 1, whatever their number, and once with all rows carried to the end, in turns.
 Where the ratio falls below 1, copying is faster.
+
+It takes half a minute for B-LeNet and B-AlexNet each on both engines, several minutes for B-ResNet-110.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Every engine and number of images gets processes of its own, in turns, each of w
 wanted, runs it and forgets it, as one who reads files does. Its peak is the highest resident memory from the first
 image to the last, as Linux counts it; what was resident before (libraries, network, engine) stands beside it.
 Medians over the processes, with the lowest and the highest peak. Aim: twice the images, the same peak.
+
+It takes three minutes and a half.
 """
 
 from __future__ import annotations

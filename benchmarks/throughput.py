@@ -14,6 +14,8 @@ bare       the segments alone, each with its head and criterion, on the very num
 The gain is the baseline's time over the engine's, the bare gain its time over the bare segments'; their ratio is
 what leaving costs. Beside them stands the gain in MACs at the same exit rates.
 With random weights the exit rates are the paper's, by thresholds at quantiles.
+
+It takes half a minute an engine for B-LeNet and B-AlexNet each, five for B-ResNet-110.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def make_step(segment: nn.Module, head: nn.Module, criterion: Criterion) -> Tens
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:
-    """x[at], in x's memory layout; on a CPU four times as fast."""
+    """x[at], in x's memory layout: to take channels_last apart would take a CPU four times as long."""
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return x.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)
     return x.index_select(0, at)
