@@ -15,8 +15,8 @@ measured    the mean time of the engine over the images, each in its turn with t
 So what lies between MACs and bare is the layers' own: those before the exits take more time for a MAC than the
 others do (layers.py says which). What lies between bare and predicted is what leaving costs.
 
-It takes a quarter of a minute an engine for B-LeNet and B-AlexNet each, two minutes for B-ResNet-110, and more where
-an engine compiles.
+It takes a quarter of a minute an engine for B-LeNet and B-AlexNet each, two minutes for B-ResNet-110; more
+where an engine compiles.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class OpenVinoModel:
         threads: of computation.
         precision: f32, or bf16 for convolutions and matrix products: faster where the processor has
             instructions for them (AlexNet 1.6 times with AVX-512). What it gives then differs from PyTorch's in
-            the third digit,
-            so thresholds are to be swept with its own outputs (`branchynet.runtime.trace_engine`).
+            the third digit, so thresholds are to be swept with its own outputs
+            (`branchynet.runtime.trace_engine`).
     """
 
     def __init__(self, model: bytes, threads: int, precision: str = "f32") -> None:
