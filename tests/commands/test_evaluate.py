@@ -151,6 +151,9 @@ def test_in_place_measures_anew_and_keeps_the_settings(copied, capsys):
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
+    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
+    config.logger = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}  # the fixture has none
+    OmegaConf.save(config, copied / ".hydra" / "config.yaml")
     out = copied if in_place else tmp_path / "out"
     rule = ["sweep/rule=accuracy_floor", "sweep.rule.distance=0.2"]
     found = evaluate(copied, out, *rule, *(["in_place=true", *QUICK] if in_place else []))
@@ -159,7 +162,6 @@ def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
     assert events.Scalars("knee/accuracy")[-1].value == pytest.approx(found["knee"]["accuracy"])
     assert events.Scalars("knee/latency_us")[-1].value == pytest.approx(found["knee"]["latency_us"])
     assert ("sweep/samples" in events.Tags()["images"]) == in_place
-    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
     expected = {"rule": "accuracy_floor", "model": config.model.name, "batch_size": config.data.batch_size}
     store_as_in_run(read_run_settings(copied))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
