@@ -13,7 +13,7 @@ import torch
 
 from branchynet.errors import UserError
 from branchynet.exits.criteria import CRITERIA, entropy
-from branchynet.runtime.early_exit import undivided
+from branchynet.runtime.early_exit import TorchEngine, undivided
 from branchynet.runtime.engine import check_engine, forced, make_classifier, make_engine
 
 SHAPE = (1, 12, 12)
@@ -202,6 +202,11 @@ def test_a_gpu_gives_what_the_cpu_gives(name, network, images, middling):
         same = found.exit == expected.exit[: len(x)]
         np.testing.assert_allclose(found.uncertainty[same], expected.uncertainty[: len(x)][same], atol=0.05)
     assert make_classifier(name, network.trunk(), SHAPE, 1)(images[:1]) in range(10)
+
+
+def test_an_engine_says_where_it_computes(network):
+    names = [TorchEngine(network, entropy, (1.0, 1.0), device).name for device in ("cpu", "meta")]
+    assert names == ["torch", "torch_meta"]
 
 
 def test_names_errors_and_outcomes_need_no_torch():

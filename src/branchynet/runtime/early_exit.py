@@ -43,6 +43,8 @@ class TorchEngine:
         device: str | torch.device = "cpu",
     ) -> None:
         self._device = torch.device(device)
+        if self._device.type != "cpu":
+            self.name = f"{self.name}_{self._device.type}"
         network = network_for_inference(network, self._device)
         pixel_by_pixel(network)
         self._steps = [
