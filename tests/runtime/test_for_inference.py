@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import resnet_cifar
 from branchynet.runtime.early_exit import _rows
 from branchynet.runtime.for_inference import for_inference, network_for_inference, pixel_by_pixel
@@ -51,6 +52,16 @@ def test_normalisations_go_into_the_convolutions_before_them(x):
     ran = called(made)
     torch.testing.assert_close(made(x), module(x), rtol=1e-4, atol=1e-5)
     assert ran() == 0 and norms(module) > 0
+
+
+def test_beside_other_normalisations_too(x):
+    module = normalised(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), released_lrn(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+    )
+    made = for_inference(module.eval())
+    ran = called(made)
+    torch.testing.assert_close(made(x), module(x), rtol=1e-4, atol=1e-5)
+    assert ran() == 0
 
 
 def test_the_original_keeps_its_mode_and_its_weights(x):

@@ -23,11 +23,21 @@ def for_inference(module: nn.Module, device: str | torch.device = "cpu") -> nn.M
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
         return module
     try:
-        called = [node.target for node in fx.symbolic_trace(module).graph.nodes if node.op == "call_module"]
+        graph = _Tracer().trace(module)
+        called = [node.target for node in graph.nodes if node.op == "call_module"]
         # A layer that is called twice cannot take in what stands behind one of its calls.
-        return fuse(module, inplace=True) if len(set(called)) == len(called) else module
+        if len(set(called)) < len(called):
+            return module
+        return fuse(fx.GraphModule(module, graph), inplace=True, no_trace=True)
     except Exception:  # tracing runs the module's own code, which may raise anything; then it stays as it is
         return module
+
+
+class _Tracer(fx.Tracer):
+    """Looks into all modules but PyTorch's own and local response normalisations, of which ours asks for shapes."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
 
 
 def network_for_inference(network: BranchedNetwork, device: str | torch.device = "cpu") -> BranchedNetwork:
