@@ -25,7 +25,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.costs import describe_machine
 from branchynet.runtime.early_exit import torch_threads
 from branchynet.runtime.engine import forced
-from branchynet.runtime.for_inference import for_inference, frozen, pixel_by_pixel
+from branchynet.runtime.for_inference import for_inference, frozen
 from branchynet.runtime.onnx import OnnxModel, export
 from branchynet.runtime.session import load_session
 
@@ -179,7 +179,7 @@ def print_machine(threads: int) -> None:
 def bare(name: str, layers: nn.Module, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
     """The layers on an engine, by the ways of calling them."""
     if name.startswith("torch"):  # in the form that the engine gives them
-        layers = pixel_by_pixel(for_inference(layers))
+        layers = for_inference(layers)
         if name == "torch_compile":
             return {"compiled": partial(in_torch, torch.compile(layers), x)}
         return {"modules": partial(in_torch, layers, x)}

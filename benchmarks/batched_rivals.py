@@ -28,7 +28,7 @@ from _cases import Case, cases, in_rounds, parser, print_machine, ratio
 from torch import Tensor
 
 from branchynet.runtime.early_exit import TorchEngine, torch_threads
-from branchynet.runtime.for_inference import frozen, network_for_inference, pixel_by_pixel
+from branchynet.runtime.for_inference import frozen, network_for_inference
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def compare(case: Case, arguments: argparse.Namespace) -> None:
     engine = TorchEngine(network, case.criterion, case.thresholds)
     # The engine's thresholds, as float32 holds them.
     ways = {"engine": lambda x: engine.run(x.numpy())[:2]}
-    for form, modules in {"": network, ", our form": pixel_by_pixel(network_for_inference(network))}.items():
+    for form, modules in {"": network, ", our form": network_for_inference(network)}.items():
         for rival in (loop, masks):
             ways[rival.__name__ + form] = partial(rival, modules, case.criterion, engine.thresholds)
     answers = {

@@ -67,7 +67,7 @@ def test_beside_other_normalisations_too(x):
 def test_the_original_keeps_its_mode_and_its_weights(x):
     module = normalised(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    made = pixel_by_pixel(for_inference(module))
+    made = for_inference(module)
     made(x)
     assert module.training and not made.training and module[0].weight.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
@@ -108,7 +108,7 @@ def test_every_segment_and_head_of_a_network(network, images):
 
 
 def test_the_layout_is_handed_on_and_rows_keep_it(x):
-    module = pixel_by_pixel(for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2))))
+    module = for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2)))
     y = module(x)
     assert y.is_contiguous(memory_format=LAST) and not y.is_contiguous()
     at = torch.tensor([2, 0])

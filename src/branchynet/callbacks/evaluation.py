@@ -24,7 +24,7 @@ from branchynet.reporting.report import PROTOCOLS, SPLITS, Report, Verified
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
 from branchynet.runtime.early_exit import undivided
 from branchynet.runtime.engine import check_engine, forced, make_classifier, make_engine
-from branchynet.runtime.for_inference import for_inference, network_for_inference, pixel_by_pixel
+from branchynet.runtime.for_inference import for_inference, network_for_inference
 from branchynet.runtime.trace_engine import trace_engine
 from branchynet.runtime.verify import compare, run_for_real
 
@@ -133,8 +133,8 @@ def gather(
     criterion = get_criterion(settings.criterion)
     trunk = baseline.trunk().eval()
     # Traced in the form in which PyTorch's engine runs them: other forms round otherwise.
-    traced = pixel_by_pixel(network_for_inference(network))
-    traced_trunk = pixel_by_pixel(for_inference(trunk))
+    traced = network_for_inference(network)
+    traced_trunk = for_inference(trunk)
     traces, correct = {}, {}
     for which in ("val", "test"):
         split = data.split(which)

@@ -17,7 +17,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.early_exit import TorchEngine, chain, classifier
 from branchynet.runtime.engine import Classifier, Outcome
-from branchynet.runtime.for_inference import for_inference, pixel_by_pixel
+from branchynet.runtime.for_inference import for_inference
 
 
 class CompiledEngine(TorchEngine):
@@ -61,7 +61,7 @@ class CompiledEngine(TorchEngine):
 
 def compiled_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = pixel_by_pixel(for_inference(module, device))
+    module = for_inference(module, device)
     graphs = torch.device(device).type == "cuda"
     return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True, cuda_graphs=graphs), device)
 
@@ -71,7 +71,7 @@ def compiled_chain(
 ) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
     graphs = torch.device(device).type == "cuda"
-    calls = [_call(pixel_by_pixel(for_inference(module, device))) for module in modules]
+    calls = [_call(for_inference(module, device)) for module in modules]
     return chain([_compiled(call, one_row=True, cuda_graphs=graphs) for call in calls], device)
 
 

@@ -14,7 +14,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.compaction import Outcome, pays
 from branchynet.runtime.engine import Classifier, check_thresholds
-from branchynet.runtime.for_inference import for_inference, network_for_inference, pixel_by_pixel
+from branchynet.runtime.for_inference import for_inference, network_for_inference
 
 # From features (R, …) to those behind the segment, logits (R, K) and uncertainty (R,).
 TensorStep = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -46,7 +46,6 @@ class TorchEngine:
         if self._device.type != "cpu":
             self.name = f"{self.name}_{self._device.type}"
         network = network_for_inference(network, self._device)
-        pixel_by_pixel(network)
         self._steps = [
             make_step(segment, head, criterion)
             for segment, head in zip(network.segments, network.heads, strict=True)
@@ -144,7 +143,7 @@ def undivided(module: nn.Module) -> BranchedNetwork:
 
 def torch_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
     """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = pixel_by_pixel(for_inference(module, device))
+    module = for_inference(module, device)
     return classifier(lambda x: module(x).argmax(dim=1), device)
 
 
@@ -162,7 +161,7 @@ def torch_chain(
     modules: Sequence[nn.Module], device: str | torch.device = "cpu"
 ) -> Callable[[np.ndarray], object]:
     """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([pixel_by_pixel(for_inference(module, device)) for module in modules], device)
+    return chain([for_inference(module, device) for module in modules], device)
 
 
 def chain(

@@ -16,7 +16,7 @@ from branchynet.exits.criteria import Criterion, get_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.exported import Exported, by_exit, torch_step
-from branchynet.runtime.for_inference import network_for_inference, pixel_by_pixel
+from branchynet.runtime.for_inference import folded, pixel_by_pixel
 from branchynet.runtime.manifest import Manifest, checksum, write_manifest
 from branchynet.runtime.nested import nested
 from branchynet.runtime.onnx import any_batch, export_model
@@ -58,14 +58,15 @@ class ExitStep(nn.Module):
 
 def exit_steps(network: BranchedNetwork, manifest: Manifest) -> list[ExitStep]:
     """N modules that, one after the other, are the network on bytes; the network itself is not kept."""
-    network = network_for_inference(network)
     criterion = get_criterion(manifest.criterion)
     # In float64 first, as in training: so the values are the very same.
     mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (manifest.mean, manifest.std))
     normalisation = ((1 / (255 * std)).float(), (mean / std).float())
     last = network.num_exits - 1
     return [
-        ExitStep(segment, head, criterion, None if n else normalisation, forwards=n < last).eval()
+        ExitStep(
+            folded(segment), folded(head), criterion, None if n else normalisation, forwards=n < last
+        ).eval()
         for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True))
     ]
 

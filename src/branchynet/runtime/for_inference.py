@@ -18,6 +18,11 @@ def frozen(module: M, device: str | torch.device = "cpu") -> M:
 
 
 def for_inference(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+    """As PyTorch's engines run it: `folded`, and laid out by `pixel_by_pixel`."""
+    return pixel_by_pixel(folded(module, device))
+
+
+def folded(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     """As `frozen`, with batch normalisations taken into the convolutions before them where torch.fx sees both."""
     module = frozen(module, device)
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
