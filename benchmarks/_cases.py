@@ -122,7 +122,7 @@ def at_random(model: str, count: int) -> Case:
 
 def of_run(folder: str, count: int) -> Case:
     """A finished run with its own thresholds, on test images."""
-    from branchynet.commands.finished_run import open_run
+    from branchynet.runs.finished_run import open_run
 
     run = open_run(folder)
     images = run.data.split("test")[0][:count].numpy()

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.run import execute
+from branchynet.commands.train_run import train_run
 from branchynet.runtime.costs import Latencies, Latency
 
 TINY = [

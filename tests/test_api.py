@@ -9,9 +9,9 @@ import torch
 
 import branchynet
 from branchynet.commands.export import describe
-from branchynet.commands.finished_run import open_run
+from branchynet.runs.finished_run import open_run
 from branchynet.errors import UserError
-from branchynet.runtime.export import write_export
+from branchynet.exports.write import write_export
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,53 @@
 
 import branchynet
 
-network = branchynet.load("<run folder>")
+network = branchynet.load("<run or export folder>")
 network.thresholds = [0.3]
 prediction, exit, uncertainty = network.run(images)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from branchynet.api import load as load
-    from branchynet.runtime.exported import load_export as load_export
+    from branchynet.errors import UserError as UserError
+    from branchynet.evaluation.evidence import trace as trace
+    from branchynet.exits.criteria import Criterion as Criterion
+    from branchynet.exits.criteria import Entropy as Entropy
+    from branchynet.exits.criteria import Margin as Margin
+    from branchynet.exits.criteria import MaxProbability as MaxProbability
+    from branchynet.exits.sweep import sweep as sweep
+    from branchynet.exports.load import load_export as load_export
+    from branchynet.networks.attach import attach as attach
+    from branchynet.networks.branched import BranchedNetwork as BranchedNetwork
+    from branchynet.runtime.catalogue import make_engine as make_engine
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+# Imported when they are asked for: torch takes seconds, and the command's help answers at once.
+_WHERE = {
+    "BranchedNetwork": "networks.branched",
+    "Criterion": "exits.criteria",
+    "Entropy": "exits.criteria",
+    "Margin": "exits.criteria",
+    "MaxProbability": "exits.criteria",
+    "UserError": "errors",
+    "attach": "networks.attach",
+    "load": "api",
+    "load_export": "exports.load",
+    "make_engine": "runtime.catalogue",
+    "sweep": "exits.sweep",
+    "trace": "evaluation.evidence",
+}
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for: torch takes seconds to import, and the command's help answers at once.
-    if name == "load":
-        from branchynet.api import load
-
-        return load
-    if name == "load_export":
-        from branchynet.runtime.exported import load_export
-
-        return load_export
+    if name in _WHERE:
+        return getattr(import_module(f"branchynet.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *globals()])

@@ -1,4 +1,8 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this. And the wording that all mistakes of one kind share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -8,3 +12,62 @@ class UserError(Exception):
     print it on stderr and leave with exit code 2; every other exception is a bug of ours and keeps
     its traceback.
     """
+
+
+class ArgumentError(UserError):
+    """An argument that is not allowed. The message begins with its name, as a programmer knows it.
+
+    The commands know the same argument by a longer name, the setting's, and put it in front: see `settings_of`.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}{problem}")
+        self.name, self.problem = name, problem
+
+    def below(self, setting: str) -> "ArgumentError":
+        """The same mistake in the argument's place among the settings."""
+        return ArgumentError(f"{setting}.{self.name}", self.problem)
+
+
+def not_allowed(name: str, value: Any, allowed: str) -> ArgumentError:
+    """`<name>=<value>: it is <allowed>`."""
+    return ArgumentError(name, f"={value}: it is {allowed}")
+
+
+@contextmanager
+def settings_of(setting: str) -> Iterator[None]:
+    """Inside, a wrong argument is named as the setting `<setting>.<argument>`."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.below(setting) from error.__cause__
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """An ArgumentError unless `value` is one of those allowed."""
+    if value not in allowed:
+        raise not_allowed(name, value, f"one of {', '.join(map(str, allowed))}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """An ArgumentError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise not_allowed(name, value, "true or false")
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None, hint: str = "") -> None:
+    """An ArgumentError unless `value` is a whole number from `least` to `most`; `hint` is added to what it says."""
+    if is_whole(value, least) and (most is None or value <= most):
+        return
+    span = f", {least} … {most}" if most is not None else " above 0" if least == 1 else f", {least} or more"
+    raise not_allowed(name, value, f"a whole number{span}{hint}")
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether `value` is a whole number, at least `least`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

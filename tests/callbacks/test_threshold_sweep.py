@@ -13,7 +13,7 @@ from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.reporting.report import without_inexact
+from branchynet.evaluation.report import without_inexact
 
 ENGINE = {"name": "torch", "threads": 1, "seconds": 0.01}
 FLOOR = {"name": "accuracy_floor", "distance": 0.0}

@@ -15,10 +15,10 @@ from PIL import Image
 
 from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import describe
-from branchynet.commands.finished_run import open_run
+from branchynet.runs.finished_run import open_run
 from branchynet.commands.predict import COLUMNS, predict
 from branchynet.data.datasets import load_dataset
-from branchynet.runtime.export import write_export
+from branchynet.exports.write import write_export
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_unreadable_images_get_a_line_each_and_the_rest_goes_on(exported, pictur
     (pictures / "bad.png").write_bytes(b"no image")
     # As users call it, with no torch to import.
     code = (
-        "import sys; from branchynet.runtime.replay import NoTorch; sys.meta_path.insert(0, NoTorch());"
+        "import sys; from branchynet.exports.replay import NoTorch; sys.meta_path.insert(0, NoTorch());"
         "sys.argv[0] = 'branchynet'; from branchynet.__main__ import main; main()"
     )
     done = subprocess.run(

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.exits.criteria import CRITERIA
-from branchynet.exits.select import RULES, check_rule
+from branchynet.exits.rules import RULES, check_rule
 
 CONF = Path(__file__).parents[2] / "conf"
 

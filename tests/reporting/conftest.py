@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from branchynet.exits.select import Selection
+from branchynet.exits.rules import Selection
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import Trace
-from branchynet.reporting.report import Report, Verified
+from branchynet.evaluation.report import Report, Verified
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting import files
 from branchynet.reporting.tables import report_page
-from branchynet.reporting.trade_offs import trade_offs
+from branchynet.evaluation.trade_offs import trade_offs
 
 
 def rows_of(path):

@@ -11,12 +11,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from branchynet.callbacks.evaluation import SweepSettings, sweep
+from branchynet.evaluation.evidence import fit_criteria, traced_by
+from branchynet.evaluation.settings import SweepSettings
+from branchynet.evaluation.study import sweep
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.reporting import files
 from branchynet.reporting.figures import draw_all
+from branchynet.reporting.files import write_run
 from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report
+from branchynet.runs.stored import StoredCriterion
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class ThresholdSweep(Callback):
         baseline: the network of stage 1; only its trunk and last head are used.
         folder: where the files go.
         settings: how the operating point is chosen and measured.
+        criterion: the settings that made the criterion, for whoever loads the run.
         hparams: flat settings for TensorBoard's HParams tab.
 
     The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
@@ -43,11 +47,13 @@ class ThresholdSweep(Callback):
         baseline: BranchedNetwork,
         folder: Path,
         settings: SweepSettings,
+        criterion: Mapping[str, Any],
         hparams: Mapping[str, str | int | float] | None = None,
     ) -> None:
         self.baseline = baseline
         self.folder = folder
         self.settings = settings
+        self.criterion = criterion
         self.hparams = dict(hparams or {})
 
     @torch.no_grad()
@@ -61,10 +67,12 @@ class ThresholdSweep(Callback):
         baseline = copy.deepcopy(self.baseline).cpu().eval()
         data.setup("test")
         log.info("sweeping the thresholds …")
-        report = sweep(self.settings, network, baseline, data)
+        criteria = fit_criteria(self.settings.criterion, network, data)
+        report = sweep(self.settings, network, criteria, baseline, data)
 
         images = data.images("test")
-        files.write_run(self.folder, report, draw_all(report, images))
+        stored = StoredCriterion.of(self.criterion, traced_by(self.settings.engine), criteria)
+        write_run(self.folder, report, draw_all(report, images), stored)
         if isinstance(trainer.logger, TensorBoardLogger):
             log_report(trainer.logger.experiment, report, self.hparams, images)
         print(summary_table(report))

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,14 +36,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver(
+        "if", lambda condition, yes, no: yes if condition is True else no, replace=True
+    )
     module = import_module(f"branchynet.commands.{command}")
     sys.argv = [f"branchynet {command}", *arguments]
-    main = getattr(module, "main", None)
     try:
-        if main is not None:
-            main(arguments)
-        else:
-            start(module.run, command)
+        module.main()
     except Exception as error:
         message = user_message(error)
         if message is not None:
@@ -90,10 +91,17 @@ def quote_paths(names: Sequence[str]) -> None:
             sys.argv[place] = f"{name}='{escaped}'"
 
 
-def check_flag(name: str, value: object) -> None:
-    """A UserError unless the setting is true or false."""
-    if not isinstance(value, bool):
-        raise UserError(f"{name}={value}: it is true or false")
+def given() -> dict[str, Any]:
+    """The settings on the command line by name, as Hydra reads them; its own flags are left out."""
+    overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {override.key_or_group: override.value() for override in parsed}
+
+
+def asks_for_help() -> bool:
+    """Whether the command line asks for help, as Hydra reads it."""
+    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
+    return bool(flags.help or flags.hydra_help)
 
 
 def user_message(error: BaseException) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, check_whole, is_number, not_allowed, settings_of
 from branchynet.training.schedules import build_schedule
 
 
@@ -25,7 +25,7 @@ def check_init(init: Any) -> None:
 def check_freeze(freeze: Any, init: Any) -> bool:
     """Whether the trunk is frozen in the joint stage: `none`, or `trunk` where there is a trained one."""
     if freeze not in ("none", "trunk"):
-        raise UserError(f"freeze={freeze}: it is none or trunk")
+        raise not_allowed("freeze", freeze, "none or trunk")
     if freeze == "trunk" and init == "scratch":
         raise UserError(
             "freeze=trunk with init=scratch would leave the trunk untrained: take init=baseline or freeze=none"
@@ -36,8 +36,7 @@ def check_freeze(freeze: Any, init: Any) -> bool:
 def check_epochs(epochs: Mapping[str, Any]) -> None:
     """A whole number above 0 for each stage."""
     for stage, count in epochs.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UserError(f"epochs.{stage}={count}: it is a whole number above 0")
+        check_whole(f"epochs.{stage}", count)
 
 
 def check_optimizer(
@@ -54,15 +53,16 @@ def check_optimizer(
             built = optimizer([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:
             raise UserError(f"the optimizer's settings are refused: {error}; see conf/optimizer") from error
-        build_schedule(schedule, built, count * steps)
+        with settings_of("schedule"):
+            build_schedule(schedule, built, count * steps)
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Build a Trainer once and throw it away: it says what this machine does not have."""
     clip = trainer.get("gradient_clip_val")
     # Lightning takes 0 and less for "not clipped", and nan for a number.
-    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
-        raise UserError(f"trainer.gradient_clip_val={clip}: it is a number above 0, or null for no clipping")
+    if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
+        raise not_allowed("trainer.gradient_clip_val", clip, "a number above 0, or null for no clipping")
     try:
         L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -71,7 +71,3 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
                 "trainer=gpu: there is no GPU here that PyTorch can use; take trainer=cpu"
             ) from error
         raise UserError(f"the trainer's settings are refused: {error}; see conf/trainer") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

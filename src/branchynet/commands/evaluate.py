@@ -1,7 +1,6 @@
 """`branchynet evaluate`: choose a finished run's operating point by other settings, without training."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,22 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
-from branchynet.commands.run_config import plain, read_config
 from branchynet.errors import UserError
+from branchynet.runs.run_config import plain, read_config
 
 AS_IN_RUN = "as_in_run"
-HELP = {"--help", "-h", "--hydra-help"}
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
-    folders = [argument[4:].strip("'\"") for argument in arguments if argument.startswith("run=")]
-    others = [argument for argument in arguments if not argument.startswith("run=")]
-    if folders:
-        store_as_in_run(read_run_settings(Path(folders[-1])))
-        others.append(f"run={folders[-1]}")
-    elif HELP.intersection(arguments):
+    app.quote_paths(["run", "hydra.run.dir"])
+    folder = app.given().get("run")
+    if folder is not None:
+        store_as_in_run(read_run_settings(Path(str(folder))))
+    elif app.asks_for_help():
         store_as_in_run({"criterion": {}, "sweep": {}, "engine": {}})
     else:
         raise UserError("run=<run folder> is missing: which finished run is to be evaluated?")
-    if any(argument.startswith("sweep=") for argument in others) and not any(
-        argument.startswith("sweep/rule=") for argument in others
-    ):
-        others.append(f"sweep/rule={AS_IN_RUN}")  # other thresholds are no other rule
-    if "in_place=true" in others:
-        others.append(f"hydra.run.dir={folders[-1]}")
-    sys.argv[1:] = others
-    app.quote_paths(["run", "hydra.run.dir"])
     app.start(evaluate, "evaluate")
 
 
@@ -46,9 +35,9 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
         What stands in `folder/result.json`.
     """
     # Only now: torch takes seconds to import, and help has to answer at once.
-    from branchynet.commands.evaluation import execute
+    from branchynet.commands.evaluate_run import evaluate_run
 
-    return execute(config, folder)
+    return evaluate_run(config, folder)
 
 
 def read_run_settings(folder: Path) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     try:
         groups: dict[str, Any] = {group: plain(config[group]) for group in ("criterion", "sweep", "engine")}
         for node in (groups["criterion"], groups["engine"], groups["sweep"]["rule"]):
-            str(node["name"])
+            dict(node)
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
     return groups

@@ -3,26 +3,25 @@
 import os
 import tempfile
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from branchynet.commands import app
-from branchynet.errors import UserError
+from branchynet.errors import UserError, check_choice, check_flag, check_whole
+from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest, check_rules
 from branchynet.reporting.text import aligned
-from branchynet.runtime.manifest import FILE, FORMATS, Cost, Costs, Manifest, check_rules
 
 if TYPE_CHECKING:
-    from branchynet.commands.finished_run import FinishedRun
-    from branchynet.runtime.agreement import Agreement
+    from branchynet.exports.agreement import Agreement
+    from branchynet.runs.finished_run import FinishedRun
 
 # Beyond it an export's uncertainty or confidence is not the network's, rounded otherwise.
 ROUNDING = 1e-4
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     app.quote_paths(["run", "output"])
     app.start(export, "export")
 
@@ -39,13 +38,11 @@ def export(config: DictConfig, _: Path) -> Manifest:
         UserError: a setting that is not allowed, no finished run, or a folder that is not free.
         RuntimeError: the export's answers are not the network's.
     """
-    if config.format not in FORMATS:
-        raise UserError(f"format={config.format}: it is one of {', '.join(FORMATS)}")
+    check_choice("format", config.format, FORMATS)
     check_rules(config.image_files.size, config.image_files.channels)
-    if type(config.compare) is not int or config.compare < 1:
-        raise UserError(f"compare={config.compare}: it is a whole number above 0, of images")
+    check_whole("compare", config.compare, hint=", of images")
     for name in ("overwrite", "trust"):
-        app.check_flag(name, config[name])
+        check_flag(name, config[name])
     if config.run is None:
         raise UserError("export wants a finished run: `branchynet export run=<run folder>`")
     source = Path(str(config.run)).expanduser()
@@ -53,9 +50,9 @@ def export(config: DictConfig, _: Path) -> Manifest:
     check_free(output, config.overwrite)
 
     # Only now: torch takes seconds to import, and help has to answer at once.
-    from branchynet.commands.finished_run import open_run
-    from branchynet.runtime.agreement import agreement
-    from branchynet.runtime.export import write_export
+    from branchynet.exports.agreement import agreement
+    from branchynet.exports.write import write_export
+    from branchynet.runs.finished_run import open_run
 
     run = open_run(source, config.trust)
     manifest = describe(run, config.format, config.image_files.size, config.image_files.channels)
@@ -64,8 +61,8 @@ def export(config: DictConfig, _: Path) -> Manifest:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-            written = write_export(Path(scratch), run.network, manifest)
-            found = agreement(Path(scratch), run.network, manifest, x, normalised)
+            written = write_export(Path(scratch), run.network, run.criteria, manifest)
+            found = agreement(Path(scratch), run.network, run.criteria, manifest, x, normalised)
             unexplained = found.operating_point.unexplained + found.elsewhere.unexplained
             if unexplained or max(found.uncertainty, found.confidence) > ROUNDING:
                 raise RuntimeError(f"the export's answers are not the network's: {found}")

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from branchynet.commands import app
 from branchynet.data.files import FileProblem
 from branchynet.data.pictures import find_images, read_array, read_image
-from branchynet.errors import UserError
+from branchynet.errors import UserError, check_choice, check_flag, is_number
+from branchynet.exports.load import Exported, load_export
+from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
-from branchynet.runtime.exported import Exported, load_export
-from branchynet.runtime.manifest import Manifest
 
 BATCH = 64  # images at a time
 COLUMNS = ("image", "class", "confidence", "exit", "uncertainty", "macs", "latency_us")
@@ -32,7 +32,7 @@ Row = dict[str, str | int | float]
 Batches = Iterator[tuple[list[str], np.ndarray]]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     app.quote_paths(["export", "run", "input", "output"])
     app.start(predict, "predict")
 
@@ -44,10 +44,9 @@ def predict(config: DictConfig, _: Path) -> None:
         UserError: a setting that is not allowed, no export or run, no images; and at the very end, if any
             image could not be read.
     """
-    if config.format not in WRITERS:
-        raise UserError(f"format={config.format}: it is one of {', '.join(WRITERS)}")
+    check_choice("format", config.format, tuple(WRITERS))
     for name in ("overwrite", "trust"):
-        app.check_flag(name, config[name])
+        check_flag(name, config[name])
     if config.input is None:
         raise UserError("predict wants input=<image file, folder or .npy file>")
     exported = open_network(config)
@@ -74,15 +73,15 @@ def open_network(config: DictConfig) -> Exported:
     else:
         # Only here: torch takes seconds to import, and an export does without.
         from branchynet.commands.export import describe
-        from branchynet.commands.finished_run import open_run
-        from branchynet.runtime.export import in_memory
+        from branchynet.exports.write import in_memory
+        from branchynet.runs.finished_run import open_run
 
         run = open_run(Path(str(config.run)).expanduser(), config.trust)
-        exported = in_memory(run.network, describe(run, "torch"), config.threads)
+        exported = in_memory(run.network, run.criteria, describe(run, "torch"), config.threads)
     if config.thresholds is not None:
         values = config.thresholds
         plain = OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
-        if not isinstance(plain, list) or not all(type(value) in (int, float) for value in plain):
+        if not isinstance(plain, list) or not all(map(is_number, plain)):
             raise UserError(f"thresholds={plain}: it is a list of numbers, such as [0.3]")
         exported.thresholds = plain
     return exported

@@ -2,33 +2,34 @@
 
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from branchynet.commands import app
-from branchynet.commands.run_config import read_config
-from branchynet.errors import UserError
+from branchynet.errors import UserError, check_flag
+from branchynet.runs.run_config import read_config
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """A new run or multirun through Hydra, or `resume=<run folder>` from that run's own config.
 
-    With `trust=true` a resumed run's settings may call anything, see `branchynet.commands.run_config`.
+    With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
     """
-    resumed = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if resumed and resumed != ["null"]:
-        others = [argument for argument in arguments if not argument.startswith("resume=")]
-        trust = others == ["trust=true"]
-        if others and not trust:
-            raise UserError(
-                f"resume=<run folder> takes that run's own settings: leave out {' '.join(others)}"
-            )
-        resume(Path(resumed[0]), trust)
-    else:
+    app.quote_paths(["resume"])
+    given = app.given()
+    folder = given.pop("resume", None)
+    if folder is None:
         app.start(train, "train")
+    else:
+        trust = given.pop("trust", False)
+        check_flag("trust", trust)
+        if given:
+            raise UserError(
+                f"resume=<run folder> takes that run's own settings: leave out {', '.join(given)}"
+            )
+        resume(Path(str(folder)), trust)
 
 
 def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
@@ -45,9 +46,9 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         What stands in `folder/result.json`.
     """
     # Only now: torch and Lightning take seconds to import, and help has to answer at once.
-    from branchynet.commands.run import execute
+    from branchynet.commands.train_run import train_run
 
     try:
-        return execute(config, folder)
+        return train_run(config, folder)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         app.fail(f"stopped; `branchynet train resume={folder}` goes on where it was", code=130)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from branchynet.errors import UserError
+from branchynet.errors import ArgumentError, check_choice, check_flag, check_whole, not_allowed, settings_of
 
 FILLS = ("zero", "reflect")
 
@@ -43,13 +43,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("shift", "cutout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UserError(f"data.augment.{name}={value!r} must be a whole number of pixels, 0 or more")
-        if self.fill not in FILLS:
-            raise UserError(f"data.augment.fill={self.fill!r} must be one of {', '.join(FILLS)}")
-        if not isinstance(self.flip, bool):
-            raise UserError(f"data.augment.flip={self.flip!r} must be true or false")
+            check_whole(name, getattr(self, name), 0, hint=", of pixels")
+        check_choice("fill", self.fill, FILLS)
+        check_flag("flip", self.flip)
 
 
 @dataclass(frozen=True)
@@ -77,16 +73,17 @@ class Draws:
 
 
 def parse_augmentation(config: Mapping[str, Any] | None) -> Augmentation:
-    """`{shift: 4, flip: true}`, or None for no augmentation. UserError for anything else."""
+    """`{shift: 4, flip: true}`, or None for no augmentation. ArgumentError for anything else."""
     if config is None:
         return Augmentation()
     if not isinstance(config, Mapping):
-        raise UserError(f"data.augment={config!r} must be null or like {{shift: 4, flip: true}}")
+        raise not_allowed("augment", config, "null or such as {shift: 4, flip: true}")
     known = [field.name for field in fields(Augmentation)]
     unknown = sorted(str(key) for key in config if key not in known)
     if unknown:
-        raise UserError(f"data.augment.{unknown[0]} is unknown; there are {', '.join(known)}")
-    return Augmentation(**{str(key): value for key, value in config.items()})
+        raise ArgumentError("augment", f".{unknown[0]} is unknown; there are {', '.join(known)}")
+    with settings_of("augment"):
+        return Augmentation(**{str(key): value for key, value in config.items()})
 
 
 def draw(augmentation: Augmentation, samples: int, rng: np.random.Generator) -> Draws:

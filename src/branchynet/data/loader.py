@@ -19,38 +19,8 @@ from torch.utils.data import DataLoader
 
 from branchynet.data.augment import Augmentation, Draws, augment, cutout, draw
 from branchynet.data.datasets import ImageSet
+from branchynet.data.normalise import normalisation, normalise
 from branchynet.errors import UserError
-
-
-def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of bytes x (S, C, H, W), values / 255; exact, by counting.
-
-    A channel that never changes gets deviation 1, so that normalisation makes it 0 and not NaN.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(x.shape[1]):
-        counts = torch.bincount(x[:, channel].reshape(-1), minlength=256).to(torch.float64)
-        weights = counts / counts.sum()
-        mean = weights @ values
-        deviation = (weights @ (values - mean) ** 2).sqrt()
-        means.append(mean.item())
-        deviations.append(deviation.item() if torch.count_nonzero(counts) > 1 else 1.0)
-    return tuple(means), tuple(deviations)
-
-
-def normalisation(
-    mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """Factor and offset, (C, 1, 1) float32 each: factor · x - offset = (x / 255 - mean) / std."""
-    centre, scale = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-    factor, offset = 1 / (255 * scale), centre / scale
-    return factor[:, None, None].to(device, torch.float32), offset[:, None, None].to(device, torch.float32)
-
-
-def normalise(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-    """Bytes (B, C, H, W) to float32 of the same shape, with `normalisation`'s factor and offset."""
-    return x.to(torch.float32).mul_(factor).sub_(offset)
 
 
 def shares(samples: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list[slice]:

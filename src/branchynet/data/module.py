@@ -16,14 +16,9 @@ from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
 from branchynet.data.datasets import NAMES, NO_FILE, ImageSet, load_dataset
-from branchynet.data.loader import (
-    DeviceLoader,
-    WorkerLoader,
-    channel_statistics,
-    normalisation,
-    normalise,
-)
-from branchynet.errors import UserError
+from branchynet.data.loader import DeviceLoader, WorkerLoader
+from branchynet.data.normalise import channel_statistics, normalisation, normalise
+from branchynet.errors import ArgumentError, UserError, check_choice, check_flag, check_whole, not_allowed
 
 LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test")
@@ -73,24 +68,21 @@ class ImageData(pl.LightningDataModule):
         eval_batch_size: int = 1000,
     ) -> None:
         super().__init__()
-        if name not in NAMES:
-            raise UserError(f"unknown data set data.name={name!r}; there are {', '.join(NAMES)}")
+        check_choice("name", name, NAMES)
         if name == "arrays" and path is None:
             raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
         if name != "arrays" and path is not None:
-            raise UserError(f"data.path={path!r} is for data=arrays only; {name} has data.root")
-        if not isinstance(download, bool):
-            raise UserError(f"data.download={download!r} must be true or false")
-        if loader not in LOADERS:
-            raise UserError(f"data.loader={loader!r} is unknown; there are {', '.join(LOADERS)}")
-        _check_whole("batch_size", batch_size, 1)
-        _check_whole("eval_batch_size", eval_batch_size, 1)
-        _check_whole("validation_size", validation_size, 1)
-        _check_whole("num_workers", num_workers, 0)
-        _check_whole("split_seed", split_seed, 0, 2**32 - 1)
-        _check_whole("seed", seed, 0)
+            raise ArgumentError("path", f"={path!r} is for data=arrays only; {name} has data.root")
+        check_flag("download", download)
+        check_choice("loader", loader, LOADERS)
+        check_whole("batch_size", batch_size)
+        check_whole("eval_batch_size", eval_batch_size)
+        check_whole("validation_size", validation_size)
+        check_whole("num_workers", num_workers, 0)
+        check_whole("split_seed", split_seed, 0, 2**32 - 1)
+        check_whole("seed", seed, 0)
         if num_workers and loader != "dataloader":
-            raise UserError(f"data.num_workers={num_workers} needs data.loader=dataloader")
+            raise ArgumentError("num_workers", f"={num_workers} needs loader=dataloader")
         self.data_name, self.root, self.download, self.path = name, root, download, path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.split_seed, self.seed = validation_size, split_seed, seed
@@ -111,16 +103,12 @@ class ImageData(pl.LightningDataModule):
         data = load_dataset(self.data_name, self.root, self.download, self.path)
         channels, height, width = data.train.x.shape[1:]
         if self.validation_size >= len(data.train):
-            raise UserError(
-                f"data.validation_size={self.validation_size} must be below {len(data.train)}, "
-                f"the number of training images of {self.data_name}"
-            )
+            allowed = f"below {len(data.train)}, the number of training images of {self.data_name}"
+            raise not_allowed("validation_size", self.validation_size, allowed)
         side = min(height, width)
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
             if pixels >= side:
-                raise UserError(
-                    f"data.augment.{name}={pixels} must be below the image's side of {side} pixels"
-                )
+                raise not_allowed(f"augment.{name}", pixels, f"below the image's side of {side} pixels")
         # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
         order = np.random.RandomState(self.split_seed).permutation(len(data.train))
         val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
@@ -189,10 +177,3 @@ class ImageData(pl.LightningDataModule):
             raise ValueError(f"split {which!r}: there are {', '.join(SPLITS)}")
         self.setup()
         return self._sets[which]
-
-
-def _check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    allowed = isinstance(value, int) and value >= least and (most is None or value <= most)
-    if isinstance(value, bool) or not allowed:
-        span = f"{least} or more" if most is None else f"{least} … {most}"
-        raise UserError(f"data.{name}={value!r} must be a whole number, {span}")

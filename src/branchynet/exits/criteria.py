@@ -1,55 +1,132 @@
-"""How unsure an exit is: functions from logits (B, K), K ≥ 2, to uncertainty (B,) float32.
+"""How unsure an exit is: modules from its logits (B, K), K ≥ 2, to its uncertainty (B,) float32.
 
 Lower is surer, never below 0 and never nan for finite logits, so that a threshold of 0 keeps everybody. They
 compute in float32 whatever the logits' type, for float32 is what thresholds and traces are. Each is a handful
 of operations, for at batch 1 an operation costs a microsecond and is part of an exit's price.
+
+A criterion belongs to an exit as its head does: it runs on every engine and in every export, and its cost counts.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Sequence
+from typing import ClassVar
 
-from torch import Tensor
-
-from branchynet.errors import UserError
-
-Criterion = Callable[[Tensor], Tensor]
+from torch import Tensor, nn
 
 # Far below any probability that adds to an entropy, and a normal float32: ln of it is finite.
 TINY = 1e-37
 
 
-def entropy(logits: Tensor) -> Tensor:
+class Criterion(nn.Module):
+    """What every criterion is. The arguments of its constructor are its settings, plain values.
+
+    Attributes:
+        name: in results, tables and figures.
+        unit: of the uncertainty, such as `nats` or `0 to 1`.
+        learns: whether it has something to learn. Then every exit gets a copy of its own, which is prepared,
+            and fitted once training has ended; its state dict lies in the run. Others are shared by all exits.
+        of_features: whether `forward` also takes the features (B, …) at the exit's place on the trunk.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    learns: ClassVar[bool] = False
+    of_features: ClassVar[bool] = False
+
+    def prepare(self, num_classes: int, shape: tuple[int, ...]) -> None:
+        """Make room for what is to be learned: parameters and buffers, at their initial values.
+
+        Args:
+            num_classes: K.
+            shape: of the features at the exit's place, without the batch: (C, H, W), or (features,).
+        """
+
+    def fit(self, logits: Tensor, label: Tensor, features: Tensor | None = None) -> None:
+        """Learn from what one exit said of S samples that did not train the network.
+
+        Args:
+            logits: (S, K) float32.
+            label: (S,) int64.
+            features: (S, …) where it is `of_features`, else None.
+        """
+
+
+class Entropy(Criterion):
     """`-Σ p ln p` in nats, 0 … ln K, p the softmax (Teerapittayanon et al., 2016, section III-C).
 
     A probability that is 0 in float32 adds 0 · ln TINY = 0. The error is some 1e-7 · K, absolute: the
     entropy of very sure samples, below 1e-5 or so, has fewer digits than float32.
 
-    >>> import torch
-    >>> entropy(torch.tensor([[0.0, 0.0], [1e4, -1e4]]))
+    >>> Entropy()(torch.tensor([[0.0, 0.0], [1e4, -1e4]]))
     tensor([0.6931, 0.0000])
     """
-    p = logits.float().softmax(dim=1)
-    return (p * -p.clamp(min=TINY).log()).sum(dim=1)
+
+    name = "entropy"
+    unit = "nats"
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, K) to (B,)."""
+        p = logits.float().softmax(dim=1)
+        return (p * -p.clamp(min=TINY).log()).sum(dim=1)
 
 
-def max_probability(logits: Tensor) -> Tensor:
+class MaxProbability(Criterion):
     """`1 - max p`, 0 … 1 - 1/K.
 
-    >>> import torch
-    >>> max_probability(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
+    >>> MaxProbability()(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
     tensor([5.0000e-01, 2.0612e-09])
     """
-    return _others(logits).sum(dim=1)
+
+    name = "max_probability"
+    unit = "0 to 1"
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, K) to (B,)."""
+        return _others(logits).sum(dim=1)
 
 
-def margin(logits: Tensor) -> Tensor:
+class Margin(Criterion):
     """`1 - (p_1 - p_2)`, 0 … 1, p_1 and p_2 the two largest probabilities.
 
-    >>> import torch
-    >>> margin(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
+    >>> Margin()(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
     tensor([1.0000e+00, 4.1223e-09])
     """
-    others = _others(logits)
-    return (others.sum(dim=1) + others[:, -1]).clamp(max=1)
+
+    name = "margin"
+    unit = "0 to 1"
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, K) to (B,)."""
+        others = _others(logits)
+        return (others.sum(dim=1) + others[:, -1]).clamp(max=1)
+
+
+def for_exits(
+    criterion: Criterion, shapes: Sequence[tuple[int, ...]], num_classes: int
+) -> tuple[Criterion, ...]:
+    """One criterion for each of N exits: the very same for all, or, where it learns, a copy each, prepared.
+
+    Args:
+        criterion: as its settings made it.
+        shapes: N, of the features at the exits' places, without the batch.
+        num_classes: K.
+    """
+    if not criterion.learns:
+        return (criterion,) * len(shapes)
+    made = tuple(copy.deepcopy(criterion) for _ in shapes)
+    for own, shape in zip(made, shapes, strict=True):
+        own.prepare(num_classes, shape)
+        own.eval()
+    return made
+
+
+def one_per_exit(criteria: Criterion | Sequence[Criterion], num_exits: int) -> tuple[Criterion, ...]:
+    """N criteria from N of them, or from one that all exits share."""
+    if isinstance(criteria, nn.Module):
+        return (criteria,) * num_exits
+    if len(criteria) != num_exits:
+        raise ValueError(f"{len(criteria)} criteria do not fit {num_exits} exits")
+    return tuple(criteria)
 
 
 def _others(logits: Tensor) -> Tensor:
@@ -60,17 +137,3 @@ def _others(logits: Tensor) -> Tensor:
     """
     p = logits.float().softmax(dim=1)
     return p.topk(p.shape[1] - 1, dim=1, largest=False).values
-
-
-CRITERIA: dict[str, Criterion] = {
-    "entropy": entropy,
-    "max_probability": max_probability,
-    "margin": margin,
-}
-
-
-def get_criterion(name: str) -> Criterion:
-    """The criterion of that name; a UserError if there is none."""
-    if name not in CRITERIA:
-        raise UserError(f"criterion={name}: there is no such criterion, take one of {', '.join(CRITERIA)}")
-    return CRITERIA[name]

@@ -10,40 +10,67 @@ Shapes: G_n thresholds tried at exit n, N exits, S samples, V threshold vectors.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from branchynet.errors import UserError
-from branchynet.exits.trace import Trace
+from branchynet.errors import ArgumentError, UserError, check_whole, is_number, not_allowed
+from branchynet.exits.point import OperatingPoint, decimal
+from branchynet.exits.trace import Outputs, Trace
 
 # A grid of so many vectors takes some 2 seconds and 1 GB.
 MAX_GRID = 5_000_000
 # Comparisons per chunk of `evaluate`, a few bytes each: a chunk that fits the cache is 4 times faster.
 CHUNK = 1_000_000
+# An uncertainty this close to a threshold may lie on either side of it: batches of other sizes round otherwise.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoints:
-    """V threshold vectors and what each gives on one trace."""
+    """V threshold vectors and what each gives on one trace of S samples."""
 
     thresholds: Tensor  # (V, N-1) float32
-    accuracy: Tensor  # (V,) float64, fraction
-    exit_rates: Tensor  # (V, N) float64, fractions that add up to 1
+    right: Tensor  # (V,) int64: samples that are answered rightly
+    left: Tensor  # (V, N) int64: samples that leave at each exit; a row adds up to S
+
+    @cached_property
+    def accuracy(self) -> Tensor:
+        """(V,) float64, fraction."""
+        return self.right.double() / self.left[:1].sum()
+
+    @cached_property
+    def exit_rates(self) -> Tensor:
+        """(V, N) float64, fractions that add up to 1."""
+        return self.left.double() / self.left[:1].sum()
 
     def mean_cost(self, cost: Tensor) -> Tensor:
         """(V,) float64: the mean cost per sample, from what leaving at each exit costs (N,)."""
-        if cost.shape != self.exit_rates.shape[1:]:
-            raise ValueError(f"cost is {tuple(cost.shape)}, not ({self.exit_rates.shape[1]},)")
+        if cost.shape != self.left.shape[1:]:
+            raise ValueError(f"cost is {tuple(cost.shape)}, not ({self.left.shape[1]},)")
         # No matrix product: its rounding may differ between rows, and equal rates have to cost the same.
         return (self.exit_rates * cost.double()).sum(dim=1)
 
     def subset(self, index: Tensor) -> "OperatingPoints":
         """The points at `index` (int64)."""
-        return OperatingPoints(self.thresholds[index], self.accuracy[index], self.exit_rates[index])
+        return OperatingPoints(self.thresholds[index], self.right[index], self.left[index])
+
+    def __getitem__(self, index: int) -> OperatingPoint:
+        thresholds = tuple(decimal(value) for value in self.thresholds[index].tolist())
+        return OperatingPoint(thresholds, int(self.right[index]), tuple(self.left[index].tolist()))
 
     def __len__(self) -> int:
-        return len(self.accuracy)
+        return len(self.right)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How a real run differs from the sweep, in numbers of samples."""
+
+    differences: int  # left elsewhere, or answered otherwise
+    near_threshold: int  # within rounding of a threshold that they met, whether they differ or not
+    unexplained: int  # differences that are not near a threshold
 
 
 def exit_taken(uncertainty: Tensor, thresholds: Tensor) -> Tensor:
@@ -53,6 +80,37 @@ def exit_taken(uncertainty: Tensor, thresholds: Tensor) -> Tensor:
     sure = uncertainty[:, :-1] < thresholds.float()
     # The last exit takes the rest; argmax gives the first that is sure.
     return torch.cat([sure, torch.ones_like(uncertainty[:, :1], dtype=torch.bool)], dim=1).int().argmax(dim=1)
+
+
+def point_at(trace: Trace, thresholds: Sequence[float]) -> OperatingPoint:
+    """What N-1 thresholds give on a trace."""
+    return evaluate(trace, torch.tensor([list(thresholds)], dtype=torch.float32).reshape(1, -1))[0]
+
+
+def compare(
+    trace: Trace | Outputs,
+    thresholds: Sequence[float],
+    exit: Tensor,
+    prediction: Tensor,
+    tolerance: float = ROUNDING,
+) -> Differences:
+    """Compare a real run with what the exits said of the same S samples.
+
+    Args:
+        trace: has `uncertainty` and `prediction`, (S, N) each.
+        thresholds: N-1, those of the run.
+        exit: (S,) int64, 0-based: where each sample left in the run.
+        prediction: (S,) int64: what it was answered.
+        tolerance: an uncertainty this close to a threshold may lie on either side of it.
+    """
+    limits = torch.tensor(list(thresholds), dtype=torch.float32)
+    taken = exit_taken(trace.uncertainty, limits)
+    expected = trace.prediction.gather(1, taken[:, None])[:, 0]
+    # Only the thresholds that a sample met: those up to the exit where it left, in the sweep or in the run.
+    met = torch.arange(len(limits)) <= torch.maximum(taken, exit)[:, None]
+    near = (((trace.uncertainty[:, :-1] - limits).abs() <= tolerance) & met).any(dim=1)
+    differs = (exit != taken) | (prediction != expected)
+    return Differences(int(differs.sum()), int(near.sum()), int((differs & ~near).sum()))
 
 
 def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
@@ -75,7 +133,7 @@ def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
             left.append(leaving.sum(dim=1))
         all_right.append(right)
         all_left.append(torch.stack(left, dim=1))
-    return _points(thresholds, torch.cat(all_right), torch.cat(all_left), trace.num_samples)
+    return OperatingPoints(thresholds, torch.cat(all_right), torch.cat(all_left))
 
 
 def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
@@ -95,7 +153,7 @@ def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     if math.prod(sizes) > MAX_GRID:
         raise UserError(
             f"{' × '.join(map(str, sizes))} thresholds make {math.prod(sizes):,} vectors, at most {MAX_GRID:,} "
-            "can be swept: shorten sweep.thresholds or lower sweep.max_vectors"
+            "can be swept: shorten thresholds or lower max_vectors"
         )
     grid = [values.float() for values in grid]
     exits = [_sort(values, trace.uncertainty[:, n]) for n, values in enumerate(grid)]
@@ -106,7 +164,7 @@ def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
         left.append(_leaving_at(n, exits, torch.ones_like(correct[:, n])).expand(sizes).reshape(-1))
         right += _leaving_at(n, exits, correct[:, n])
     thresholds = torch.cartesian_prod(*grid).reshape(-1, len(grid)) if grid else torch.empty(1, 0)
-    return _points(thresholds, right.reshape(-1), torch.stack(left, dim=1), trace.num_samples)
+    return OperatingPoints(thresholds, right.reshape(-1), torch.stack(left, dim=1))
 
 
 def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | None = None) -> list[Tensor]:
@@ -144,20 +202,23 @@ def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | Non
     return grid
 
 
+def sweep(
+    trace: Trace, max_vectors: int = 40_000, thresholds: Sequence[float] | None = None
+) -> OperatingPoints:
+    """What every combination of thresholds gives on a trace. Arguments as of `threshold_grid`."""
+    return evaluate_grid(trace, threshold_grid(trace, max_vectors, thresholds))
+
+
 def check_grid(max_vectors: int, values: Sequence[float] | None) -> None:
     """A UserError for what `threshold_grid` refuses, before there is a trace."""
-    if not isinstance(max_vectors, int) or isinstance(max_vectors, bool) or max_vectors < 1:
-        raise UserError(f"sweep.max_vectors={max_vectors}: it is a whole number above 0, such as 40000")
+    check_whole("max_vectors", max_vectors, hint=", such as 40000")
     if values is None:
         return
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise UserError(
-            f"sweep.thresholds={values}: it is a list such as [0.01,0.1,1], or null for the data's own"
-        )
+        raise not_allowed("thresholds", values, "a list such as [0.01,0.1,1], or null for the data's own")
     for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise UserError(f"sweep.thresholds has {value!r}: a threshold is a finite number, 0 or more")
+        if not is_number(value) or not 0 <= value < math.inf:
+            raise ArgumentError("thresholds", f" has {value!r}: a threshold is a finite number, 0 or more")
 
 
 def _sort(values: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +264,3 @@ def _root(number: int, degree: int) -> int:
     """The largest whole number whose power of `degree` is at most `number`."""
     root = round(number ** (1 / degree))
     return root if root**degree <= number else root - 1
-
-
-def _points(thresholds: Tensor, right: Tensor, left: Tensor, samples: int) -> OperatingPoints:
-    return OperatingPoints(thresholds, right.double() / samples, left.double() / samples)

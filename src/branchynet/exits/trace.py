@@ -5,11 +5,10 @@ Shapes: B batch, K classes, N exits, S samples.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from branchynet.exits.criteria import Criterion
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,33 +50,57 @@ class Trace:
         """N."""
         return self.uncertainty.shape[1]
 
+    def at(self, samples: Tensor) -> "Trace":
+        """The trace of some of the samples, by their numbers (int64) or by a mask (S,)."""
+        return Trace(self.uncertainty[samples], self.prediction[samples], self.label[samples])
+
     @property
     def correct(self) -> Tensor:
         """(S, N) bool: whether exit n is right about sample s."""
         return self.prediction == self.label[:, None]
 
 
-def compute_trace(
-    network: Callable[[Tensor], Sequence[Tensor]],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    criterion: Criterion,
-) -> Trace:
-    """One pass over the data; every exit is run for every sample, so that any thresholds can be tried after.
+# One exit after another: from features (B, …) to those behind the exit's segment, logits (B, K), uncertainty (B,).
+Step = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Outputs(NamedTuple):
+    """What every exit says of every sample."""
+
+    prediction: Tensor  # (S, N) int64
+    uncertainty: Tensor  # (S, N) float32
+    confidence: Tensor  # (S, N) float32, the largest softmax probability
+
+
+def run_all(steps: Sequence[Step], batches: Iterable[Tensor]) -> Outputs:
+    """One pass over images (B, …); every exit is run for every sample.
 
     Args:
-        network: from images (B, …) to N logits (B, K); in eval mode, if it has one.
-        batches: (images, labels), on the network's device and in the data set's order.
-        criterion: from logits (B, K) to uncertainty (B,).
+        steps: N, see `Step`; in eval mode, if they have one.
+        batches: on the steps' device and in the data set's order.
 
     Returns:
-        The trace, on the CPU.
+        On the CPU.
     """
-    uncertainties, predictions, labels = [], [], []
+    parts = []
     with torch.inference_mode():
-        for x, y in batches:
-            logits = network(x)
-            uncertainties.append(torch.stack([criterion(out) for out in logits], dim=1).cpu())
-            predictions.append(torch.stack([out.argmax(dim=1) for out in logits], dim=1).cpu())
-            labels.append(y.cpu())
-    # Joined outside of inference mode: the trace is made of plain tensors, usable anywhere.
-    return Trace(torch.cat(uncertainties), torch.cat(predictions), torch.cat(labels))
+        for x in batches:
+            exits = []
+            for step in steps:
+                x, logits, uncertainty = step(x)
+                exits.append((logits.argmax(dim=1), uncertainty, logits.float().softmax(dim=1).amax(dim=1)))
+            parts.append([torch.stack(column, dim=1).cpu() for column in zip(*exits, strict=True)])
+    # Joined outside of inference mode: plain tensors, usable anywhere.
+    return Outputs(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def compute_trace(steps: Sequence[Step], images: Iterable[Tensor], label: Tensor) -> Trace:
+    """The trace of S samples, so that any thresholds can be tried afterwards. See `run_all`.
+
+    Args:
+        steps: N.
+        images: batches that add up to S images.
+        label: (S,) int64.
+    """
+    outputs = run_all(steps, images)
+    return Trace(outputs.uncertainty, outputs.prediction, label.cpu())

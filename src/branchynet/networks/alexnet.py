@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from branchynet.errors import UserError
-from branchynet.networks.init import check_whole, init_weights
+from branchynet.errors import check_whole, is_number, not_allowed
+from branchynet.networks.init import init_weights
 from branchynet.networks.lrn import released_lrn
 
 
@@ -26,15 +26,15 @@ def alexnet_cifar(
         conv4, relu4, conv5, relu5, pool5, flatten, fc6, relu6, dropout6, fc7, relu7, dropout7.
 
     Raises:
-        UserError: a value that is not allowed.
+        ArgumentError: a value that is not allowed.
     """
-    check_whole(in_channels=in_channels, num_classes=num_classes, size=size)
+    check_whole("in_channels", in_channels)
+    check_whole("num_classes", num_classes)
+    check_whole("size", size)
     if size < 8:
-        raise UserError(
-            f"model.trunk.size={size}: it is at least 8 pixels, for pooling halves it three times"
-        )
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise UserError(f"model.trunk.dropout={dropout!r}: it lies between 0 and 1, 1 excluded")
+        raise not_allowed("size", size, "at least 8 pixels, for pooling halves it three times")
+    if not is_number(dropout) or not 0 <= dropout < 1:
+        raise not_allowed("dropout", dropout, "between 0 and 1, 1 excluded")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, side = in_channels, size
     for n, (width, kernel) in enumerate(((32, 5), (64, 5), (96, 3), (96, 3), (64, 3)), start=1):

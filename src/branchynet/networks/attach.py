@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from branchynet.errors import UserError
+from branchynet.errors import ArgumentError, UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.graph import clean_cuts, split, trace
+from branchynet.networks.graph import clean_cuts, split, traced
 from branchynet.networks.heads import build_head
 
 INPUT = "input"  # the image itself: a place like any other, where the segment is the identity
@@ -25,8 +25,8 @@ def attach(
     Args:
         trunk: any module from (B, C, H, W) to logits (B, K) that torch.fx can trace at its outer levels. Its
             parameters are shared, not copied. Its last layer with parameters becomes head N.
-        exits: N-1 descriptions, shallow to deep: `after`, a place on the trunk, and the head's layers (see
-            `build_head`).
+        exits: N-1 descriptions, shallow to deep: `after`, a place on the trunk, and the head's layers, or
+            `head`, a function that makes one (see `build_head`).
         input_shape: (C, H, W).
         num_classes: K.
 
@@ -36,12 +36,12 @@ def attach(
     """
     legal = ", ".join(legal_places(trunk))
     if not isinstance(exits, list | tuple) or not exits:
-        raise UserError(
-            f"model.exits is {exits!r}: it is a list of at least one exit, such as [{{after: input}}]; "
-            f"legal places are {legal}"
+        raise ArgumentError(
+            "exits",
+            f"={exits!r}: it is a list of at least one exit, such as [{{after: input}}]; legal places are {legal}",
         )
     places = [_place(description, legal) for description in exits]
-    graph, outputs = trace(trunk, _opened(trunk, places))
+    graph, outputs = traced(trunk, _opened(trunk, places))
     order = {node: index for index, node in enumerate(graph.nodes)}
     clean = clean_cuts(graph)
     classifier = _classifier(trunk, graph)
@@ -90,7 +90,7 @@ def legal_places(trunk: nn.Module) -> list[str]:
     well (`layer1`: the same place as its last layer). Other modules count as one layer each; places inside
     them are legal too where one tensor crosses, but not listed.
     """
-    graph, outputs = trace(trunk)
+    graph, outputs = traced(trunk)
     nodes = list(graph.nodes)
     clean = set(clean_cuts(graph))
     behind = set(nodes[nodes.index(_classifier(trunk, graph)) :])
@@ -104,9 +104,9 @@ def legal_places(trunk: nn.Module) -> list[str]:
 
 def _place(description: Mapping[str, Any], legal: str) -> str:
     if not isinstance(description, Mapping) or not isinstance(description.get("after"), str):
-        raise UserError(
-            f"model.exits has {description!r}: an exit says `after: <place>` and describes its head; "
-            f"legal places are {legal}"
+        raise ArgumentError(
+            "exits",
+            f" has {description!r}: an exit says `after: <place>` and describes its head; legal places are {legal}",
         )
     return description["after"]
 
@@ -157,6 +157,6 @@ def _shapes(
     if shapes[-1] != (num_classes,):
         raise UserError(
             f"the trunk gives {shapes[-1]} per image, the data has {num_classes} classes: "
-            f"set model.trunk.num_classes={num_classes}"
+            f"set the trunk's num_classes={num_classes}"
         )
     return shapes

@@ -3,12 +3,14 @@
 Shapes: B batch, C channels, H, W, K classes, N exits.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from branchynet.errors import UserError
 from branchynet.networks.graph import join
+from branchynet.networks.weights import check_fits
 
 
 class BranchedNetwork(nn.Module):
@@ -41,7 +43,13 @@ class BranchedNetwork(nn.Module):
         return len(self.heads)
 
     def forward(self, x: Tensor, run: Sequence[bool] | None = None) -> list[Tensor | None]:
-        """(B, C, H, W) to N logits (B, K), shallow to deep.
+        """(B, C, H, W) to N logits (B, K), shallow to deep. Arguments as of `with_features`."""
+        return self.with_features(x, run)[0]
+
+    def with_features(
+        self, x: Tensor, run: Sequence[bool] | None = None
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """(B, C, H, W) to N logits (B, K) and to the features (B, …) that the N heads got.
 
         Args:
             x: images.
@@ -52,13 +60,23 @@ class BranchedNetwork(nn.Module):
         if len(flags) != self.num_exits:
             raise ValueError(f"{len(flags)} flags do not fit {self.num_exits} exits")
         logits: list[Tensor | None] = [None] * self.num_exits
+        features: list[Tensor | None] = [None] * self.num_exits
         for n, (segment, head) in enumerate(zip(self.segments, self.heads, strict=True)):
             if not any(flags[n:]):
                 break
             x = segment(x)
             if flags[n]:
-                logits[n] = head(x)
-        return logits
+                logits[n], features[n] = head(x), x
+        return logits, features
+
+    def feature_shapes(self, input_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+        """What each of the N heads gets, without the batch, for images (C, H, W); nothing is computed."""
+        x = torch.zeros(2, *input_shape, device="meta")
+        shapes = []
+        for segment in copy.deepcopy(self.segments).to("meta").eval():
+            x = segment(x)
+            shapes.append(tuple(x.shape[1:]))
+        return shapes
 
     def trunk(self) -> nn.Module:
         """The baseline: segments and last head as one undivided module that shares their parameters."""
@@ -74,19 +92,20 @@ class BranchedNetwork(nn.Module):
         Raises:
             UserError: the state is of another trunk.
         """
-        own = self.trunk_state_dict()
-        wrong = sorted(
-            name
-            for name in own.keys() | state.keys()
-            if name not in own or name not in state or own[name].shape != state[name].shape
+        check_fits(
+            self.trunk_state_dict(), state, "these weights are of another trunk", "the same model.trunk"
         )
-        if wrong:
-            raise UserError(
-                f"these weights are of another trunk: {len(wrong)} do not fit, such as {wrong[0]}; "
-                f"take those of the same model.trunk"
-            )
         for part in self._trunk_parts():
             part.load_state_dict({name: state[name] for name in part.state_dict()})
 
     def _trunk_parts(self) -> list[nn.Module]:
         return [*self.segments, self.heads[-1]]
+
+
+def undivided(module: nn.Module) -> BranchedNetwork:
+    """A network of one exit: a baseline that runs through the same protocol, batches included.
+
+    Args:
+        module: from (B, C, H, W) to logits (B, K); it is shared, not copied.
+    """
+    return BranchedNetwork([nn.Identity()], [module], [])

@@ -39,7 +39,7 @@ class _Tracer(fx.Tracer):
         return value
 
 
-def trace(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, dict[str, list[fx.Node]]]:
+def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, dict[str, list[fx.Node]]]:
     """The graph of `module`, with nn.Sequentials and the submodules named in `opened` traced through.
 
     Returns:

@@ -5,12 +5,12 @@ Shapes: B batch, C channels, H, W, K classes.
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, is_whole
 from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import BasicBlock, batch_norm
 
@@ -30,52 +30,81 @@ NORMS = ("none", "batch", "lrn")
 POOLS = (0, 2, 3)
 
 
-def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """The head that `spec` describes, as layers in a row that end in logits (B, K).
+def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The head that `spec` describes, for the kind of place that it hangs on: see `KINDS`.
 
     Args:
-        spec: `before`: layers between the place and the first convolution, of relu, pool2, pool3, lrn, batch;
-            `blocks`: so many residual blocks of the place's width behind them; `convs`: output channels of
-            each convolution; `kernel`, `stride`, `norm` (none, batch, lrn) and `pool` (the window of the max
-            pooling behind it, 0 for none): one for all of them or one each; `global_pool`: average over all
-            pixels before the classifier; `fc`: widths of hidden fully-connected layers. `after` is the
-            caller's. Convolutions are padded by kernel // 2; pooling has stride 2 and rounds up; ReLU follows
-            every convolution and hidden layer. Before batch norm, convolutions have no biases.
-        input_shape: (C, H, W) at the place, or (features,) where the trunk is flat.
+        spec: `after`, which is the caller's, and the layers: `before`: those between the place and the first
+            convolution, of relu, pool2, pool3, lrn, batch; `blocks`: so many residual blocks of the place's
+            width behind them; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none,
+            batch, lrn) and `pool` (the window of the max pooling behind it, 0 for none): one for all of them or
+            one each; `global_pool`: average over all pixels before the classifier; `fc`: widths of hidden
+            fully-connected layers. Convolutions are padded by kernel // 2; pooling has stride 2 and rounds up;
+            ReLU follows every convolution and hidden layer. Before batch norm, convolutions have no biases.
+            Instead of layers: `head`, a function of `shape` and `num_classes` that gives a module.
+        input_shape: at the place, without the batch.
         num_classes: K.
 
+    Returns:
+        From the features (B, *input_shape) to logits (B, K).
+
     Raises:
-        UserError: an unknown key, a value that is not allowed, or a layer that leaves less than one pixel.
+        UserError: an unknown key, a value that is not allowed, a layer that leaves less than one pixel, or a head
+            of one's own that does not give logits.
     """
     where = f"the exit after {spec.get('after', '?')!r}"
-    unknown = [key for key in spec if key != "after" and key not in DEFAULTS]
+    if spec.get("head") is not None:
+        return _own_head(spec, where, tuple(input_shape), num_classes)
+    unknown = [key for key in spec if key not in ("after", "head", *DEFAULTS)]
     if unknown:
-        raise UserError(f"{where} has {unknown[0]!r}: known are after, {', '.join(DEFAULTS)}")
-    spec = {**DEFAULTS, **spec}
-    before = spec["before"]
-    if not isinstance(before, list | tuple) or any(name not in BEFORE for name in before):
-        raise UserError(f"{where} has before: {before!r}: it is a list of {', '.join(BEFORE)}, or []")
-    if type(spec["global_pool"]) is not bool:
-        raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
-    blocks = spec["blocks"]
-    if type(blocks) is not int or blocks < 0:
-        raise UserError(
-            f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none"
-        )
-    convs = _numbers(spec["convs"], "convs", where)
+        raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {', '.join(DEFAULTS)}")
+    return _kind(input_shape, where).build({**DEFAULTS, **spec}, _Builder(where, input_shape), num_classes)
+
+
+class Kind(NamedTuple):
+    """A kind of place on a trunk, and the head that hangs there."""
+
+    dimensions: int  # of the features, without the batch
+    build: Callable[[Mapping[str, Any], "_Builder", int], nn.Sequential]
+
+
+class _Builder:
+    """Layers in a row, and the shape behind the last of them."""
+
+    def __init__(self, where: str, input_shape: tuple[int, ...]) -> None:
+        self.where = where
+        self.shape = tuple(input_shape)
+        self.layers: list[nn.Module] = []
+
+    def add(self, layer: nn.Module) -> None:
+        """Put a layer behind the others."""
+        try:
+            shape = _shape_behind(layer, self.shape)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.where} has a {type(layer).__name__} on {tuple(self.shape)}, which leaves less than one "
+                f"pixel or does not fit: take fewer poolings, smaller strides or fewer layers"
+            ) from error
+        self.shape = shape
+        self.layers.append(layer)
+
+    def classify(self, spec: Mapping[str, Any], num_classes: int) -> nn.Sequential:
+        """All layers, with `fc` and the classifier behind them."""
+        for width in _numbers(spec["fc"], "fc", self.where):
+            self.add(nn.Linear(self.shape[0], width))
+            self.add(nn.ReLU())
+        self.add(nn.Linear(self.shape[0], num_classes))
+        return nn.Sequential(*self.layers)
+
+
+def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
+    """On features (C, H, W)."""
+    where = head.where
+    before, blocks, convs = _checked(spec, where)
     kernels = _each(spec, "kernel", len(convs), where)
     strides = _each(spec, "stride", len(convs), where)
     norms = _each(spec, "norm", len(convs), where, NORMS)
     pools = _each(spec, "pool", len(convs), where, POOLS)
-
-    spatial = bool(convs) or blocks > 0 or spec["global_pool"] or any(name != "relu" for name in before)
-    if len(input_shape) != 3 and spatial:
-        raise UserError(
-            f"{where} needs pixels, but the trunk is flat there, {tuple(input_shape)}: allowed are fc and "
-            f"before: [relu], with convs: [] and global_pool: false"
-        )
-
-    head = _Builder(where, input_shape)
     for name in before:
         head.add(_layer(name, head.shape[0]))
     for _ in range(blocks):
@@ -94,36 +123,74 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
                 head.add(_layer(f"pool{pool}", width))
     if spec["global_pool"]:
         head.add(nn.AdaptiveAvgPool2d(1))
-    if len(head.shape) > 1:
-        head.add(nn.Flatten())
-    for width in _numbers(spec["fc"], "fc", where):
-        head.add(nn.Linear(head.shape[0], width))
-        head.add(nn.ReLU())
-    head.add(nn.Linear(head.shape[0], num_classes))
-    return nn.Sequential(*head.layers)
+    head.add(nn.Flatten())
+    return head.classify(spec, num_classes)
 
 
-class _Builder:
-    """Layers in a row, and the shape behind the last of them."""
+def _on_vectors(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
+    """On features (F,), where the trunk is flat."""
+    before, blocks, convs = _checked(spec, head.where)
+    if convs or blocks or spec["global_pool"] or any(name != "relu" for name in before):
+        raise UserError(
+            f"{head.where} needs pixels, but the trunk is flat there, {tuple(head.shape)}: allowed are fc and "
+            f"before: [relu], with convs: [] and global_pool: false"
+        )
+    for name in before:
+        head.add(_layer(name, head.shape[0]))
+    return head.classify(spec, num_classes)
 
-    def __init__(self, where: str, input_shape: tuple[int, ...]) -> None:
-        self.where = where
-        self.shape = tuple(input_shape)
-        self.layers: list[nn.Module] = []
 
-    def add(self, layer: nn.Module) -> None:
-        # Two samples on the meta device: nothing is computed, and batch norm accepts a single pixel.
-        x = torch.zeros(2, *self.shape, device="meta")
-        try:
-            with torch.no_grad():
-                shape = copy.deepcopy(layer).to("meta")(x).shape[1:]
-        except RuntimeError as error:
-            raise UserError(
-                f"{self.where} has a {type(layer).__name__} on {tuple(self.shape)}, which leaves less than one "
-                f"pixel or does not fit: take fewer poolings, smaller strides or fewer layers"
-            ) from error
-        self.shape = tuple(shape)
-        self.layers.append(layer)
+# What an exit can hang on; a head is built by the first that fits.
+KINDS = {"maps": Kind(3, _on_maps), "vectors": Kind(1, _on_vectors)}
+
+
+def _kind(shape: tuple[int, ...], where: str) -> Kind:
+    for kind in KINDS.values():
+        if kind.dimensions == len(shape):
+            return kind
+    raise UserError(
+        f"{where} hangs on features of shape {tuple(shape)}: a head is for {' or '.join(KINDS)}, of "
+        f"{' or '.join(str(kind.dimensions) for kind in KINDS.values())} dimensions; give it a `head` of its own"
+    )
+
+
+def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """What the function `head` gives, if it is a head."""
+    others = [key for key in spec if key not in ("after", "head")]
+    if others:
+        raise UserError(f"{where} has a head of its own and {others[0]!r}: leave one of them out")
+    head = spec["head"](shape=shape, num_classes=num_classes)
+    if not isinstance(head, nn.Module):
+        raise UserError(f"{where} has a head that is {type(head).__name__}: it is a torch.nn.Module")
+    try:
+        given = _shape_behind(head, shape)
+    except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where} has a head that does not take features {shape} ({reason[:160]})") from error
+    if given != (num_classes,):
+        raise UserError(f"{where} has a head that gives {given}: it gives logits, ({num_classes},) here")
+    return head
+
+
+def _shape_behind(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Worked out for two samples on the meta device: nothing is computed, and batch norm accepts a single pixel."""
+    x = torch.zeros(2, *shape, device="meta")
+    with torch.no_grad():
+        return tuple(copy.deepcopy(module).to("meta")(x).shape[1:])
+
+
+def _checked(spec: Mapping[str, Any], where: str) -> tuple[list[str], int, list[int]]:
+    """`before`, `blocks` and `convs`, and `global_pool` looked at."""
+    before, blocks = spec["before"], spec["blocks"]
+    if not isinstance(before, list | tuple) or any(name not in BEFORE for name in before):
+        raise UserError(f"{where} has before: {before!r}: it is a list of {', '.join(BEFORE)}, or []")
+    if type(spec["global_pool"]) is not bool:
+        raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
+    if not is_whole(blocks, 0):
+        raise UserError(
+            f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none"
+        )
+    return list(before), blocks, _numbers(spec["convs"], "convs", where)
 
 
 def _layer(name: str, channels: int) -> nn.Module:
@@ -139,8 +206,7 @@ def _layer(name: str, channels: int) -> nn.Module:
 
 
 def _numbers(values: Any, key: str, where: str) -> list[int]:
-    wrong = not isinstance(values, list | tuple) or any(type(v) is not int or v < 1 for v in values)
-    if wrong:
+    if not isinstance(values, list | tuple) or not all(is_whole(value) for value in values):
         raise UserError(
             f"{where} has {key}: {values!r}: it is a list of whole numbers above 0, such as [32,32]"
         )
@@ -160,6 +226,6 @@ def _each(spec: Mapping[str, Any], key: str, count: int, where: str, allowed: tu
     for item in values:
         if allowed and (item not in allowed or type(item) is not type(allowed[0])):
             raise UserError(f"{where} has {key}: {item!r}: it is one of {', '.join(map(str, allowed))}")
-        if not allowed and (type(item) is not int or item < 1):
+        if not allowed and not is_whole(item):
             raise UserError(f"{where} has {key}: {item!r}: it is a whole number above 0")
     return values[:count]

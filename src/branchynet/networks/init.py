@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from branchynet.errors import UserError
+from branchynet.errors import check_choice
 
 INITS = ("default", "he", "original")
 
@@ -17,10 +17,9 @@ def init_weights(module: nn.Module, init: str) -> None:
             deviation 1/√fan_in. Both have biases of 0.
 
     Raises:
-        UserError: `init` is none of them.
+        ArgumentError: `init` is none of them.
     """
-    if init not in INITS:
-        raise UserError(f"model.trunk.init={init!r}: it is one of {', '.join(INITS)}")
+    check_choice("init", init, INITS)
     if init == "default":
         return
     for layer in module.modules():
@@ -29,10 +28,3 @@ def init_weights(module: nn.Module, init: str) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if init == "he" else "linear")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def check_whole(**values: int) -> None:
-    """A UserError for the first of a trunk's arguments that is no whole number above 0."""
-    for key, value in values.items():
-        if type(value) is not int or value < 1:
-            raise UserError(f"model.trunk.{key}={value!r}: it is a whole number above 0")

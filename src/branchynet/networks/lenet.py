@@ -4,7 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from branchynet.networks.init import check_whole, init_weights
+from branchynet.errors import check_whole
+from branchynet.networks.init import init_weights
 
 
 def lenet5(
@@ -23,9 +24,11 @@ def lenet5(
         There is no activation between the two fully-connected layers, as released.
 
     Raises:
-        UserError: a value that is not allowed.
+        ArgumentError: a value that is not allowed.
     """
-    check_whole(in_channels=in_channels, num_classes=num_classes, size=size)
+    check_whole("in_channels", in_channels)
+    check_whole("num_classes", num_classes)
+    check_whole("size", size)
     side = size
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from branchynet.errors import UserError
-from branchynet.networks.init import check_whole, init_weights
+from branchynet.errors import check_choice, check_whole, not_allowed
+from branchynet.networks.init import init_weights
 
 STEMS = ("he", "released")
 WIDTHS = (16, 32, 64)
@@ -69,13 +69,14 @@ def resnet_cifar(
         (B, C, H, W) to logits (B, K). Its places: conv1, bn1, relu1, stage1.0 … stage3.<n-1>, stage1 … stage3.
 
     Raises:
-        UserError: a value that is not allowed.
+        ArgumentError: a value that is not allowed.
     """
-    check_whole(depth=depth, in_channels=in_channels, num_classes=num_classes)
+    check_whole("depth", depth)
+    check_whole("in_channels", in_channels)
+    check_whole("num_classes", num_classes)
     if depth < 8 or (depth - 2) % 6:
-        raise UserError(f"model.trunk.depth={depth}: it is 6n + 2, such as 20, 32, 44, 56 or 110")
-    if stem not in STEMS:
-        raise UserError(f"model.trunk.stem={stem!r}: it is one of {', '.join(STEMS)}")
+        raise not_allowed("depth", depth, "6n + 2, such as 20, 32, 44, 56 or 110")
+    check_choice("stem", stem, STEMS)
     he = stem == "he"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = WIDTHS[0]

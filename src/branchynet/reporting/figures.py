@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 from torch import Tensor
 
+from branchynet.evaluation.report import Report, exit_accuracies, medians
 from branchynet.exits.sweep import exit_taken
-from branchynet.reporting import report as derive
-from branchynet.reporting.report import Report, medians
 from branchynet.reporting.samples import sample_images
 from branchynet.reporting.style import (
     BLACK,
@@ -33,7 +32,7 @@ LINEAR_BELOW = 1e-3
 
 
 def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
-    """All figures by name. `images`: the test split, (S, C, H, W) uint8, in the trace's order; None: no samples."""
+    """All figures by name. `images`: of the reported split, (S, C, H, W) uint8, in the trace's order, or None."""
     figures = {
         "trade_off": trade_off(report),
         "thresholds": over_thresholds(report),
@@ -83,7 +82,7 @@ def over_thresholds(report: Report) -> Figure:
     side_exits = report.num_exits - 1
     figure = new_figure(max(7.0, 4.5 * side_exits), 5.5)
     panels = figure.subplots(2, side_exits, sharex="col", sharey="row", squeeze=False)
-    for n, chosen in enumerate(derive.thresholds(report)):
+    for n, chosen in enumerate(report.point.thresholds):
         values, overall, leaving, rates = threshold_curves(report, n)
         top, bottom = panels[:, n]
         top.plot(values, 100 * overall, color=BLACK, label="all samples")
@@ -115,8 +114,8 @@ def threshold_curves(report: Report, n: int) -> tuple[np.ndarray, np.ndarray, np
         The thresholds tried (P,), the accuracy of all samples (P,), that of the samples leaving at exit n+1
         (P,; nan where none does), and the exit rates (P, N).
     """
-    trace = report.trace_test
-    vector = report.points_test.thresholds[report.index].clone()
+    trace = report.trace
+    vector = torch.tensor(report.point.thresholds, dtype=torch.float32)
     top = max(1.05 * float(trace.uncertainty[:, n].max()), float(vector[n]), 10 * LINEAR_BELOW)
     linear = np.linspace(0, LINEAR_BELOW, 10, endpoint=False)
     values = np.concatenate([linear, np.geomspace(LINEAR_BELOW, top, 150)])
@@ -136,7 +135,7 @@ def threshold_curves(report: Report, n: int) -> tuple[np.ndarray, np.ndarray, np
 
 def uncertainty_histograms(report: Report) -> Figure:
     """How unsure each exit is of the test samples that it gets right and of those that it gets wrong."""
-    trace = report.trace_test
+    trace = report.trace
     exits = report.num_exits
     figure = new_figure(max(7.0, 3.5 * exits), 4)
     panels = figure.subplots(1, exits, sharex=True, sharey=True, squeeze=False)[0]
@@ -149,7 +148,7 @@ def uncertainty_histograms(report: Report) -> Figure:
             label = f"{name}: {len(values):,}"
             panel.hist(values, bins, color=colour, histtype="step", linewidth=1.5, label=label)
         if n < exits - 1:
-            chosen = derive.thresholds(report)[n]
+            chosen = report.point.thresholds[n]
             # A threshold above every uncertainty would squeeze the histogram: it is named, not drawn.
             shown = chosen if chosen <= bins[-1] else float("nan")
             label = f"threshold: {chosen:.3g}"
@@ -168,9 +167,9 @@ def uncertainty_histograms(report: Report) -> Figure:
 
 def _strip(report: Report) -> tuple[float, float] | None:
     """The accuracies, %, from two points below baseline and knee up; None if that is a third of all or more."""
-    drawn = [*report.points_test.accuracy.tolist(), *derive.exit_accuracies(report), report.baseline_accuracy]
+    drawn = [*report.points.accuracy.tolist(), *exit_accuracies(report), report.baseline_accuracy]
     low, high = 100 * min(drawn), 100 * max(drawn)
-    bottom = 100 * min(report.baseline_accuracy, derive.accuracy(report)) - 2
+    bottom = 100 * min(report.baseline_accuracy, report.point.accuracy) - 2
     return (bottom, high + 0.1 * (high - bottom)) if 3 * (high - bottom) < high - low else None
 
 
@@ -183,7 +182,7 @@ def _trade_off_panel(
     unit: float,
 ) -> None:
     """One panel of the trade-off; the costs are shown in multiples of `unit`."""
-    points = report.points_test
+    points = report.points
     cost = points.mean_cost(torch.tensor(exits, dtype=torch.float64)) / unit
     accuracy = 100 * points.accuracy
     label = f"{len(points):,} threshold vectors"
@@ -193,7 +192,7 @@ def _trade_off_panel(
 
     mark: dict[str, Any] = {"markeredgecolor": BLACK, "linestyle": "none"}
     alone = [value / unit for value in static]
-    alone_accuracy = [100 * value for value in derive.exit_accuracies(report)]
+    alone_accuracy = [100 * value for value in exit_accuracies(report)]
     panel.plot(alone, alone_accuracy, "^", color=ORANGE, markersize=8, label="one exit alone", **mark)
     for n, place in enumerate(zip(alone, alone_accuracy, strict=True), 1):
         panel.annotate(str(n), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
@@ -206,7 +205,7 @@ def _trade_off_panel(
         label="baseline",
         **mark,
     )
-    knee = cost[report.index], accuracy[report.index]
+    knee = report.point.mean_cost(exits) / unit, 100 * report.point.accuracy
     panel.plot(*knee, "*", color=GREEN, markersize=16, label="knee", **mark)
     panel.axhline(100 * report.baseline_accuracy, color=RED, linestyle=":", linewidth=1)
     panel.set_xlim(left=0)

@@ -5,9 +5,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from branchynet.exits.sweep import exit_taken
-from branchynet.reporting import report as derive
-from branchynet.reporting.report import Report
+from branchynet.evaluation.report import Report, taken_at_point
 from branchynet.reporting.style import BLACK, RED, new_figure, title, uncertainty_unit
 
 SAMPLES_PER_EXIT = 10
@@ -24,11 +22,10 @@ def sample_images(report: Report, images: Tensor) -> Figure:
         report: of the run.
         images: (S, C, H, W) uint8 in the trace's order; three channels are colours, others are shown grey.
     """
-    trace = report.trace_test
+    trace = report.trace
     if len(images) != trace.num_samples or images.dtype != torch.uint8:
         raise ValueError(f"{trace.num_samples} uint8 images wanted, {len(images)} {images.dtype} given")
-    taken = exit_taken(trace.uncertainty, report.points_test.thresholds[report.index])
-    rates = derive.exit_rates(report)
+    taken, rates = taken_at_point(report), report.point.exit_rates
     figure = new_figure(10, 0.6 + 1.4 * report.num_exits)
     panels = figure.subplots(report.num_exits, SAMPLES_PER_EXIT, squeeze=False)
     for n, row in enumerate(panels):

@@ -1,7 +1,13 @@
 """What the numbers of a report mean, in words, for people who quote them."""
 
-from branchynet.reporting import report as derive
-from branchynet.reporting.report import Report
+from branchynet.evaluation.report import (
+    Report,
+    exit_accuracies,
+    exits_beating_trunk,
+    gain_measured,
+    savings,
+    without_inexact,
+)
 
 
 def sentences(report: Report) -> list[str]:
@@ -19,7 +25,7 @@ def sentences(report: Report) -> list[str]:
     if report.selection.note:
         texts.append(report.selection.note)
     texts.append(_over_static(report))
-    beating = derive.exits_beating_trunk(report)
+    beating = exits_beating_trunk(report)
     if beating:
         texts.append(_beating(report, beating[0]))
     texts.extend(_inexact(report))
@@ -46,17 +52,18 @@ def threads(report: Report) -> str:
 
 
 def _choice(report: Report) -> str:
-    chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(derive.thresholds(report), 1))
+    chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(report.point.thresholds, 1))
+    saved = savings(report, report.point)
     return (
-        f"The rule {report.rule['name']} chose {chosen} ({report.criterion}) on {report.chosen_on}. Gain in MACs "
-        f"{derive.gain_macs(report):.2f}; gain in latency with the trunk's segments alone on the clock, as "
-        f"in the paper's Table I, {derive.gain_trunk_only(report):.2f}."
+        f"The rule {report.rule} chose {chosen} ({report.criterion}) on {report.chosen_on}. Gain in MACs "
+        f"{saved.gain_macs:.2f}; gain in latency with the trunk's segments alone on the clock, as "
+        f"in the paper's Table I, {saved.gain_trunk_only:.2f}."
     )
 
 
 def _over_static(report: Report) -> str:
-    best = derive.best_static(report)
-    gain = derive.gain_over_static(report)
+    saved = savings(report, report.point)
+    best, gain = saved.best_static, saved.gain_over_static
     if best is None or gain is None:
         return f"No single exit alone is as accurate on {report.reported_on} as the operating point."
     if gain < 1:
@@ -68,7 +75,7 @@ def _over_static(report: Report) -> str:
 
 
 def _beating(report: Report, exit_index: int) -> str:
-    accuracy = derive.exit_accuracies(report)[exit_index]
+    accuracy = exit_accuracies(report)[exit_index]
     return (
         f"A single exit beats the whole trunk: exit {exit_index + 1} alone is right on "
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
@@ -81,11 +88,11 @@ def _inexact(report: Report) -> list[str]:
     test, training = len(report.inexact_test), report.inexact_training
     if not test and not training:
         return []
-    text = f"{test:,} of the {report.trace_test.num_samples:,} test images"
+    text = f"{test:,} of the {report.trace.num_samples:,} test images"
     if training:
         text += f" and {training:,} of those of training and validation"
     text += " are not the published ones"
-    exact = derive.without_inexact(report)
+    exact = without_inexact(report)
     if exact:
         baseline, point = map(percent, exact)
         text += "; on the other test images "
@@ -102,18 +109,18 @@ def _verified(report: Report, engine: str) -> str:
             "a threshold"
         )
     return (
-        f"Run for real on {engine}: {report.trace_test.num_samples:,} samples, {outcome} "
+        f"Run for real on {engine}: {report.trace.num_samples:,} samples, {outcome} "
         f"({verified.near_threshold:,} within rounding, 1e-5, of a threshold)."
     )
 
 
 def _other_engine(report: Report, engine: str) -> str:
+    saved = savings(report, report.point, engine)
     text = (
         f"On {engine}: baseline {microseconds(report.latencies[engine].baseline.median_us)} µs, operating "
-        f"point {microseconds(derive.mean_latency_us(report, engine))} µs predicted (gain "
-        f"{derive.gain_latency(report, engine):.2f})"
+        f"point {microseconds(saved.latency_us)} µs predicted (gain {saved.gain_latency:.2f})"
     )
     if engine in report.verified:
         measured = report.verified[engine].latency_us
-        text += f", {microseconds(measured)} µs measured (gain {derive.gain_measured(report, engine):.2f})"
+        text += f", {microseconds(measured)} µs measured (gain {gain_measured(report, engine):.2f})"
     return text + "."

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from branchynet.reporting.report import Report
+from branchynet.evaluation.report import Report
 
 DPI = 120
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
@@ -33,8 +33,8 @@ def title(report: Report, what: str) -> str:
 
 
 def uncertainty_unit(report: Report) -> str:
-    """The criterion and its unit: the entropy is in nats, the others are differences of probabilities."""
-    return "entropy in nats" if report.criterion == "entropy" else f"{report.criterion}, 0 to 1"
+    """The criterion and its unit, such as `entropy, nats`."""
+    return f"{report.criterion}, {report.unit}"
 
 
 def exit_colour(exit_index: int, report: Report) -> str:

@@ -1,15 +1,14 @@
 """The results as text: a table for the terminal, and one in the form of the paper's Table I."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from branchynet.reporting import report as derive
+from branchynet.evaluation.report import Report, Savings, exit_accuracies, gain_measured, savings
+from branchynet.evaluation.trade_offs import TradeOff, trade_offs
 from branchynet.reporting.paper import paper_row
-from branchynet.reporting.report import Report
 from branchynet.reporting.sentences import microseconds, percent, sentences, threads
 from branchynet.reporting.text import aligned
-from branchynet.reporting.trade_offs import TradeOff, trade_offs
 
 if TYPE_CHECKING:
     from branchynet.runtime.costs import Latency
@@ -28,8 +27,9 @@ def summary_table(report: Report) -> str:
     """
     main = report.latencies[report.engine]
     macs = report.macs
-    accuracies = derive.exit_accuracies(report)
-    predicted_rates, verified = _rates(derive.exit_rates(report)), report.verified.get(report.engine)
+    accuracies, point = exit_accuracies(report), report.point
+    saved = savings(report, point)
+    predicted_rates, verified = _rates(point.exit_rates), report.verified.get(report.engine)
     measured_rates = _rates(verified.exit_rates) if verified else ""
     below = []
     if max(len(predicted_rates), len(measured_rates)) > RATES_WIDTH:
@@ -45,12 +45,11 @@ def summary_table(report: Report) -> str:
         latency = main.static[n]
         costs = _costs(macs.static[n], latency, baseline_us / latency.median_us)
         rows.append([f"exit {n + 1} alone", percent(accuracy), "", *costs])
-    predicted_us = microseconds(derive.mean_latency_us(report))
-    costs = [_millions(derive.mean_macs(report)), predicted_us, "", f"{derive.gain_latency(report):.2f}"]
-    rows.append(["operating point, predicted", percent(derive.accuracy(report)), predicted_rates, *costs])
+    costs = [_millions(saved.macs), microseconds(saved.latency_us), "", f"{saved.gain_latency:.2f}"]
+    rows.append(["operating point, predicted", percent(point.accuracy), predicted_rates, *costs])
     if verified:
         measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
-        costs = ["", measured_us, iqr, f"{derive.gain_measured(report):.2f}"]
+        costs = ["", measured_us, iqr, f"{gain_measured(report):.2f}"]
         rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
 
     head = (
@@ -68,10 +67,10 @@ def table_one(report: Report) -> str:
     """
     columns = ("network", "accuracy %", "time, µs", "gain, time", "gain, MACs", "thresholds", "exit rates %")
     header = [*columns, "gain, time of the trunk alone"]
-    engines = list(report.latencies)
+    engines, point = list(report.latencies), report.point
 
-    def per_engine(values: Sequence[str]) -> str:
-        return " / ".join(f"{value} {engine}" for value, engine in zip(values, engines, strict=True))
+    def per_engine(value: Callable[[Savings], str]) -> str:
+        return " / ".join(f"{value(savings(report, point, engine))} {engine}" for engine in engines)
 
     def row(name: str, accuracy: str, *rest: str) -> list[str]:
         return [name, accuracy, *rest, *["–"] * (len(header) - 2 - len(rest))]
@@ -80,17 +79,20 @@ def table_one(report: Report) -> str:
         row(
             f"{report.experiment}: baseline",
             percent(report.baseline_accuracy),
-            per_engine([microseconds(report.latencies[engine].baseline.median_us) for engine in engines]),
+            " / ".join(
+                f"{microseconds(timed.baseline.median_us)} {engine}"
+                for engine, timed in report.latencies.items()
+            ),
         ),
         row(
             f"{report.experiment}: with exits",
-            percent(derive.accuracy(report)),
-            per_engine([microseconds(derive.mean_latency_us(report, engine)) for engine in engines]),
-            per_engine([f"{derive.gain_latency(report, engine):.2f}" for engine in engines]),
-            f"{derive.gain_macs(report):.2f}",
-            ", ".join(f"{value:.4g}" for value in derive.thresholds(report)),
-            ", ".join(f"{100 * rate:.1f}" for rate in derive.exit_rates(report)),
-            per_engine([f"{derive.gain_trunk_only(report, engine):.2f}" for engine in engines]),
+            percent(point.accuracy),
+            per_engine(lambda saved: microseconds(saved.latency_us)),
+            per_engine(lambda saved: f"{saved.gain_latency:.2f}"),
+            f"{savings(report, point).gain_macs:.2f}",
+            ", ".join(f"{value:.4g}" for value in point.thresholds),
+            ", ".join(f"{100 * rate:.1f}" for rate in point.exit_rates),
+            per_engine(lambda saved: f"{saved.gain_trunk_only:.2f}"),
         ),
     ]
     paper = paper_row(report.experiment)
@@ -118,18 +120,19 @@ def trade_offs_table(report: Report) -> str:
         "gain, time",
         "gain over static",
     ]
+    found = trade_offs(report)
     rows = [
         [
             _wanted(row),
-            percent(row.accuracy),
+            percent(row.point.accuracy),
             f"{100 * row.loss:.2f}",
-            ", ".join(f"{100 * rate:.1f}" for rate in row.exit_rates),
-            ", ".join(f"{value:.4g}" for value in row.thresholds),
-            f"{row.gain_macs:.2f}",
-            f"{row.gain_latency:.2f}",
-            "–" if row.gain_over_static is None else f"{row.gain_over_static:.2f} (exit {row.best_static})",
+            ", ".join(f"{100 * rate:.1f}" for rate in row.point.exit_rates),
+            ", ".join(f"{value:.4g}" for value in row.point.thresholds),
+            f"{row.savings.gain_macs:.2f}",
+            f"{row.savings.gain_latency:.2f}",
+            _over_static(row.savings),
         ]
-        for row in trade_offs(report)
+        for row in found
     ]
     lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
     text = (
@@ -137,7 +140,7 @@ def trade_offs_table(report: Report) -> str:
         f"against the baseline, or the most accurate with at least such a gain in time ({report.engine}); its "
         f"numbers are of {report.reported_on}. "
     )
-    if not all(row.feasible for row in trade_offs(report)):
+    if not all(row.feasible for row in found):
         text += "Where no point is as wanted, the nearest stands in its place, and says so. "
     text += (
         "Gain over static: against the cheapest single exit that is as accurate on "
@@ -150,6 +153,12 @@ def trade_offs_table(report: Report) -> str:
 def report_page(report: Report) -> str:
     """What `report.md` holds, in markdown: Table I, the trade-offs and the summary."""
     return f"{table_one(report)}\n{trade_offs_table(report)}\n```\n{summary_table(report)}\n```\n"
+
+
+def _over_static(saved: Savings) -> str:
+    if saved.gain_over_static is None or saved.best_static is None:
+        return "–"
+    return f"{saved.gain_over_static:.2f} (exit {saved.best_static + 1})"
 
 
 def _wanted(row: TradeOff) -> str:

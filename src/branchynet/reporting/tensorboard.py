@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from branchynet.reporting import report as derive
-from branchynet.reporting import trade_offs
+from branchynet.evaluation import trade_offs
+from branchynet.evaluation.report import Report, gain_measured, savings
 from branchynet.reporting.figures import draw_all
-from branchynet.reporting.report import Report
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import summary_table, table_one, trade_offs_table
 
@@ -35,7 +34,7 @@ def log_report(
         writer: of the run's folder.
         report: of the run.
         hparams: the run's settings, nested or flat; they become columns of the HParams tab.
-        images: the test split, (S, C, H, W) uint8, in the trace's order; None: no samples are shown.
+        images: the reported split, (S, C, H, W) uint8, in the trace's order; None: no samples are shown.
         step: the step that all summaries stand at.
     """
     for tag, value in scalars(report).items():
@@ -53,34 +52,34 @@ def log_report(
 def scalars(report: Report) -> dict[str, float]:
     """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one,
     those of `knee/measured` only where the point was run for real."""
-    latencies = report.latencies[report.engine]
+    latencies, point = report.latencies[report.engine], report.point
+    saved = savings(report, point)
     values = {
         "baseline/accuracy": report.baseline_accuracy,
         "baseline/macs": report.macs.baseline,
         "baseline/latency_us": latencies.baseline.median_us,
-        "knee/accuracy": derive.accuracy(report),
-        "knee/macs": derive.mean_macs(report),
-        "knee/latency_us": derive.mean_latency_us(report),
-        "knee/gain_macs": derive.gain_macs(report),
-        "knee/gain_latency": derive.gain_latency(report),
-        "knee/gain_trunk_only": derive.gain_trunk_only(report),
+        "knee/accuracy": point.accuracy,
+        "knee/macs": saved.macs,
+        "knee/latency_us": saved.latency_us,
+        "knee/gain_macs": saved.gain_macs,
+        "knee/gain_latency": saved.gain_latency,
+        "knee/gain_trunk_only": saved.gain_trunk_only,
     }
     if verified := report.verified.get(report.engine):
         values["knee/measured_accuracy"] = verified.accuracy
         values["knee/measured_latency_us"] = verified.latency_us
-        values["knee/measured_gain_latency"] = derive.gain_measured(report)
+        values["knee/measured_gain_latency"] = gain_measured(report)
     values |= trade_offs.scalars(report)
-    over_static = derive.gain_over_static(report)
-    if over_static is not None:
-        values["knee/gain_over_static"] = over_static
-    for n, rate in enumerate(derive.exit_rates(report), 1):
+    if saved.gain_over_static is not None:
+        values["knee/gain_over_static"] = saved.gain_over_static
+    for n, rate in enumerate(point.exit_rates, 1):
         values[f"knee/exit_rate_{n}"] = rate
-    for n, threshold in enumerate(derive.thresholds(report), 1):
+    for n, threshold in enumerate(point.thresholds, 1):
         values[f"knee/threshold_{n}"] = threshold
     return values
 
 
-def flat_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
+def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
     """One level of dotted names, numbers and words: what the HParams tab shows as it was meant.
 
     TensorBoard would make 1.0 of True and nothing of None; here they become words, and lists their text.
@@ -88,7 +87,7 @@ def flat_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, floa
     flat: dict[str, float | str] = {}
     for name, value in hparams.items():
         if isinstance(value, Mapping):
-            flat |= flat_hparams(value, f"{prefix}{name}.")
+            flat |= as_hparams(value, f"{prefix}{name}.")
         elif isinstance(value, bool) or value is None:
             flat[prefix + name] = {True: "yes", False: "no", None: "none"}[value]
         elif isinstance(value, int | float | str):
@@ -104,7 +103,7 @@ def _add_hparams(writer: SummaryWriter, hparams: Mapping[str, Any]) -> None:
     Without the summary of the experiment, of which TensorBoard would take an arbitrary run's for all: so the
     tab shows the union of all runs' settings and scalars, and marks the settings that differ.
     """
-    _, start, end = hparams_summaries(flat_hparams(hparams), {})
+    _, start, end = hparams_summaries(as_hparams(hparams), {})
     file_writer = writer._get_file_writer()
     assert file_writer is not None
     file_writer.add_summary(start)

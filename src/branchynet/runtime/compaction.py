@@ -1,11 +1,11 @@
-"""A batch through the exits: after each, the remaining rows alone go on. NumPy only.
+"""A batch through the exits: after each, the remaining rows alone go on. For NumPy's arrays and PyTorch's tensors.
 
 Shapes: B batch, N exits, R rows.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,23 +14,64 @@ import numpy as np
 # break even earlier: see benchmarks/compaction.py.
 COMPACT_FROM = 0.02
 
-
-class Outcome(NamedTuple):
-    """What a batch gave, in the order of its input."""
-
-    prediction: np.ndarray  # (B,) int64
-    exit: np.ndarray  # (B,) int64, 0-based
-    uncertainty: np.ndarray  # (B,) float32, of the exit that was taken
-
-
+# NumPy's or PyTorch's; both are indexed, compared and assigned to in the same words.
+Array = Any
 # From n, 0-based, and features (R, …) behind segment n-1 to (those behind segment n, prediction (R,) int64,
 # uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
-Step = Callable[[int, np.ndarray], Sequence[np.ndarray]]
+RowStep = Callable[[int, Array], Sequence[Array]]
 
 
 def pays(staying: int, rows: int) -> bool:
     """Whether to copy the `staying` ones of so many rows together, or to carry the others on, unread."""
     return rows - staying >= COMPACT_FROM * rows and staying < rows
+
+
+def by_compaction(
+    x: Array,
+    thresholds: Sequence[float],
+    step: RowStep,
+    take: Callable[[Array, Array], Array],
+    where: Callable[[Array], Array],
+) -> tuple[Array, ...]:
+    """Run a batch exit by exit, leaving behind the rows that are sure where that pays.
+
+    Args:
+        x: (B, …).
+        thresholds: N-1, as float32 holds them.
+        step: its arrays are new ones, but for the features, which `take` may write over.
+        take: from features and row numbers to those rows, copied together.
+        where: from a mask (R,) to the numbers, int64, of the rows that are set.
+
+    Returns:
+        prediction, exit (0-based) and uncertainty, (B,) each, and behind them what else the steps give.
+    """
+    x, *whole = step(0, x)
+    exits = whole[0] * 0
+    unsure = whole[1]
+    rows: Array | None = None  # of the input, that have not left yet; None: all
+    at: Array | None = None  # where they are in x; None: they are all there is
+    for n, threshold in enumerate(thresholds, start=1):
+        staying = where(~(unsure < threshold))
+        if not len(staying):
+            break
+        if len(staying) < len(unsure):
+            rows = staying if rows is None else rows[staying]
+            at = staying if at is None else at[staying]
+            if pays(len(rows), len(x)):
+                x, at = take(x, at), None
+        x, *answers = step(n, x)
+        if at is not None:
+            answers = [answer[at] for answer in answers]
+        unsure = answers[1]
+        if rows is None:
+            whole = answers
+            exits[:] = n
+            continue
+        exits[rows] = n
+        for values, answer in zip(whole, answers, strict=True):
+            values[rows] = answer  # over what an earlier exit gave
+    prediction, uncertainty, *others = whole
+    return prediction, exits, uncertainty, *others
 
 
 class Scratch:
@@ -50,46 +91,13 @@ class Scratch:
             self._buffers[index] = np.empty(size, np.float32)
         return self._buffers[index][:size].reshape(shape)
 
+    def take(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Rows of x (R, …), copied together in this memory."""
+        together = self.array((len(rows), *x.shape[1:]), beside=x)
+        # The mode spares a copy that NumPy makes for safety's sake; no index is out of bounds.
+        return np.take(x, rows, axis=0, out=together, mode="clip")
 
-def by_compaction(
-    x: np.ndarray, thresholds: Sequence[float], step: Step, scratch: Scratch
-) -> tuple[np.ndarray, ...]:
-    """Run a batch exit by exit, leaving behind the rows that are sure where that pays.
 
-    Args:
-        x: (B, …).
-        thresholds: N-1, as float32 holds them.
-        step: may keep its features in `scratch`; the other arrays are new ones.
-
-    Returns:
-        An outcome's fields, (B,) each, and behind them what else the steps give.
-    """
-    x, *whole = step(0, x)
-    exits = np.zeros(len(x), np.int64)
-    unsure = whole[1]
-    rows: np.ndarray | None = None  # of the input, that have not left yet; None: all
-    at: np.ndarray | None = None  # where they are in x; None: they are all there is
-    for n, threshold in enumerate(thresholds, start=1):
-        staying = (~(unsure < np.float32(threshold))).nonzero()[0]
-        if not len(staying):
-            break
-        if len(staying) < len(unsure):
-            rows = staying if rows is None else rows[staying]
-            at = staying if at is None else at[staying]
-            if pays(len(rows), len(x)):
-                # The mode spares a copy that NumPy makes for safety's sake; no index is out of bounds.
-                together = scratch.array((len(at), *x.shape[1:]), beside=x)
-                x, at = np.take(x, at, axis=0, out=together, mode="clip"), None
-        x, *answers = step(n, x)
-        if at is not None:
-            answers = [answer[at] for answer in answers]
-        unsure = answers[1]
-        if rows is None:
-            whole = answers
-            exits.fill(n)
-            continue
-        exits[rows] = n
-        for values, answer in zip(whole, answers, strict=True):
-            values[rows] = answer  # over what an earlier exit gave
-    prediction, uncertainty, *others = whole
-    return prediction, exits, uncertainty, *others
+def numbers(mask: np.ndarray) -> np.ndarray:
+    """`where` of `by_compaction`, for NumPy."""
+    return mask.nonzero()[0]

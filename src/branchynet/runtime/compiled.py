@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
 
 from __future__ import annotations
 
+import os
+import shutil
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,15 +15,55 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.early_exit import TorchEngine, chain, classifier
-from branchynet.runtime.engine import Classifier, Outcome
+from branchynet.runtime.base import Backend, Chain, Classifier, Outcome
+from branchynet.runtime.early_exit import TorchEngine, chain, check_device, classifier, on_device
 from branchynet.runtime.for_inference import for_inference
 
 
+class CompiledTorch(Backend):
+    """`torch.compile`, on the CPU or a GPU. Compiling takes a minute and more."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.name = on_device("torch_compile", device)
+        self.exact = device == "cpu"
+
+    def check(self) -> None:
+        super().check()
+        check_device(self.name, self.device)
+        compiler = os.environ.get("CXX", "c++")
+        if self.device == "cpu" and shutil.which(compiler) is None:
+            raise UserError(
+                f"engine={self.name} needs a C++ compiler, and there is no {compiler}; or take engine=torch"
+            )
+
+    def engine(
+        self,
+        network: BranchedNetwork,
+        criteria: Sequence[Criterion],
+        thresholds: Sequence[float],
+        input_shape: tuple[int, int, int],
+        threads: int,
+    ) -> CompiledEngine:
+        return CompiledEngine(network, criteria, thresholds, self.device)
+
+    def classifier(self, module: nn.Module, input_shape: tuple[int, int, int], threads: int) -> Classifier:
+        module = for_inference(module, self.device)
+        return classifier(self._compiled(lambda x: module(x).argmax(dim=1)), self.device)
+
+    def chain(self, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int) -> Chain:
+        calls = [_call(for_inference(module, self.device)) for module in modules]
+        return chain([self._compiled(call) for call in calls], self.device)
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _compiled(function, one_row=True, cuda_graphs=self.device == "cuda")
+
+
 class CompiledEngine(TorchEngine):
-    """`TorchEngine` with compiled steps. See `branchynet.runtime.engine.Engine`.
+    """`TorchEngine` with compiled steps. See `branchynet.runtime.base.Engine`.
 
     Every step is compiled when it is first run: once for one row and once for any number of them above one, or
     twice, for PyTorch may take another algorithm for a convolution from 16 rows on. On a GPU one row runs as a
@@ -32,47 +74,29 @@ class CompiledEngine(TorchEngine):
         backend: of `torch.compile`.
     """
 
-    name = "torch_compile"
-
     def __init__(
         self,
         network: BranchedNetwork,
-        criterion: Criterion,
+        criteria: Sequence[Criterion],
         thresholds: Sequence[float],
         device: str | torch.device = "cpu",
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        super().__init__(network, criterion, thresholds, device)
-        self._graphs = self._device.type == "cuda" and backend == "inductor"
-        self._for_one = [_compiled(step, backend, True, self._graphs) for step in self._steps]
-        self._for_many = [_compiled(step, backend) for step in self._steps]
+        super().__init__(network, criteria, thresholds, device)
+        self._graphs = self.device.type == "cuda" and backend == "inductor"
+        self._for_one = [_compiled(step, backend, True, self._graphs) for step in self.steps]
+        self._for_many = [_compiled(step, backend) for step in self.steps]
 
     def run(self, x: np.ndarray) -> Outcome:
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
         return super().run(x)
 
-    def _step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if len(x) == 1:
             return self._for_one[n](x)
         torch._dynamo.mark_dynamic(x, 0)
         return self._for_many[n](x)
-
-
-def compiled_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
-    """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = for_inference(module, device)
-    graphs = torch.device(device).type == "cuda"
-    return classifier(_compiled(lambda x: module(x).argmax(dim=1), one_row=True, cuda_graphs=graphs), device)
-
-
-def compiled_chain(
-    modules: Sequence[nn.Module], device: str | torch.device = "cpu"
-) -> Callable[[np.ndarray], object]:
-    """Modules one after the other, for one image (1, C, H, W)."""
-    graphs = torch.device(device).type == "cuda"
-    calls = [_call(for_inference(module, device)) for module in modules]
-    return chain([_compiled(call, one_row=True, cuda_graphs=graphs) for call in calls], device)
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,7 @@ import copy
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.engine import check_engine, forced, make_chain, make_classifier, make_engine
+from branchynet.runtime.base import Backend, Chain, forced
 from branchynet.runtime.for_inference import frozen
 
 # Seconds that one candidate runs at a stretch, before the next one's turn: long against the clock, short
@@ -42,11 +42,10 @@ class Macs:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one image at batch 1, over rounds of many runs each."""
+    """Of one image at batch 1: median and interquartile range over rounds of many runs each."""
 
     median_us: float
     iqr_us: float
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -60,34 +59,43 @@ class Latencies:
 
 
 @torch.no_grad()
-def count_macs(network: BranchedNetwork, input_shape: tuple[int, int, int]) -> Macs:
-    """Count on the meta device, segments and heads apart; nothing is computed.
+def count_macs(
+    network: BranchedNetwork, input_shape: tuple[int, int, int], criteria: Sequence[Criterion] = ()
+) -> Macs:
+    """Count on the meta device, segments, heads and criteria apart; nothing is computed.
 
     Convolutions and matrix products count; element-wise layers, pooling and normalisation do not, as is usual.
+
+    Args:
+        network: N exits.
+        input_shape: (C, H, W).
+        criteria: N, or none: then they cost nothing, as those do that multiply no matrices.
     """
     network = copy.deepcopy(network).to("meta").eval()
     x = torch.zeros(1, *input_shape, device="meta")
-    segments, heads = [], []
-    for segment, head in zip(network.segments, network.heads, strict=True):
+    segments, heads, decisions = [], [], []
+    for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
         x, macs = _run_counting(segment, x)
         segments.append(macs)
-        heads.append(_run_counting(head, x)[1])
+        logits, macs = _run_counting(head, x)
+        heads.append(macs)
+        decisions.append(_count_decision(criteria[n], logits, x) if criteria else 0)
     count = network.num_exits
     trunk = [sum(segments[: n + 1]) for n in range(count)]
     baseline = trunk[-1] + heads[-1]
     return Macs(
         baseline=baseline,
-        exits=tuple(trunk[n] + sum(heads[: n + 1]) for n in range(count)),
+        exits=tuple(trunk[n] + sum(heads[: n + 1]) + sum(decisions[: n + 1]) for n in range(count)),
         static=tuple(trunk[n] + heads[n] for n in range(count)),
         trunk_only=(*trunk[:-1], baseline),
     )
 
 
 def measure_latencies(
-    engine: str,
+    backend: Backend,
     network: BranchedNetwork,
     baseline: nn.Module,
-    criterion: Criterion,
+    criteria: Sequence[Criterion],
     input_shape: tuple[int, int, int],
     threads: int = 1,
     seconds: float = 0.5,
@@ -100,26 +108,28 @@ def measure_latencies(
     starts from an image in the host's memory.
 
     Args:
-        engine: a name of `branchynet.runtime.engine`.
+        backend: what runs it.
+        network: N exits.
         baseline: the undivided network of stage 1, (B, C, H, W) → (B, K).
+        criteria: N.
+        input_shape: (C, H, W).
         threads: of computation.
         seconds: of measuring, for each candidate.
     """
-    check_engine(engine, threads)
     network = frozen(network)
     count = network.num_exits
     candidates: dict[str, Callable[[np.ndarray], object]] = {
-        "baseline": make_classifier(engine, baseline, input_shape, threads)
+        "baseline": backend.classifier(baseline, input_shape, threads)
     }
-    made = make_engine(engine, network, criterion, forced(0, count), input_shape, threads)
+    made = backend.engine(network, criteria, forced(0, count), input_shape, threads)
     for n in range(count):
         # A copy each, for they are timed in turns and thresholds are the engine's.
         made = copy.copy(made)
         made.thresholds = forced(n, count)
         candidates[f"exits {n}"] = made.run
         static = nn.Sequential(*network.segments[: n + 1], network.heads[n])
-        candidates[f"static {n}"] = make_classifier(engine, static, input_shape, threads)
-        candidates[f"trunk_only {n}"] = _trunk_only(engine, network, n, input_shape, threads)
+        candidates[f"static {n}"] = backend.classifier(static, input_shape, threads)
+        candidates[f"trunk_only {n}"] = _trunk_only(backend, network, n, input_shape, threads)
     x = np.random.default_rng(0).standard_normal((1, *input_shape)).astype(np.float32)
     measured = in_turns({name: _call(f, x) for name, f in candidates.items()}, threads, seconds)
     return Latencies(
@@ -157,13 +167,13 @@ def in_turns(
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             times[name].append(1e6 * timers[name].timeit(counts[name]).median)
-    return {name: summary(values, runs=rounds * counts[name]) for name, values in times.items()}
+    return {name: summary(values) for name, values in times.items()}
 
 
-def summary(values: list[float], runs: int) -> Latency:
+def summary(values: list[float]) -> Latency:
     """Median and interquartile range of times in microseconds."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Latency(median, high - low, runs)
+    return Latency(median, high - low)
 
 
 def describe_machine() -> tuple[str, dict[str, str]]:
@@ -183,20 +193,25 @@ def describe_machine() -> tuple[str, dict[str, str]]:
     return f"{name}, {os.cpu_count()} cores{gpu}", versions
 
 
-def _run_counting(module: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _count_decision(criterion: Criterion, logits: torch.Tensor, features: torch.Tensor) -> int:
+    criterion = copy.deepcopy(criterion).to("meta")
+    return _run_counting(criterion, *((logits, features) if criterion.of_features else (logits,)))[1]
+
+
+def _run_counting(module: nn.Module, *x: torch.Tensor) -> tuple[torch.Tensor, int]:
     with FlopCounterMode(display=False) as counter:
-        y = module(x)
+        y = module(*x)
     return y, counter.get_total_flops() // 2  # it counts 2 per multiply-accumulate
 
 
 def _trunk_only(
-    engine: str, network: BranchedNetwork, n: int, input_shape: tuple[int, int, int], threads: int
-) -> Callable[[np.ndarray], object]:
+    backend: Backend, network: BranchedNetwork, n: int, input_shape: tuple[int, int, int], threads: int
+) -> Chain:
     modules: list[nn.Module] = [s for s in network.segments[: n + 1] if not isinstance(s, nn.Identity)]
     if n == network.num_exits - 1:
         # As the engine has it: the last segment and the classifier are one model.
         modules[-1:] = [nn.Sequential(modules[-1], network.heads[n])]
-    return make_chain(engine, modules, input_shape, threads)
+    return backend.chain(modules, input_shape, threads)
 
 
 def _call(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Callable[[], object]:

@@ -5,23 +5,67 @@ Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.compaction import Outcome, pays
-from branchynet.runtime.engine import Classifier, check_thresholds
-from branchynet.runtime.for_inference import for_inference, network_for_inference
+from branchynet.runtime.base import Backend, Chain, Classifier, Outcome, check_thresholds
+from branchynet.runtime.compaction import by_compaction
+from branchynet.runtime.for_inference import for_inference
+from branchynet.runtime.steps import steps_for_inference
 
-# From features (R, …) to those behind the segment, logits (R, K) and uncertainty (R,).
-TensorStep = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+class EagerTorch(Backend):
+    """PyTorch as it is, on the CPU or a GPU."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.name = on_device("torch", device)
+        # A GPU computes convolutions in TF32, and rounds otherwise.
+        self.exact = device == "cpu"
+
+    def check(self) -> None:
+        super().check()
+        check_device(self.name, self.device)
+
+    def engine(
+        self,
+        network: BranchedNetwork,
+        criteria: Sequence[Criterion],
+        thresholds: Sequence[float],
+        input_shape: tuple[int, int, int],
+        threads: int,
+    ) -> "TorchEngine":
+        return TorchEngine(network, criteria, thresholds, self.device)
+
+    def classifier(self, module: nn.Module, input_shape: tuple[int, int, int], threads: int) -> Classifier:
+        module = for_inference(module, self.device)
+        return classifier(lambda x: module(x).argmax(dim=1), self.device)
+
+    def chain(self, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int) -> Chain:
+        return chain([for_inference(module, self.device) for module in modules], self.device)
+
+
+def on_device(name: str, device: str) -> str:
+    """The name of PyTorch's engine on a device: its own on the CPU, `<name>_<device>` elsewhere."""
+    return name if device == "cpu" else f"{name}_{device}"
+
+
+def check_device(name: str, device: str) -> None:
+    """A UserError if the engine of that name computes on a GPU, and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"engine={name} needs a GPU that PyTorch can use, and sees none; or take engine=torch"
+        )
 
 
 class TorchEngine:
-    """Eager PyTorch: `BranchedNetwork.forward` with a break. See `branchynet.runtime.engine.Engine`.
+    """Eager PyTorch: `BranchedNetwork.forward` with a break. See `branchynet.runtime.base.Engine`.
 
     Every exit makes the host wait for the device once, to learn which rows go on; nothing else does but the
     results at the end.
@@ -33,23 +77,15 @@ class TorchEngine:
         device: where it computes; images and results lie in the host's memory.
     """
 
-    name = "torch"
-
     def __init__(
         self,
         network: BranchedNetwork,
-        criterion: Criterion,
+        criteria: Sequence[Criterion],
         thresholds: Sequence[float],
         device: str | torch.device = "cpu",
     ) -> None:
-        self._device = torch.device(device)
-        if self._device.type != "cpu":
-            self.name = f"{self.name}_{self._device.type}"
-        network = network_for_inference(network, self._device)
-        self._steps = [
-            make_step(segment, head, criterion)
-            for segment, head in zip(network.segments, network.heads, strict=True)
-        ]
+        self.device = torch.device(device)
+        self.steps = [step.function() for step in steps_for_inference(network, criteria, self.device)]
         self.thresholds = thresholds
 
     @property
@@ -58,71 +94,35 @@ class TorchEngine:
 
     @thresholds.setter
     def thresholds(self, values: Sequence[float]) -> None:
-        self._thresholds = check_thresholds(values, len(self._steps))
+        self._thresholds = check_thresholds(values, len(self.steps))
 
     @torch.inference_mode()
     def run(self, x: np.ndarray) -> Outcome:
-        features = torch.from_numpy(x).to(self._device, non_blocking=True)
+        features = torch.from_numpy(x).to(self.device, non_blocking=True)
         if len(x) > 1:
             return self._run_batch(features)
         last = len(self._thresholds)
         for n in range(last + 1):
-            features, logits, uncertainty = self._step(n, features)
+            features, logits, uncertainty = self.step(n, features)
             # Both float32 values, so the comparison is one of float32.
             if n == last or uncertainty.item() < self._thresholds[n]:
                 break
         return Outcome(logits.argmax(dim=1).cpu().numpy(), np.full(1, n), uncertainty.cpu().numpy())
 
     def _run_batch(self, x: Tensor) -> Outcome:
-        """As `branchynet.runtime.compaction.by_compaction`, on the device."""
-        x, logits, unsure = self._step(0, x)
-        prediction, uncertainty, exits = (
-            logits.argmax(dim=1),
-            unsure,
-            torch.zeros_like(unsure, dtype=torch.int64),
-        )
-        rows: Tensor | None = None  # of the input, that have not left yet; None: all
-        at: Tensor | None = None  # where they are in x; None: they are all there is
-        for n, threshold in enumerate(self._thresholds, start=1):
-            # The host waits here, for it has to know how many they are.
-            staying = (unsure < threshold).logical_not_().nonzero()[:, 0]
-            if not len(staying):
-                break
-            if len(staying) < len(unsure):
-                rows = staying if rows is None else rows[staying]
-                at = staying if at is None else at[staying]
-                if pays(len(rows), len(x)):
-                    x, at = _rows(x, at), None
-            x, logits, unsure = self._step(n, x)
-            answers = logits.argmax(dim=1)
-            if at is not None:
-                answers, unsure = answers[at], unsure[at]
-            if rows is None:
-                prediction, uncertainty = answers, unsure
-                exits.fill_(n)
-                continue
-            # Over what an earlier exit gave.
-            prediction.index_copy_(0, rows, answers)
-            uncertainty.index_copy_(0, rows, unsure)
-            exits.index_fill_(0, rows, n)
-        results = [t.to("cpu", non_blocking=True) for t in (prediction, exits, uncertainty)]
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
+        found = by_compaction(x, self._thresholds, self._answer, _rows, _numbers)
+        results = [t.to("cpu", non_blocking=True) for t in found]
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
         return Outcome(*(t.numpy() for t in results))
 
-    def _step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._steps[n](x)
+    def _answer(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, logits, uncertainty = self.step(n, x)
+        return x, logits.argmax(dim=1), uncertainty
 
-
-def make_step(segment: nn.Module, head: nn.Module, criterion: Criterion) -> TensorStep:
-    """Segment, head and criterion as one function."""
-
-    def step(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = segment(x)
-        logits = head(features)
-        return features, logits, criterion(logits)
-
-    return step
+    def step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From features (R, …) to those behind segment n (0-based), logits (R, K) and uncertainty (R,)."""
+        return self.steps[n](x)
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:
@@ -132,19 +132,8 @@ def _rows(x: Tensor, at: Tensor) -> Tensor:
     return x.index_select(0, at)
 
 
-def undivided(module: nn.Module) -> BranchedNetwork:
-    """A network of one exit: a baseline that runs through the same protocol, batches included.
-
-    Args:
-        module: from (B, C, H, W) to logits (B, K); it is shared, not copied.
-    """
-    return BranchedNetwork([nn.Identity()], [module], [])
-
-
-def torch_classifier(module: nn.Module, device: str | torch.device = "cpu") -> Classifier:
-    """An undivided module (B, C, H, W) → (B, K) as a function of one image (1, C, H, W)."""
-    module = for_inference(module, device)
-    return classifier(lambda x: module(x).argmax(dim=1), device)
+def _numbers(mask: Tensor) -> Tensor:
+    return mask.nonzero()[:, 0]
 
 
 def classifier(predict: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Classifier:
@@ -157,16 +146,7 @@ def classifier(predict: Callable[[Tensor], Tensor], device: str | torch.device =
     return classify
 
 
-def torch_chain(
-    modules: Sequence[nn.Module], device: str | torch.device = "cpu"
-) -> Callable[[np.ndarray], object]:
-    """Modules one after the other, for one image (1, C, H, W)."""
-    return chain([for_inference(module, device) for module in modules], device)
-
-
-def chain(
-    functions: Sequence[Callable[[Tensor], Tensor]], device: str | torch.device = "cpu"
-) -> Callable[[np.ndarray], object]:
+def chain(functions: Sequence[Callable[[Tensor], Any]], device: str | torch.device = "cpu") -> Chain:
     """Functions of a device's tensors one after the other, for one image (1, C, H, W)."""
     device = torch.device(device)
 

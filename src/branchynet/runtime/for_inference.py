@@ -7,8 +7,6 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from branchynet.networks.branched import BranchedNetwork
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -43,15 +41,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
-
-
-def network_for_inference(network: BranchedNetwork, device: str | torch.device = "cpu") -> BranchedNetwork:
-    """`for_inference` of all segments and heads."""
-    return BranchedNetwork(
-        [for_inference(segment, device) for segment in network.segments],
-        [for_inference(head, device) for head in network.heads],
-        network.places,
-    )
 
 
 def pixel_by_pixel(module: M) -> M:

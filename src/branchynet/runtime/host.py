@@ -3,19 +3,21 @@
 Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.compaction import Outcome, Scratch, by_compaction
-from branchynet.runtime.engine import check_thresholds
+from branchynet.runtime.base import Backend, Outcome, check_thresholds
+from branchynet.runtime.compaction import Scratch, by_compaction, numbers
 from branchynet.runtime.for_inference import frozen
-from branchynet.runtime.onnx import Argmax, Step, export
+from branchynet.runtime.steps import ModelStep, exit_steps
+from branchynet.runtime.to_onnx import export
 
 
 class Model(Protocol):
@@ -33,8 +35,36 @@ class Model(Protocol):
 Load = Callable[[bytes], Model]
 
 
+class HostBackend(Backend):
+    """An engine that loads ONNX models."""
+
+    @abstractmethod
+    def load(self, threads: int) -> Load:
+        """How it loads a model that is to run on so many threads."""
+
+    def engine(
+        self,
+        network: BranchedNetwork,
+        criteria: Sequence[Criterion],
+        thresholds: Sequence[float],
+        input_shape: tuple[int, int, int],
+        threads: int,
+    ) -> "HostEngine":
+        return HostEngine(network, criteria, thresholds, input_shape, self.load(threads))
+
+    def classifier(
+        self, module: nn.Module, input_shape: tuple[int, int, int], threads: int
+    ) -> "HostClassifier":
+        return HostClassifier(module, input_shape, self.load(threads))
+
+    def chain(
+        self, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int
+    ) -> "HostChain":
+        return HostChain(modules, input_shape, self.load(threads))
+
+
 class HostEngine:
-    """See `branchynet.runtime.engine.Engine`.
+    """See `branchynet.runtime.base.Engine`.
 
     Model n holds segment n, head n, the criterion and the argmax. For batch 1 every model's inputs and outputs
     are bound to memory once: what segment n writes is what segment n+1 reads, and nothing is copied but the
@@ -44,34 +74,31 @@ class HostEngine:
 
     def __init__(
         self,
-        name: str,
         network: BranchedNetwork,
-        criterion: Criterion,
+        criteria: Sequence[Criterion],
         thresholds: Sequence[float],
         input_shape: tuple[int, int, int],
         load: Load,
     ) -> None:
-        self.name = name
-        network = frozen(network)
+        steps = exit_steps(frozen(network), [frozen(criterion) for criterion in criteria])
         self._input = np.zeros((1, *input_shape), np.float32)
-        self._models: list[Model] = []
+        self.models: list[Model] = []
         # The shape of what model n hands on, without the rows; None: its own input, for segment n is the
         # identity, or nothing, for it is the last.
-        self._features: list[tuple[int, ...] | None] = []
+        self.features: list[tuple[int, ...] | None] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
         self._scratch = Scratch()
         buffer = self._input
-        last = network.num_exits - 1
-        for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
-            forwards = n < last and not isinstance(segment, nn.Identity)
+        for n, step in enumerate(steps):
+            forwards = n < len(steps) - 1 and not isinstance(step.segment, nn.Identity)
             with torch.inference_mode():
-                shape = segment(torch.zeros(2, *buffer.shape[1:])).shape[1:]
-            model = load(export(Step(segment, head, criterion, forwards), buffer.shape[1:]))
+                shape = step.segment(torch.zeros(2, *buffer.shape[1:])).shape[1:]
+            model = load(export(ModelStep(step, forwards), buffer.shape[1:]))
             prediction, uncertainty = np.empty(1, np.int64), np.empty(1, np.float32)
             following = np.empty((1, *shape), np.float32) if forwards else buffer
             outputs = [prediction, uncertainty, *([following] if forwards else [])]
-            self._models.append(model)
-            self._features.append(tuple(shape) if forwards else None)
+            self.models.append(model)
+            self.features.append(tuple(shape) if forwards else None)
             self._calls.append((model.bind(buffer, outputs), prediction, uncertainty))
             buffer = following
         self.thresholds = thresholds
@@ -82,7 +109,7 @@ class HostEngine:
 
     @thresholds.setter
     def thresholds(self, values: Sequence[float]) -> None:
-        self._thresholds = check_thresholds(values, len(self._models))
+        self._thresholds = check_thresholds(values, len(self.models))
         # One tuple per exit, so that the loop looks nothing up; the last exit takes whatever comes.
         limits = [*self._thresholds, np.inf]
         exits = np.arange(len(limits))
@@ -95,7 +122,7 @@ class HostEngine:
     def run(self, x: np.ndarray) -> Outcome:
         if x.shape != self._input.shape:
             x = np.ascontiguousarray(x, np.float32)
-            return Outcome(*by_compaction(x, self._thresholds, self._step, self._scratch))
+            return Outcome(*by_compaction(x, self._thresholds, self._step, self._scratch.take, numbers))
         self._input[...] = x
         for taken, call, prediction, uncertainty, limit in self._loop:  # noqa: B007
             call()
@@ -106,12 +133,12 @@ class HostEngine:
 
     def _step(self, n: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         prediction, uncertainty = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
-        shape = self._features[n]
+        shape = self.features[n]
         if shape is None:
-            self._models[n].bind(x, [prediction, uncertainty])()
+            self.models[n].bind(x, [prediction, uncertainty])()
             return x, prediction, uncertainty
         features = self._scratch.array((len(x), *shape), beside=x)
-        self._models[n].bind(x, [prediction, uncertainty, features])()
+        self.models[n].bind(x, [prediction, uncertainty, features])()
         return features, prediction, uncertainty
 
 
@@ -131,7 +158,7 @@ class HostClassifier:
 
 
 class HostChain:
-    """Modules one after the other, each a model of its own, as the engine runs segments: for `trunk_only`."""
+    """Modules one after the other, each a model of its own, as the engine runs segments."""
 
     def __init__(self, modules: Sequence[nn.Module], input_shape: tuple[int, ...], load: Load) -> None:
         self._input = buffer = np.zeros((1, *input_shape), np.float32)
@@ -140,11 +167,27 @@ class HostChain:
             module = frozen(module)
             with torch.inference_mode():
                 given = module(torch.zeros(2, *buffer.shape[1:]))
-            following = np.empty((1, *given.shape[1:]), np.dtype(str(given.dtype).removeprefix("torch.")))
-            self._calls.append(load(export(module, buffer.shape[1:])).bind(buffer, [following]))
-            buffer = following
+            outputs = [_room_for(tensor) for tensor in ([given] if isinstance(given, Tensor) else given)]
+            self._calls.append(load(export(module, buffer.shape[1:])).bind(buffer, outputs))
+            buffer = outputs[0]
 
     def __call__(self, x: np.ndarray) -> None:
         self._input[...] = x
         for call in self._calls:
             call()
+
+
+class Argmax(nn.Module):
+    """From images (B, C, H, W) to classes (B,)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x).argmax(dim=1)
+
+
+def _room_for(tensor: Tensor) -> np.ndarray:
+    """Memory for one row of it."""
+    return np.empty((1, *tensor.shape[1:]), np.dtype(str(tensor.dtype).removeprefix("torch.")))

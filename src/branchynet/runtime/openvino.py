@@ -3,15 +3,40 @@
 Shapes: R rows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import openvino as ov
 
-from branchynet.errors import UserError
+from branchynet.errors import check_choice
+from branchynet.runtime.host import HostBackend, Load
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 PRECISIONS = ("f32", "bf16")
+
+
+class OpenVino(HostBackend):
+    """OpenVINO, one model per segment.
+
+    Args:
+        precision: see `OpenVinoModel`.
+    """
+
+    packages: ClassVar = {"openvino": "the package openvino: pip install 'branchynet[openvino]'"}
+
+    def __init__(self, precision: str = "f32") -> None:
+        check_choice("precision", precision, PRECISIONS)
+        self.precision = precision
+        self.exact = precision == "f32"
+        self.name = "openvino" if self.exact else f"openvino_{precision}"
+
+    def load(self, threads: int) -> Load:
+        return lambda model: OpenVinoModel(model, threads, self.precision)
 
 
 class OpenVinoModel:
@@ -30,9 +55,10 @@ class OpenVinoModel:
     """
 
     def __init__(self, model: bytes, threads: int, precision: str = "f32") -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"OpenVINO's precision={precision}: it is one of {', '.join(PRECISIONS)}")
-        self._model = ov.Core().read_model(model)
+        import openvino as ov  # an extra, so not when this file is imported
+
+        self._core, self._tensor = ov.Core(), ov.Tensor
+        self._model = self._core.read_model(model)
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -51,12 +77,12 @@ class OpenVinoModel:
             request = self._one = self._compile(model)
         else:
             request = self._any = self._any or self._compile(self._model)
-        request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+        request.set_input_tensor(self._tensor(x, shared_memory=True))
         for index, output in enumerate(outputs):
-            request.set_output_tensor(index, ov.Tensor(output, shared_memory=True))
+            request.set_output_tensor(index, self._tensor(output, shared_memory=True))
         call = partial(request.infer, share_outputs=True)
         vars(call)["arrays"] = (x, outputs)  # the request may know addresses only
         return call
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:
-        return ov.Core().compile_model(model, "CPU", self._settings).create_infer_request()
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()

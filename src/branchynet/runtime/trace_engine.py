@@ -5,7 +5,7 @@ Shapes: C channels, H, W, N exits, S samples.
 
 import numpy as np
 
-from branchynet.runtime.engine import Engine, forced
+from branchynet.runtime.base import Engine, forced
 from branchynet.runtime.verify import run_in_batches
 
 

@@ -1,4 +1,4 @@
-"""The proof: run the operating point for real, and compare with what the sweep says.
+"""Running an engine over many samples: one by one with a clock, and in batches.
 
 Shapes: C channels, H, W, N exits, S samples.
 """
@@ -6,20 +6,17 @@ Shapes: C channels, H, W, N exits, S samples.
 import copy
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from branchynet.runtime.base import Classifier, Engine, Outcome, forced
 from branchynet.runtime.early_exit import torch_threads
-from branchynet.runtime.engine import Classifier, Engine, Outcome, forced
 
 # Samples that the engine runs in a row before the baseline runs the same ones.
 BLOCK = 100
 # At most so many passes over the samples, within so many seconds; the first one is always finished.
 PASSES, SECONDS = 3, 30.0
-# An uncertainty this close to a threshold may lie on either side of it: batches of other sizes round otherwise.
-ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -27,19 +24,9 @@ class RealRun:
     """S samples, one by one, through the engine and the baseline."""
 
     outcome: Outcome
-    baseline_prediction: np.ndarray  # (S,) int64
     latency_us: float  # mean over the samples
-    latency_iqr_us: float  # interquartile range over blocks of 100 samples
+    latency_iqr_us: float  # interquartile range of the means of blocks of 100 samples in a row
     baseline_latency_us: float
-
-
-@dataclass(frozen=True)
-class Differences:
-    """How a real run differs from the sweep, in numbers of samples."""
-
-    differences: int  # left elsewhere, or answered otherwise
-    near_threshold: int  # within rounding of a threshold that they met, whether they differ or not
-    unexplained: int  # differences that are not near a threshold
 
 
 def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: int = 1) -> RealRun:
@@ -53,7 +40,6 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
     times: list[list[int]] = [[] for _ in samples]
     baseline_times: list[list[int]] = [[] for _ in samples]
     outcomes: list[Outcome] = []
-    answers: list[int] = []
     clock = time.perf_counter_ns
     with torch_threads(threads):
         # Warm-up; once to the last exit, for none of these may get there, and some engines compile on the way.
@@ -78,16 +64,13 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
                         outcomes.append(outcome)
                 for s in indices:
                     start = clock()
-                    answer = baseline(samples[s])
+                    baseline(samples[s])
                     baseline_times[s].append(clock() - start)
-                    if turn == 0:
-                        answers.append(answer)
     per_sample = np.array([statistics.median(t) for t in times]) / 1000
     blocks = [per_sample[b : b + BLOCK].mean() for b in range(0, len(samples), BLOCK)]
     low, high = np.percentile(blocks, [25, 75])
     return RealRun(
         outcome=Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True))),
-        baseline_prediction=np.array(answers),
         latency_us=float(per_sample.mean()),
         latency_iqr_us=float(high - low),
         baseline_latency_us=float(np.mean([statistics.median(t) for t in baseline_times]) / 1000),
@@ -104,29 +87,3 @@ def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
         for start in range(0, len(x), batch)
     ]
     return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
-
-
-def compare(
-    outcome: Outcome,
-    uncertainty: np.ndarray,
-    prediction: np.ndarray,
-    thresholds: Sequence[float],
-    tolerance: float = ROUNDING,
-) -> Differences:
-    """Compare a real run with the trace of the same samples.
-
-    Args:
-        outcome: (S,) each.
-        uncertainty: (S, N) of the trace.
-        prediction: (S, N) of the trace.
-        thresholds: N-1, those of the run.
-    """
-    limits = np.array(thresholds, np.float32)
-    sure = uncertainty[:, :-1] < limits
-    taken = np.where(sure.any(axis=1), sure.argmax(axis=1), sure.shape[1])
-    expected = np.take_along_axis(prediction, taken[:, None], axis=1)[:, 0]
-    # Only the thresholds that a sample met: those up to the exit where it left, in the sweep or in the run.
-    met = np.arange(sure.shape[1]) <= np.maximum(taken, outcome.exit)[:, None]
-    near = ((np.abs(uncertainty[:, :-1] - limits) <= tolerance) & met).any(axis=1)
-    differs = (outcome.exit != taken) | (outcome.prediction != expected)
-    return Differences(int(differs.sum()), int(near.sum()), int((differs & ~near).sum()))

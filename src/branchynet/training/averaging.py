@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from branchynet.errors import UserError
+from branchynet.errors import is_number, not_allowed
 
 
 class Ema(WeightAveraging):
@@ -22,7 +22,7 @@ class Ema(WeightAveraging):
         decay: 0 … 1; the average reaches back some 1 / (1 - decay) steps.
 
     Raises:
-        UserError: a decay out of its range.
+        ArgumentError: a decay out of its range.
     """
 
     def __init__(self, decay: float) -> None:
@@ -54,8 +54,8 @@ def ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def check_decay(decay: Any) -> None:
-    """A UserError unless `decay` lies between 0 and 1, both excluded."""
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1:
-        raise UserError(
-            f"ema={decay}: it is the decay per step, between 0 and 1, such as 0.999, or null for none"
+    """An ArgumentError unless `decay` lies between 0 and 1, both excluded."""
+    if not is_number(decay) or not 0 < decay < 1:
+        raise not_allowed(
+            "ema", decay, "the decay per step, between 0 and 1, such as 0.999, or null for none"
         )

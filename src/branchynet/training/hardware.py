@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from branchynet.errors import UserError
+from branchynet.errors import not_allowed
 
 # Below so many multiply-accumulates per image bfloat16 does not pay: it slowed LeNet down, and not AlexNet.
 SMALL_MACS = 5_000_000
@@ -62,5 +62,5 @@ def _flag(name: str, value: Any, auto: bool) -> bool:
     if value == "auto":
         return auto
     if not isinstance(value, bool):
-        raise UserError(f"{name}={value}: it is auto, true or false")
+        raise not_allowed(name, value, "auto, true or false")
     return value

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.metrics import PerExit
-from branchynet.training.objective import check_weights, joint_loss, side_weights
+from branchynet.training.objective import Objective
 from branchynet.training.seeds import derive_seed
 
 # On a GPU, looking at the loss waits for it; so there it is looked at every so many steps only.
@@ -31,21 +31,21 @@ class BranchyClassifier(L.LightningModule):
     """Trains all exits of a network together (Teerapittayanon et al., 2016, section III-B).
 
     The baseline is the same with the weights (0, …, 0, 1). A head of weight zero, and a segment behind the last
-    head that has one, is neither run in training nor given to the optimiser.
+    head that has one, is not given to the optimiser and stays in eval mode; nor is it run, unless the objective
+    needs it.
 
     Args:
         network: N exits; its parameters are trained in place, and `requires_grad` is set on those alone.
-        weights: w_1 … w_N, each ≥ 0, one of them above.
+        objective: what is minimised; its weights are N.
         optimizer: from parameter groups to an optimiser, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         schedule: from the optimiser and the number of steps to a scheduler or None.
         stage: the prefix of every logged tag, `baseline` or `joint`.
         seed: what draws in training (dropout) depends on, besides the epoch and the stage.
-        label_smoothing: 0 … 1.
         channels_last: whether images and weights lie in memory pixel by pixel instead of channel by channel.
         compile: whether full batches run through `torch.compile`. Others (an epoch's last, validation) do not:
             each size would be compiled for itself.
-        freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode, gets no
-            gradient, and its weight in the loss counts as 0.
+        freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode and gets no
+            gradient; the last exit's weight has to be 0.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy.
@@ -54,35 +54,35 @@ class BranchyClassifier(L.LightningModule):
     def __init__(
         self,
         network: BranchedNetwork,
-        weights: Sequence[float],
+        objective: Objective,
         optimizer: Callable[[Iterable[Any]], Optimizer],
         schedule: Callable[[Optimizer, int], LRScheduler | None] = constant,
         stage: str = "joint",
         seed: int = 0,
-        label_smoothing: float = 0.0,
         channels_last: bool = False,
         compile: bool = False,
         freeze_trunk: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing={label_smoothing}: it lies between 0 and 1, 1 excluded")
+        weights = tuple(objective.weights)
+        if len(weights) != network.num_exits or len(objective.needs) != network.num_exits:
+            raise ValueError(f"the objective is not for {network.num_exits} exits")
+        if freeze_trunk and weights[-1]:
+            raise ValueError("with a frozen trunk the last exit has nothing to train: its weight is 0")
         self.network = network
+        self.objective = objective
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         self.compile_batches = compile
-        self.compiled: Callable[..., list[Tensor | None]] | None = None
+        self.compiled: Callable[..., tuple[list[Tensor | None], list[Tensor | None]]] | None = None
         self.full_batch = 0  # images in the stage's first batch
-        self.weights = check_weights(list(weights), network.num_exits)
-        if freeze_trunk:
-            self.weights = side_weights(self.weights)
+        self.weights = weights
         self.freeze_trunk = freeze_trunk
-        self.trained = tuple(weight > 0 for weight in self.weights)
+        self.trained = tuple(weight > 0 for weight in weights)
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
         self.stage = stage
         self.seed = seed
-        self.label_smoothing = label_smoothing
         self.train_metric = PerExit(network.num_exits)
         self.val_metric = PerExit(network.num_exits)
         network.requires_grad_(False)
@@ -92,11 +92,12 @@ class BranchyClassifier(L.LightningModule):
         self.train()
 
     def train(self, mode: bool = True) -> "BranchyClassifier":
-        """A frozen trunk stays in eval mode: no dropout, and batch norm keeps its statistics."""
+        """What is not trained stays in eval mode: no dropout, and batch norm keeps its statistics."""
         super().train(mode)
-        if self.freeze_trunk:
-            self.network.segments.eval()
-            self.network.heads[-1].eval()
+        trained = {id(part) for part in self.parts}
+        for part in (*self.network.segments, *self.network.heads):
+            if id(part) not in trained:
+                part.eval()
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -142,20 +143,20 @@ class BranchyClassifier(L.LightningModule):
     def _loss(self, batch: tuple[Tensor, Tensor], metric: PerExit) -> Tensor:
         x, target = batch
         x = x.contiguous(memory_format=self.memory_format)
-        logits = self._network(len(x))(x, run=self.trained)
-        loss, losses = joint_loss(logits, target, self.weights, self.label_smoothing)
+        logits, features = self._network(len(x))(x, run=self.objective.needs)
+        loss, losses = self.objective(logits, target, features if self.objective.of_features else None)
         with torch.no_grad():
             metric.update(logits, losses, target)
         return loss
 
-    def _network(self, batch: int) -> Callable[..., list[Tensor | None]]:
+    def _network(self, batch: int) -> Callable[..., tuple[list[Tensor | None], list[Tensor | None]]]:
         if not self.compile_batches or not self.training:
-            return self.network
+            return self.network.with_features
         self.full_batch = max(self.full_batch, batch)
         if batch < self.full_batch:
-            return self.network
+            return self.network.with_features
         if self.compiled is None:  # only now, for what is compiled cannot be sent to another process
-            self.compiled = torch.compile(self.network.forward, dynamic=False)
+            self.compiled = torch.compile(self.network.with_features, dynamic=False)
         return self.compiled
 
     def _log_epoch(self, split: str, metric: PerExit) -> None:

@@ -1,4 +1,4 @@
-"""The joint loss: a weighted sum of every exit's mean cross-entropy.
+"""What training minimises: an objective says which exits it needs and weights, and makes a loss of their logits.
 
 Shapes: B batch, K classes, N exits.
 Source: Teerapittayanon, McDanel and Kung, 2016, section III-B.
@@ -6,13 +6,85 @@ Source: Teerapittayanon, McDanel and Kung, 2016, section III-B.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from branchynet.errors import UserError
+from branchynet.errors import ArgumentError, UserError, is_number, not_allowed
+
+Logits = Sequence[Tensor | None]
+
+
+class Objective(Protocol):
+    """What every objective is. Its constructor takes `weights`, N numbers ≥ 0, and its own settings.
+
+    An objective that is a `torch.nn.Module` moves to the training device with the network.
+
+    Attributes:
+        weights: w_1 … w_N: an exit of weight zero is not trained. With a frozen trunk the last one is 0.
+        needs: N flags: the exits whose logits it looks at; those that it weights, and teachers.
+        of_features: whether it also takes the features (B, …) that the heads got.
+    """
+
+    of_features: bool
+
+    @property
+    def weights(self) -> tuple[float, ...]: ...
+
+    @property
+    def needs(self) -> tuple[bool, ...]: ...
+
+    def __call__(
+        self, logits: Logits, target: Tensor, features: Sequence[Tensor | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a batch.
+
+        Args:
+            logits: N tensors (B, K), None where the exit is not needed.
+            target: (B,) int64 class indices.
+            features: N tensors (B, …), where it is `of_features`, else None.
+
+        Returns:
+            The loss, a scalar, and each exit's own loss (N,), detached, nan where it was not run.
+        """
+
+
+@dataclass(frozen=True)
+class Joint:
+    """`Σ_n w_n · mean cross-entropy(exit n)` (section III-B, without its constant factor 1/|C|).
+
+    Args:
+        weights: w_1 … w_N.
+        label_smoothing: of every exit's cross-entropy, 0 … 1, 1 excluded.
+
+    Raises:
+        ArgumentError: one of them that is not allowed.
+    """
+
+    weights: tuple[float, ...]
+    label_smoothing: float = 0.0
+
+    of_features: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", check_weights(self.weights, len(self.weights)))
+        if not is_number(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
+            raise not_allowed("label_smoothing", self.label_smoothing, "between 0 and 1, 1 excluded")
+
+    @property
+    def needs(self) -> tuple[bool, ...]:
+        """Those that it weights."""
+        return tuple(weight > 0 for weight in self.weights)
+
+    def __call__(
+        self, logits: Logits, target: Tensor, features: Sequence[Tensor | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Objective`."""
+        losses = exit_losses(logits, target, self.label_smoothing)
+        return weighted(losses, self.weights)
 
 
 def exit_weights(spec: Mapping[str, Any], num_exits: int) -> tuple[float, ...]:
@@ -34,27 +106,23 @@ def exit_weights(spec: Mapping[str, Any], num_exits: int) -> tuple[float, ...]:
 
 
 def check_weights(values: Sequence[float], num_exits: int) -> tuple[float, ...]:
-    """`values` as a tuple of N floats, or a UserError that says what is wrong with them."""
+    """`values` as a tuple of N floats, or an ArgumentError (`values`) that says what is wrong with them."""
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise UserError(
-            f"weights.values={values} is not a list: give one weight per exit, such as weights.values=[1.0,0.3]"
-        )
+        raise not_allowed("values", values, "a list with one weight per exit, such as [1.0,0.3]")
     if len(values) != num_exits:
-        raise UserError(
-            f"weights.values={list(values)} has {len(values)} weights, the network has {num_exits} exits: "
-            f"give one weight per exit, shallow to deep, the trunk's own last"
+        raise ArgumentError(
+            "values",
+            f"={list(values)} has {len(values)} weights, the network has {num_exits} exits: give one weight per "
+            f"exit, shallow to deep, the trunk's own last",
         )
-    try:
-        weights = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"weights.values={list(values)}: every weight is a number, such as [1.0,0.3]"
-        ) from None
+    if not all(is_number(value) for value in values):
+        raise ArgumentError("values", f"={list(values)}: every weight is a number, such as [1.0,0.3]")
+    weights = tuple(float(value) for value in values)
     for n, weight in enumerate(weights, start=1):
         if not math.isfinite(weight) or weight < 0:
             raise UserError(f"the weight of exit {n} is {weight}: weights are finite numbers, 0 or more")
     if not any(weights):
-        raise UserError(f"weights.values={list(values)}: at least one exit needs a weight above 0")
+        raise ArgumentError("values", f"={list(values)}: at least one exit needs a weight above 0")
     return weights
 
 
@@ -72,32 +140,26 @@ def side_weights(weights: Sequence[float]) -> tuple[float, ...]:
     return (*weights[:-1], 0.0)
 
 
-def joint_loss(
-    logits: Sequence[Tensor | None],
-    target: Tensor,
-    weights: Sequence[float],
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """`Σ_n w_n · mean cross-entropy(exit n)` (section III-B, without its constant factor 1/|C|).
+def exit_losses(logits: Logits, target: Tensor, label_smoothing: float = 0.0) -> list[Tensor | None]:
+    """Each exit's mean cross-entropy, None where it was not run. Arguments as of `Objective.__call__`."""
+    return [
+        None if out is None else F.cross_entropy(out.float(), target, label_smoothing=label_smoothing)
+        for out in logits
+    ]
 
-    Args:
-        logits: N tensors (B, K), None where an exit was not run; only an exit of weight zero may be None.
-        target: (B,) int64 class indices.
-        weights: N numbers ≥ 0.
-        label_smoothing: 0 … 1.
 
-    Returns:
-        The loss, a scalar, and each exit's own mean cross-entropy (N,), detached, nan where it was not run.
+def weighted(losses: Sequence[Tensor | None], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """`Σ_n w_n · loss_n`, and the losses (N,), detached, nan for None.
+
+    Raises:
+        ValueError: the loss of an exit with a weight above zero is None.
     """
-    total = target.new_zeros((), dtype=torch.float32)
-    losses = []
-    for weight, exit_logits in zip(weights, logits, strict=True):
-        if exit_logits is None:
-            if weight:
-                raise ValueError("an exit with a weight above zero was not run")
-            losses.append(total.new_full((), math.nan))
-            continue
-        loss = F.cross_entropy(exit_logits.float(), target, label_smoothing=label_smoothing)
-        total = total + weight * loss
-        losses.append(loss.detach())
-    return total, torch.stack(losses)
+    given = next(loss for loss in losses if loss is not None)
+    total = torch.zeros((), device=given.device)
+    for weight, loss in zip(weights, losses, strict=True):
+        if loss is not None:
+            total = total + weight * loss
+        elif weight:
+            raise ValueError("an exit with a weight above zero was not run")
+    nan = total.new_full((), math.nan)
+    return total, torch.stack([nan if loss is None else loss.detach() for loss in losses])

@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, is_number, not_allowed
 
 SCHEDULES = ("none", "one_cycle", "cosine", "multi_step")
 
@@ -29,7 +29,7 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
     if name == "one_cycle":
         warmup = spec["warmup"]
         if not _is_share(warmup):
-            raise UserError(f"schedule.warmup={warmup}: the rising share of the steps lies between 0 and 1")
+            raise not_allowed("warmup", warmup, "the rising share of the steps, between 0 and 1")
         # At least two steps on either side of the peak, or OneCycleLR divides by zero.
         if total_steps * min(warmup, 1 - warmup) < 2:
             raise UserError(
@@ -41,7 +41,7 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
     if name == "multi_step":
         steps = [max(round(share * total_steps), 1) for share in _milestones(spec["milestones"])]
         return MultiStepLR(optimizer, steps, gamma=_factor(spec["factor"]))
-    raise UserError(f"schedule.name={name}: known are {', '.join(SCHEDULES)}")
+    raise not_allowed("name", name, f"one of {', '.join(SCHEDULES)}")
 
 
 def _milestones(values: Any) -> list[float]:
@@ -52,18 +52,16 @@ def _milestones(values: Any) -> list[float]:
         and all(first < second for first, second in pairwise(values))
     )
     if not rising or not values:
-        raise UserError(
-            f"schedule.milestones={values}: they are shares of the stage's steps, between 0 and 1 and rising, "
-            f"such as [0.5,0.75]"
-        )
+        allowed = "a list of shares of the stage's steps, between 0 and 1 and rising, such as [0.5,0.75]"
+        raise not_allowed("milestones", values, allowed)
     return list(values)
 
 
 def _factor(value: Any) -> float:
     if not _is_share(value):
-        raise UserError(f"schedule.factor={value}: the learning rate is multiplied by it, between 0 and 1")
+        raise not_allowed("factor", value, "what the learning rate is multiplied by, between 0 and 1")
     return value
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < 1
+    return is_number(value) and 0 < value < 1

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import load_network, read_checkpoint
 from branchynet.training.averaging import Ema
 from branchynet.training.failures import Phase, user_error
 from branchynet.training.module import BranchyClassifier
@@ -132,56 +132,9 @@ def make_contiguous(network: nn.Module) -> None:
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
-def load_network(network: BranchedNetwork, path: Path | str) -> None:
-    """Load a network's weights from a checkpoint of a stage, or from a file with its bare state dict.
-
-    Only tensors and plain values are read (`weights_only`): a checkpoint runs no code.
-
-    Raises:
-        UserError: no such file, not a checkpoint, or the weights of another network.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: init is baseline, scratch or a checkpoint's path")
-    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run")
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    prefix = "network."
-    state = {key.removeprefix(prefix): value for key, value in state.items()}
-    own = network.state_dict()
-    wrong = sorted(
-        key
-        for key in own.keys() | state.keys()
-        if key not in own or key not in state or own[key].shape != getattr(state[key], "shape", None)
-    )
-    if wrong:
-        raise UserError(
-            f"{path} is of another network: {len(wrong)} of its weights do not fit, such as {wrong[0]}; "
-            f"take a checkpoint of the same model and exits"
-        )
-    network.load_state_dict(state)
-
-
 def check_resumable(path: Path) -> None:
     """A UserError if training cannot go on from a checkpoint; Lightning would show a traceback."""
     cure = "delete it, and the stage begins anew"
     content = read_checkpoint(path, cure)
     if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
         raise UserError(f"{path} is not a checkpoint of a stage: {cure}")
-
-
-def read_checkpoint(path: Path, cure: str) -> Any:
-    """What a checkpoint holds, read as tensors and plain values: it runs no code.
-
-    Args:
-        path: the file.
-        cure: what to do if it cannot be read, for the error.
-
-    Raises:
-        UserError: it holds something else, or is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises about anything on a foreign file
-        raise UserError(
-            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}): {cure}"
-        ) from error

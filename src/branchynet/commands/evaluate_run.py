@@ -1,0 +1,118 @@
+"""The evaluation of a finished run, from what it has left or with its network."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+
+from branchynet.commands.hparams import flat_hparams
+from branchynet.errors import UserError, check_flag
+from branchynet.evaluation.evidence import Evidence, fit_criteria, traced_by
+from branchynet.evaluation.settings import SweepSettings, check_split
+from branchynet.evaluation.study import choose, sweep
+from branchynet.reporting.figures import draw_all
+from branchynet.reporting.files import write_run
+from branchynet.reporting.tables import summary_table
+from branchynet.reporting.tensorboard import log_report
+from branchynet.runs.build import build_objective, build_sweep
+from branchynet.runs.finished_run import FinishedRun, open_run
+from branchynet.runs.run_config import plain
+from branchynet.runs.stored import CRITERION, StoredCriterion
+
+log = logging.getLogger(__name__)
+
+SOURCES = (None, "trace", "network")
+
+
+def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Sweep the run `config.run` by the settings of `config`, and write what a run leaves into `folder`.
+
+    Returns:
+        What stands in `folder/result.json`.
+
+    Raises:
+        UserError: settings that are not allowed, or a run that lacks what they need.
+    """
+    source = config["from"]
+    if source not in SOURCES:
+        raise UserError(f"from={source}: it is trace, network, or null for trace where that is enough")
+    for name in ("in_place", "trust"):
+        check_flag(name, config[name])
+    run = open_run(config.run, trust=config.trust)
+    if not config.in_place and folder.resolve() == run.folder.resolve():
+        raise UserError(
+            f"the results of {run.folder} are not replaced: take another folder, or in_place=true"
+        )
+    for key in ("root", "path"):
+        if config.data[key] is not None:
+            run.config.data[key] = config.data[key]
+    check_split(config.split, config.sweep.protocol)
+    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split)
+    if config.in_place and settings.split != "test":
+        raise UserError("in_place=true is for split=test: a run's own results are of the test split")
+
+    evidence = None if source == "network" else run.evidence
+    criterion = plain(config.criterion)
+    reason = why_network(settings, criterion, run, evidence, config.in_place)
+    if source == "trace" and reason:
+        raise UserError(f"from=trace is not enough, for {reason}: leave it out, and the network is run")
+    if source != "network" and reason:
+        log.info("running the network, for %s …", reason)
+    if evidence is not None and not reason:
+        report, images, stored = choose(settings, evidence), None, run.stored_criterion
+    else:
+        known = (run.folder / CRITERION).is_file() and run.stored_criterion.settings == criterion
+        criteria = run.criteria if known else fit_criteria(settings.criterion, run.network, run.data)
+        report = sweep(settings, run.network, criteria, run.baseline, run.data)
+        images = run.data.images(settings.split)
+        stored = StoredCriterion.of(criterion, traced_by(settings.engine), criteria)
+
+    folder = run.folder if config.in_place else folder
+    write_run(folder, report, draw_all(report, images), stored)
+    if run.config.get("logger"):
+        # In place, too: of the events at one step TensorBoard shows the last ones.
+        with SummaryWriter(str(folder)) as writer:
+            log_report(writer, report, hparams(run, settings), images)
+    OmegaConf.save(config, folder / "evaluate.yaml")
+    print(summary_table(report))
+    log.info("written to:  %s", folder)
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def hparams(run: FinishedRun, settings: SweepSettings) -> dict[str, str | int | float]:
+    """The run's settings for TensorBoard's HParams tab, with those of this evaluation instead of its own."""
+    objective = build_objective(run.config, len(run.config.model.exits) + 1, run.config.freeze == "trunk")
+    return flat_hparams(run.config, objective.weights, settings)
+
+
+def why_network(
+    settings: SweepSettings,
+    criterion: dict[str, Any],
+    run: FinishedRun,
+    evidence: Evidence | None,
+    in_place: bool,
+) -> str:
+    """Why the stored evidence is not enough, in words; empty where it is.
+
+    Args:
+        settings: what is asked for.
+        criterion: the settings of its criterion.
+        run: has the stored evidence.
+        evidence: that evidence, None where it is not all there.
+        in_place: whether the run's results are replaced.
+    """
+    if in_place:
+        return "in_place=true replaces what was measured by what is measured"
+    if evidence is None:
+        return f"this run is older than baseline.npz and {CRITERION}, or is without one of them"
+    if criterion != run.stored_criterion.settings:
+        return f"the stored traces are of the criterion {run.criterion_name}"
+    if traced_by(settings.engine) != run.stored_criterion.traced_by:
+        return f"the stored traces are of the outputs of {run.stored_criterion.traced_by}"
+    if settings.measuring.threads != run.result["threads"]:
+        return f"the stored latencies are of engine.threads={run.result['threads']}"
+    missing = [each.name for each in settings.measuring.engines if each.name not in evidence.latencies]
+    return f"there is no stored latency of {missing[0]}" if missing else ""

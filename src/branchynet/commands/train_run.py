@@ -1,0 +1,185 @@
+"""From a config to the objects of a run, and through its stages."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+import branchynet
+from branchynet.callbacks.progress import EpochProgress
+from branchynet.callbacks.threshold_sweep import ThresholdSweep
+from branchynet.commands import checks
+from branchynet.commands.hparams import flat_hparams
+from branchynet.data.module import ImageData
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import load_network
+from branchynet.runs import baseline_cache
+from branchynet.runs.build import build_data, build_network, build_objective, build_sweep, made
+from branchynet.runs.image_facts import facts_of, write_facts
+from branchynet.runs.run_config import plain
+from branchynet.runtime.costs import count_macs
+from branchynet.training.averaging import check_decay
+from branchynet.training.hardware import resolve_channels_last, resolve_compile, resolve_precision
+from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import Joint
+from branchynet.training.schedules import build_schedule
+from branchynet.training.stages import fit
+
+log = logging.getLogger(__name__)
+
+# What the baseline's weights do not depend on. All other settings are part of the cache's key, so that one that is
+# forgotten here costs a training, and never reuses a wrong baseline.
+NOT_OF_BASELINE = (
+    *("name", "study", "resume", "cache", "logger", "debug", "experiment"),
+    *("init", "freeze", "weights", "objective", "criterion", "sweep", "engine"),
+    *("model.name", "model.exits", "epochs.joint"),
+    # Where the images are and how they are moved, but not what a batch holds.
+    *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
+)
+
+
+def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train the baseline and all exits, then sweep; every stage that `folder` holds already is taken from it.
+
+    Returns:
+        What stands in `folder/result.json`.
+    """
+    result_file = folder / "result.json"
+    if result_file.exists():
+        log.info("this run is finished: %s", result_file)
+        return json.loads(result_file.read_text())
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    data = build_data(config.data)
+    facts = facts_of(data)
+    network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
+    # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
+    optimizer = made("optimizer", config.optimizer)
+    checks.check_init(config.init)
+    checks.check_epochs(plain(config.epochs))
+    checks.check_optimizer(
+        optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
+    )
+    trainer = trainer_settings(config.trainer, network, data)
+    checks.check_trainer(trainer)
+    if config.ema is not None:
+        check_decay(config.ema)
+    frozen = checks.check_freeze(config.freeze, config.init)
+    objective = build_objective(config, network.num_exits, frozen)
+    only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
+    baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
+    settings = build_sweep(config, config.name, config.seed)
+    hparams = flat_hparams(config, objective.weights, settings)
+    sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams)
+    logger = made("logger", config.logger, save_dir=str(folder)) if config.logger else None
+    if logger is not None:
+        logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
+    stage = partial(
+        fit,
+        data=data,
+        trainer=trainer,
+        logger=logger,
+        ema=config.ema,
+    )
+    module = partial(
+        BranchyClassifier,
+        optimizer=optimizer,
+        schedule=partial(build_schedule, plain(config.schedule)),
+        seed=config.seed,
+        channels_last=resolve_channels_last(config.channels_last),
+        compile=resolve_compile(config.compile, config.trainer.accelerator),
+    )
+
+    if config.init not in ("baseline", "scratch"):
+        load_network(network, config.init)
+    write_facts(folder, facts)
+    train_baseline(
+        config, folder, baseline, data, stage, partial(module, baseline, only_last, stage="baseline")
+    )
+    if config.init == "baseline":
+        network.load_trunk_state_dict(baseline.trunk_state_dict())
+    stage(
+        module(network, objective, stage="joint", freeze_trunk=frozen),
+        epochs=config.epochs.joint,
+        folder=folder / "checkpoints" / "joint",
+        callbacks=[EpochProgress(), sweep],
+    )
+    log.info("figure:      %s", folder / "figures" / "trade_off.png")
+    if logger is not None:
+        log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))
+    return json.loads(result_file.read_text())
+
+
+def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer, with what `auto` stands for on this machine, for this trunk."""
+    settings = plain(trainer)
+    macs = count_macs(network, data.input_shape).baseline
+    precision = resolve_precision(settings["precision"], settings["accelerator"], macs)
+    return {**settings, "precision": precision}
+
+
+def train_baseline(
+    config: DictConfig,
+    folder: Path,
+    baseline: BranchedNetwork,
+    data: ImageData,
+    stage: Callable[..., None],
+    module: Callable[[], BranchyClassifier],
+) -> None:
+    """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
+    checkpoints = folder / "checkpoints"
+    cache = Path(config.cache)
+    determinants = baseline_determinants(config, data, baseline)
+    key = baseline_cache.cache_key(determinants)
+    state = baseline_cache.load(checkpoints, "baseline")
+    if state is None and (state := baseline_cache.load(cache, key)) is not None:
+        log.info("the baseline is taken from %s", cache / f"{key}.pt")
+        baseline_cache.store(checkpoints, "baseline", state, determinants)
+    if state is not None:
+        baseline.load_trunk_state_dict(state)
+        return
+    stage(
+        module(),
+        epochs=config.epochs.baseline,
+        folder=checkpoints / "baseline",
+        callbacks=[EpochProgress()],
+    )
+    for place, name in ((cache, key), (checkpoints, "baseline")):
+        baseline_cache.store(place, name, baseline.trunk_state_dict(), determinants)
+
+
+def baseline_determinants(config: DictConfig, data: ImageData, baseline: BranchedNetwork) -> dict[str, Any]:
+    """What determines the baseline's weights, as plain values: all settings but those known not to matter, what
+    `auto` stands for, the images, and the versions."""
+    return {
+        **without(plain(config), NOT_OF_BASELINE),
+        "trainer": trainer_settings(config.trainer, baseline, data),
+        "channels_last": resolve_channels_last(config.channels_last),
+        "compile": resolve_compile(config.compile, config.trainer.accelerator),
+        "images": data.fingerprint(),
+        "cuda": torch.cuda.is_available(),
+        "torch": torch.__version__,
+        "branchynet": branchynet.__version__,
+    }
+
+
+def without(settings: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    """The settings but those with these dotted names."""
+    kept = {}
+    for name, value in settings.items():
+        if name in left_out:
+            continue
+        below = tuple(each.removeprefix(f"{name}.") for each in left_out if each.startswith(f"{name}."))
+        kept[name] = without(value, below) if below and isinstance(value, Mapping) else value
+    return kept
+
+
+def log_folder(folder: Path) -> Path:
+    """What to show in TensorBoard: all of outputs/ if the run lies there, else the run alone."""
+    outputs = Path("outputs").resolve()
+    return Path("outputs") if folder.resolve().is_relative_to(outputs) else folder

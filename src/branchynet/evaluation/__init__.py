@@ -1,0 +1,1 @@
+"""From what every exit said to a choice of thresholds and its proof."""

@@ -1,0 +1,153 @@
+"""All that a choice is made from: what exits say of every sample, what leaving costs, what the baseline gets right.
+
+Shapes: C channels, H, W, N exits, S samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from branchynet.evaluation.settings import Measuring
+from branchynet.exits.criteria import Criterion, for_exits, one_per_exit
+from branchynet.exits.trace import Trace, compute_trace
+from branchynet.networks.branched import BranchedNetwork, undivided
+from branchynet.runtime.base import Backend, forced
+from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
+from branchynet.runtime.for_inference import for_inference
+from branchynet.runtime.steps import steps_for_inference
+from branchynet.runtime.trace_engine import trace_engine
+
+CHUNK = 1000  # images per forward pass of a trace
+PYTORCH = "torch"  # whose outputs serve for every exact engine
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that a choice is made from. Splits are `val` and `test`; S samples each, in the data set's order."""
+
+    classes: tuple[str, ...]
+    traces: Mapping[str, Trace]
+    baseline_correct: Mapping[str, Tensor]  # (S,) bool: what the network of stage 1 gets right
+    macs: Macs
+    latencies: Mapping[str, Latencies]  # by engine
+    machine: str
+    versions: Mapping[str, str]
+    inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    inexact_training: int = 0
+
+
+@torch.no_grad()
+def fit_criteria(criterion: Criterion, network: BranchedNetwork, data: Any) -> tuple[Criterion, ...]:
+    """A criterion for each of N exits. What has something to learn learns it from the validation split.
+
+    Args:
+        criterion: as its settings made it.
+        network: N exits, in eval mode, on the CPU.
+        data: has `split`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+    """
+    criteria = for_exits(criterion, network.feature_shapes(data.input_shape), len(data.classes))
+    if not criterion.learns:
+        return criteria
+    x, label = data.split("val")
+    parts = [network.with_features(part) for part in x.split(CHUNK)]
+    for n, own in enumerate(criteria):
+        logits = torch.cat([part[0][n] for part in parts])  # type: ignore[misc]
+        features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
+        with torch.enable_grad():
+            own.fit(logits.float(), label, features)
+        own.requires_grad_(False)
+    return criteria
+
+
+def gather(
+    measuring: Measuring,
+    network: BranchedNetwork,
+    criteria: Sequence[Criterion],
+    baseline: BranchedNetwork,
+    data: Any,
+) -> Evidence:
+    """Run every exit on both splits, count MACs, measure latencies.
+
+    Args:
+        measuring: engines, threads and seconds.
+        network: N exits, in eval mode, on the CPU.
+        criteria: N.
+        baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
+        data: has `split`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+    """
+    engine = measuring.engines[0]
+    trunk = baseline.trunk().eval()
+    traces, correct = {}, {}
+    for which in ("val", "test"):
+        split = data.split(which)
+        if engine.exact:
+            traces[which] = trace(network, criteria, *split)
+            correct[which] = trunk_correct(for_inference(trunk), split)
+        else:
+            whole = undivided(trunk)
+            traces[which] = own_trace(engine, measuring.threads, network, criteria, split, data.input_shape)
+            on_engine = own_trace(engine, measuring.threads, whole, criteria[-1:], split, data.input_shape)
+            correct[which] = on_engine.correct[:, 0]
+    machine, versions = describe_machine()
+    return Evidence(
+        classes=tuple(data.classes),
+        traces=traces,
+        baseline_correct=correct,
+        macs=count_macs(network, data.input_shape, criteria),
+        latencies={
+            each.name: measure_latencies(
+                each, network, trunk, criteria, data.input_shape, measuring.threads, measuring.seconds
+            )
+            for each in measuring.engines
+        },
+        machine=machine,
+        versions=versions,
+        inexact_test=data.inexact("test"),
+        inexact_training=len(data.inexact("train")) + len(data.inexact("val")),
+    )
+
+
+def traced_by(engine: Backend) -> str:
+    """Whose outputs are swept where an operating point is for `engine`: its own, or PyTorch's."""
+    return PYTORCH if engine.exact else engine.name
+
+
+def trace(
+    network: BranchedNetwork, criterion: Criterion | Sequence[Criterion], images: Tensor, label: Tensor
+) -> Trace:
+    """What every exit says of S images, as PyTorch's engine would: all that a sweep needs.
+
+    Args:
+        network: N exits, on the CPU; it runs in evaluation mode, and keeps its own.
+        criterion: one for all exits, or N of them.
+        images: (S, C, H, W) float32, normalised as in training.
+        label: (S,) int64.
+    """
+    steps = steps_for_inference(network, one_per_exit(criterion, network.num_exits))
+    return compute_trace(steps, images.split(CHUNK), label)
+
+
+def own_trace(
+    engine: Backend,
+    threads: int,
+    network: BranchedNetwork,
+    criteria: Sequence[Criterion],
+    split: tuple[Tensor, Tensor],
+    input_shape: tuple[int, int, int],
+) -> Trace:
+    """The trace of a split, (images (S, C, H, W), labels (S,)), from an engine at batch 1."""
+    x, y = split
+    made = engine.engine(network, criteria, forced(0, network.num_exits), input_shape, threads)
+    uncertainty, prediction = trace_engine(made, x.numpy())
+    return Trace(torch.from_numpy(uncertainty), torch.from_numpy(prediction), y)
+
+
+def trunk_correct(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> Tensor:
+    """(S,) bool: which samples of a split, (images (S, C, H, W), labels (S,)), the undivided network gets right."""
+    x, y = split
+    with torch.inference_mode():
+        answers = [trunk(part).argmax(dim=1) for part in x.split(CHUNK)]
+    return torch.cat(answers) == y

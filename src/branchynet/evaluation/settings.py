@@ -1,0 +1,85 @@
+"""How an operating point is chosen, measured and named."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from branchynet.errors import UserError, check_choice, is_number, not_allowed
+from branchynet.exits.criteria import Criterion
+from branchynet.exits.rules import Rule
+from branchynet.exits.sweep import check_grid
+from branchynet.runtime.base import Backend, check_threads
+
+PROTOCOLS = ("validation", "paper")
+SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What runs inference when latency is measured.
+
+    Args:
+        engines: the one that the choice is made with, then others that are measured and run, too.
+        threads: of computation, on every engine.
+        seconds: of measuring, for each candidate.
+
+    Raises:
+        UserError: an argument that is not allowed, or an engine that this machine does not have.
+    """
+
+    engines: Sequence[Backend]
+    threads: int = 1
+    seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        if not is_number(self.seconds) or not 0 < self.seconds < math.inf:
+            raise not_allowed("seconds", self.seconds, "a number above 0")
+        for engine in self.engines:
+            engine.check()
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How an operating point is chosen.
+
+    Args:
+        experiment, seed: named in the results.
+        criterion: how unsure an exit is.
+        rule: which point to take.
+        measuring: engines and threads.
+        protocol: `validation`, or `paper`: choose on test, as the paper did (section IV), for comparison only.
+        thresholds: tried at every exit; None takes them from the uncertainties of the split of the choice.
+        max_vectors: at most so many threshold vectors.
+        split: what is reported: `test`, or `val`, so that test need not be looked at.
+
+    Raises:
+        UserError: an argument that is not allowed.
+    """
+
+    experiment: str
+    seed: int
+    criterion: Criterion
+    rule: Rule
+    measuring: Measuring
+    protocol: str = "validation"
+    thresholds: Sequence[float] | None = None
+    max_vectors: int = 40_000
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        check_grid(self.max_vectors, self.thresholds)
+        check_split(self.split, self.protocol)
+
+    @property
+    def engine(self) -> Backend:
+        """What the choice is made with."""
+        return self.measuring.engines[0]
+
+
+def check_split(split: str, protocol: str) -> None:
+    """A UserError unless this split can be reported under this protocol."""
+    check_choice("split", split, SPLITS)
+    if split != "test" and protocol == "paper":
+        raise UserError(f"split={split} with protocol=paper, which chooses on test: leave one out")

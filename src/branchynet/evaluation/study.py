@@ -1,0 +1,126 @@
+"""From the evidence to a choice, and to its proof.
+
+`branchynet train` does all of it; `branchynet evaluate` may choose again from the evidence that a run has left.
+Shapes: N exits, S samples, V threshold vectors.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from branchynet.evaluation.evidence import PYTORCH, Evidence, gather, traced_by
+from branchynet.evaluation.report import Report, Verified, medians
+from branchynet.evaluation.settings import SweepSettings
+from branchynet.exits.criteria import Criterion
+from branchynet.exits.rules import Cost, View, select
+from branchynet.exits.sweep import compare, evaluate_grid, threshold_grid
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.base import Backend
+from branchynet.runtime.verify import run_for_real
+
+
+def sweep(
+    settings: SweepSettings,
+    network: BranchedNetwork,
+    criteria: Sequence[Criterion],
+    baseline: BranchedNetwork,
+    data: Any,
+) -> Report:
+    """Trace, cost, choose, and run the chosen point: everything but the writing.
+
+    Args:
+        settings: see there.
+        network: N exits, in eval mode, on the CPU.
+        criteria: N, fitted.
+        baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
+        data: has `split`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+    """
+    report = choose(settings, gather(settings.measuring, network, criteria, baseline, data))
+    trunk = baseline.trunk().eval()
+    verified = {
+        engine.name: verify(report, settings, engine, network, criteria, trunk, data)
+        for engine in settings.measuring.engines
+    }
+    return dataclasses.replace(report, verified=verified)
+
+
+def choose(settings: SweepSettings, evidence: Evidence) -> Report:
+    """Sweep the thresholds and pick one vector: arithmetic on the evidence, nothing is run or measured.
+
+    Returns:
+        A report without `verified`.
+    """
+    engine, macs = settings.engine.name, evidence.macs
+    timed = evidence.latencies[engine]
+    choice = "test" if settings.protocol == "paper" else "val"
+    grid = threshold_grid(evidence.traces[choice], settings.max_vectors, settings.thresholds)
+    view = View(
+        trace=evidence.traces[choice],
+        sweep=partial(evaluate_grid, grid=grid),
+        costs={
+            "latency_us": Cost("µs", medians(timed.exits), timed.baseline.median_us),
+            "macs": Cost("MACs", macs.exits, macs.baseline),
+        },
+        baseline_correct=evidence.baseline_correct[choice],
+    )
+    splits = ("val",) if settings.split == "val" else ("val", "test")
+    of_test = settings.split == "test"
+    return Report(
+        experiment=settings.experiment,
+        seed=settings.seed,
+        protocol=settings.protocol,
+        split=settings.split,
+        engine=engine,
+        threads=settings.measuring.threads,
+        machine=evidence.machine,
+        versions=evidence.versions,
+        criterion=settings.criterion.name,
+        unit=settings.criterion.unit,
+        rule=settings.rule.name,
+        classes=evidence.classes,
+        traces={split: evidence.traces[split] for split in splits},
+        baseline_correct={split: evidence.baseline_correct[split] for split in splits},
+        macs=macs,
+        latencies={each.name: evidence.latencies[each.name] for each in settings.measuring.engines},
+        view=view,
+        selection=select(settings.rule, view),
+        verified={},
+        # Which of the validation images are not the published ones is not told.
+        inexact_test=evidence.inexact_test if of_test else torch.empty(0, dtype=torch.int64),
+        inexact_training=evidence.inexact_training if of_test else 0,
+    )
+
+
+def verify(
+    report: Report,
+    settings: SweepSettings,
+    engine: Backend,
+    network: BranchedNetwork,
+    criteria: Sequence[Criterion],
+    trunk: nn.Module,
+    data: Any,
+) -> Verified:
+    """Run the report's operating point over its split for real, sample by sample, on `engine`."""
+    shape, threads = data.input_shape, report.threads
+    made = engine.engine(network, criteria, report.point.thresholds, shape, threads)
+    x, y = data.split(report.split)
+    run = run_for_real(made, engine.classifier(trunk, shape, threads), x.numpy(), threads)
+    taken, prediction = torch.from_numpy(run.outcome.exit), torch.from_numpy(run.outcome.prediction)
+    found = compare(report.trace, made.thresholds, taken, prediction)
+    if traced_by(settings.engine) == engine.name == PYTORCH and found.unexplained:
+        # The trace is of the same network in the same library: this would be a bug of ours.
+        raise RuntimeError(f"{found.unexplained} samples did not leave where the sweep says")
+    return Verified(
+        accuracy=float((prediction == y).double().mean()),
+        exit_rates=tuple((taken.bincount(minlength=network.num_exits).double() / len(taken)).tolist()),
+        latency_us=run.latency_us,
+        latency_iqr_us=run.latency_iqr_us,
+        baseline_latency_us=run.baseline_latency_us,
+        differences=found.differences,
+        near_threshold=found.near_threshold,
+        unexplained=found.unexplained,
+    )

@@ -1,0 +1,266 @@
+"""Rules: which of the operating points to take.
+
+A rule is a frozen dataclass. Its fields are its settings and check themselves; its `choose` looks at a `View` and
+gives a `Choice`. Shapes: N exits, S samples, V points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from branchynet.errors import is_number, not_allowed
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.sweep import OperatingPoints
+from branchynet.exits.trace import Trace
+
+# Accuracies are counts over S and costs sums of a few products: what differs by less than this (relatively,
+# for costs) differs by rounding only.
+ROUNDING = 1e-12
+
+
+class Cost(NamedTuple):
+    """One kind of cost of an image."""
+
+    unit: str
+    exits: tuple[float, ...]  # N: leaving at each exit, all heads on the way included
+    baseline: float
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """All that a choice can be made from; of one split, the split of the choice.
+
+    Args:
+        trace: of S samples.
+        sweep: from a trace to V points, the same threshold vectors whatever the trace.
+        costs: by name: `latency_us`, on the engine of the choice, and `macs`.
+        baseline_correct: (S,) bool: which samples the baseline is right about.
+    """
+
+    trace: Trace
+    sweep: Callable[[Trace], OperatingPoints]
+    costs: Mapping[str, Cost]
+    baseline_correct: Tensor
+
+    @cached_property
+    def points(self) -> OperatingPoints:
+        """V points."""
+        return self.sweep(self.trace)
+
+    @property
+    def baseline_accuracy(self) -> float:
+        """A count over S in double precision, as the points' are."""
+        return int(self.baseline_correct.sum()) / len(self.baseline_correct)
+
+    @cached_property
+    def exit_accuracy(self) -> Tensor:
+        """(N,) float64, of the forced exits: everybody leaves there."""
+        return self.trace.correct.double().mean(dim=0)
+
+    def mean(self, cost: str) -> Tensor:
+        """(V,) float64: the points' mean cost per sample."""
+        return self.points.mean_cost(torch.tensor(self.costs[cost].exits, dtype=torch.float64))
+
+    def at(self, samples: Tensor) -> View:
+        """The same thresholds and costs on some of the samples, by their numbers (int64) or a mask (S,)."""
+        return View(self.trace.at(samples), self.sweep, self.costs, self.baseline_correct[samples])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule gives.
+
+    `feasible` is False where no point is as wanted, and the nearest was taken; `note` then says so in a sentence.
+    `what` is the point's name in a sentence that says what it costs.
+    """
+
+    point: OperatingPoint  # on the view's split
+    feasible: bool = True
+    note: str = ""
+    what: str = "This point"
+
+
+class Rule(Protocol):
+    """What every rule is: a frozen dataclass.
+
+    Attributes:
+        name: in results and tables.
+        cost: the kind of cost that it is about: a key of `View.costs`.
+    """
+
+    name: ClassVar[str]
+    cost: ClassVar[str]
+
+    def choose(self, view: View) -> Choice:
+        """Choose a point. Its thresholds need not be among the view's."""
+
+
+@dataclass(frozen=True)
+class AccuracyFloor:
+    """The fastest point whose accuracy is at least the baseline's less `distance`, a fraction.
+
+    Of equally fast ones the most accurate. If there is none: the most accurate, of those the fastest.
+    """
+
+    distance: float = 0.0
+
+    name: ClassVar[str] = "accuracy_floor"
+    cost: ClassVar[str] = "latency_us"
+
+    def __post_init__(self) -> None:
+        _check_amount("distance", self.distance)
+        if self.distance >= 1:
+            raise not_allowed("distance", self.distance, "a fraction below 1, 0.01 is one point of accuracy")
+
+    def choose(self, view: View) -> Choice:
+        """See the class."""
+        accuracy, latency = view.points.accuracy, view.mean("latency_us")
+        floor = view.baseline_accuracy - self.distance
+        enough = accuracy >= floor - ROUNDING
+        if enough.any():
+            found = view.points[first(enough, latency, -accuracy)]
+            return Choice(found, what="Even the fastest such point")
+        nearest = view.points[first(~enough, -accuracy, latency)]
+        note = (
+            f"No operating point reaches {100 * floor:.3f} % on the split of the choice: the most accurate, "
+            f"{100 * nearest.accuracy:.3f} %, was taken."
+        )
+        return Choice(nearest, feasible=False, note=note)
+
+
+@dataclass(frozen=True)
+class Knee:
+    """The point farthest above the chord from 'all leave at exit 1' to 'all go to the end'.
+
+    With A_1, L_1 and A_N, L_N the accuracy and latency of these two forced exits, and A and L a point's own:
+
+        slope = max(0, (A_N - A_1) / (L_N - L_1))        score = A - slope · L
+
+    The knee has the greatest score; of equals it is the fastest. As in Kneedle (Satopää et al., 2011) it is
+    where the curve bulges most over its chord, but this chord is fixed by two forced exits, which do not
+    depend on the thresholds tried. So trying more thresholds changes no score: the knee stays, unless a new
+    point lies strictly farther above the same chord (or as far, and is faster). Where going to the end is no
+    more accurate, or no slower, the slope is 0 and the knee is the most accurate point.
+    """
+
+    name: ClassVar[str] = "knee"
+    cost: ClassVar[str] = "latency_us"
+
+    def choose(self, view: View) -> Choice:
+        """See the class."""
+        accuracy, latency = view.points.accuracy, view.mean("latency_us")
+        rise = float(view.exit_accuracy[-1] - view.exit_accuracy[0])
+        exits = view.costs["latency_us"].exits
+        run = exits[-1] - exits[0]
+        slope = max(0.0, rise / run) if run > 0 else 0.0
+        score = accuracy - slope * latency
+        best = score >= score.max() - ROUNDING
+        return Choice(view.points[first(best, latency, -accuracy)])
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """The most accurate point whose mean latency is at most `budget_us` microseconds; see `within`."""
+
+    budget_us: float
+
+    name: ClassVar[str] = "latency_budget"
+    cost: ClassVar[str] = "latency_us"
+
+    def __post_init__(self) -> None:
+        _check_amount("budget_us", self.budget_us)
+
+    def choose(self, view: View) -> Choice:
+        """See the class."""
+        return within(view, self.cost, self.budget_us)
+
+
+@dataclass(frozen=True)
+class MacBudget:
+    """The most accurate point whose mean MACs are at most `budget_macs`; see `within`."""
+
+    budget_macs: float
+
+    name: ClassVar[str] = "mac_budget"
+    cost: ClassVar[str] = "macs"
+
+    def __post_init__(self) -> None:
+        _check_amount("budget_macs", self.budget_macs)
+
+    def choose(self, view: View) -> Choice:
+        """See the class."""
+        return within(view, self.cost, self.budget_macs)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen point, and what is to be said of it.
+
+    `feasible` is False where no point met the rule and the nearest was taken; `cheaper` is False where the
+    chosen one costs no less than the baseline, in the rule's own kind of cost. `note` then says so in words,
+    and is empty otherwise.
+    """
+
+    point: OperatingPoint  # on the split of the choice
+    feasible: bool
+    cheaper: bool
+    note: str
+
+
+def select(rule: Rule, view: View) -> Selection:
+    """Let the rule choose, and see whether the choice is cheaper than the baseline."""
+    choice = rule.choose(view)
+    kind = view.costs[rule.cost]
+    cost = choice.point.mean_cost(kind.exits)
+    cheaper = cost < kind.baseline * (1 - ROUNDING)
+    note = choice.note
+    if not cheaper:
+        note += (
+            f" {choice.what} costs {cost:,.1f} {kind.unit} per sample, the baseline {kind.baseline:,.1f} "
+            f"{kind.unit}: the exits save nothing here."
+        )
+    return Selection(choice.point, choice.feasible, cheaper, note.strip())
+
+
+def within(view: View, cost: str, budget: float) -> Choice:
+    """The most accurate of the points that cost at most `budget`, of equals the cheapest.
+
+    If there is none: the cheapest of all, of equals the most accurate.
+
+    Args:
+        view: what to choose from.
+        cost: a key of `view.costs`.
+        budget: per sample, in that cost's unit.
+    """
+    accuracy, mean = view.points.accuracy, view.mean(cost)
+    enough = mean <= budget * (1 + ROUNDING)
+    if enough.any():
+        return Choice(view.points[first(enough, -accuracy, mean)])
+    nearest, unit = first(~enough, mean, -accuracy), view.costs[cost].unit
+    note = (
+        f"No operating point costs at most {budget:,.1f} {unit} per sample: the cheapest, "
+        f"{float(mean[nearest]):,.1f} {unit}, was taken."
+    )
+    return Choice(view.points[nearest], feasible=False, note=note)
+
+
+def first(among: Tensor, *keys: Tensor) -> int:
+    """The first of the points in the mask `among` (V,) that have the least keys (V,), compared in turn."""
+    index = among.nonzero()[:, 0]
+    for key in keys:
+        values = key[index]
+        least = values.min()
+        index = index[values <= least + ROUNDING * least.abs()]
+    return int(index[0])
+
+
+def _check_amount(name: str, value: float) -> None:
+    if not is_number(value) or not math.isfinite(value) or value < 0:
+        raise not_allowed(name, value, "a finite number, 0 or more")

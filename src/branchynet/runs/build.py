@@ -1,0 +1,169 @@
+"""From settings to objects: the network, the data, and one object for each group.
+
+Everything is made here and nowhere else, so that a run is built again as it was.
+Shapes: C channels, H, W, K classes.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from branchynet.errors import UserError, settings_of
+from branchynet.evaluation.settings import Measuring, SweepSettings
+from branchynet.exits.criteria import Criterion
+from branchynet.exits.rules import Rule
+from branchynet.networks.attach import attach
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runs.run_config import plain
+from branchynet.runtime.base import Backend
+from branchynet.runtime.catalogue import get_backend
+from branchynet.training.objective import Objective, exit_weights, side_weights
+from branchynet.training.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from branchynet.data.module import ImageData
+
+
+def made(setting: str, settings: Any, **more: Any) -> Any:
+    """The object that a group's settings describe by `_target_` and arguments.
+
+    Not by Hydra's `instantiate`: that resolves interpolations once more, after they have been looked at.
+
+    Args:
+        setting: the group's name; in front of what the object says of its arguments.
+        settings: a mapping with `_target_`, and `_partial_: true` where a function of further arguments is wanted.
+            Mappings inside it may have a `_target_`, too.
+        more: further arguments.
+
+    Raises:
+        UserError: there is no such object, or it refuses its arguments.
+    """
+    settings = plain(settings)
+    if not isinstance(settings, Mapping) or "_target_" not in settings:
+        raise UserError(f"{setting}={settings}: it has no _target_; choose it by {_group(setting)}=<name>")
+    target = settings["_target_"]
+    try:
+        function = get_object(target)
+    except (ImportError, ValueError, TypeError, AttributeError, InstantiationException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{setting}._target_={target}: there is no such object ({reason[:160]})") from error
+    arguments = {
+        key: _nested(f"{setting}.{key}", value) for key, value in settings.items() if key not in _OF_MADE
+    }
+    arguments |= more
+    if settings.get("_partial_"):
+        return partial(function, **arguments)
+    try:
+        with settings_of(setting):
+            return function(**arguments)
+    except TypeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the settings of {setting} are refused: {reason}; see conf/{_group(setting)}"
+        ) from error
+
+
+_OF_MADE = ("_target_", "_partial_")
+
+
+def _nested(setting: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return made(setting, value)
+        return {key: _nested(f"{setting}.{key}", each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_nested(f"{setting}.{n}", each) for n, each in enumerate(value)]
+    return value
+
+
+def _group(setting: str) -> str:
+    return setting.replace(".", "/")
+
+
+def build_data(data: DictConfig) -> "ImageData":
+    """The data set, set up."""
+    made_data: ImageData = made("data", data)
+    with settings_of("data"):
+        made_data.setup()
+    return made_data
+
+
+def build_network(
+    model: DictConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int
+) -> BranchedNetwork:
+    """The network of `model` for such images and classes, with the initial weights of `seed`.
+
+    The trunk's weights do not depend on the exits: the heads draw from a seed of their own.
+    """
+    torch.manual_seed(derive_seed(seed, "trunk"))
+    trunk = made("model.trunk", model.trunk)
+    torch.manual_seed(derive_seed(seed, "heads"))
+    exits = plain(model.exits)
+    if isinstance(exits, list):
+        exits = [_with_head(f"model.exits.{n}", description) for n, description in enumerate(exits)]
+    with settings_of("model"):
+        return attach(trunk, exits, input_shape, num_classes)
+
+
+def build_criterion(criterion: Any) -> Criterion:
+    """How unsure an exit is: one object, as its settings make it."""
+    return made("criterion", criterion)
+
+
+def build_rule(rule: Any) -> Rule:
+    """Which operating point to take."""
+    return made("sweep.rule", rule)
+
+
+def build_backend(engine: Any) -> Backend:
+    """An engine: one of ours by its name, or another by `_target_`."""
+    if isinstance(engine, Mapping) and "_target_" in engine:
+        return made("engine", {key: value for key, value in engine.items() if key not in _OF_MEASURING})
+    with settings_of("engine"):
+        return get_backend(engine["name"] if isinstance(engine, Mapping) else engine)
+
+
+_OF_MEASURING = ("name", "threads", "seconds", "compare")
+
+
+def build_measuring(engine: Any) -> Measuring:
+    """The engine of the choice, and those to compare with."""
+    engine = plain(engine)
+    backends = [build_backend(each) for each in (engine, *(engine.get("compare") or ()))]
+    distinct = {backend.name: backend for backend in reversed(backends)}
+    with settings_of("engine"):
+        return Measuring(tuple(reversed(distinct.values())), engine["threads"], engine["seconds"])
+
+
+def build_sweep(config: DictConfig, experiment: str, seed: int, split: str = "test") -> SweepSettings:
+    """How the operating point is chosen, by the groups `criterion`, `sweep` and `engine` of `config`."""
+    sweep = plain(config.sweep)
+    rule = build_rule(sweep.pop("rule", None))
+    criterion, measuring = build_criterion(config.criterion), build_measuring(config.engine)
+    with settings_of("sweep"):
+        return SweepSettings(experiment, seed, criterion, rule, measuring, split=split, **sweep)
+
+
+def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) -> Objective:
+    """What joint training minimises.
+
+    Args:
+        config: a run's settings.
+        num_exits: N.
+        frozen: whether the trunk is: then the last exit's weight counts as 0.
+    """
+    with settings_of("weights"):
+        weights = exit_weights(plain(config.weights), num_exits)
+    return made("objective", config.objective, weights=side_weights(weights) if frozen else weights)
+
+
+def _with_head(setting: str, description: Any) -> Any:
+    """The description of an exit, with its head's `_target_` as a function of `shape` and `num_classes`."""
+    if not isinstance(description, Mapping) or not isinstance(description.get("head"), Mapping):
+        return description
+    return {**description, "head": made(f"{setting}.head", {**description["head"], "_partial_": True})}

@@ -1,0 +1,165 @@
+"""A finished run, opened: its settings, its networks with their weights, its result.
+
+Everything but settings and result is loaded when it is asked for, and nothing of it runs code: weights are
+tensors and plain values, and the settings may name branchynet's and torchvision's own classes alone.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from branchynet.errors import UserError
+from branchynet.evaluation.evidence import Evidence
+from branchynet.exits.criteria import Criterion, for_exits
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import check_fits, load_network
+from branchynet.runs import baseline_cache
+from branchynet.runs.build import build_backend, build_criterion, build_data, build_network
+from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
+from branchynet.runs.run_config import check_targets, plain, read_config
+from branchynet.runs.stored import CRITERION, StoredCriterion, read_criterion, read_evidence
+from branchynet.runtime.base import Backend
+from branchynet.runtime.catalogue import ENGINES
+
+if TYPE_CHECKING:
+    from branchynet.data.module import ImageData
+
+
+class FinishedRun:
+    """What `open_run` gives.
+
+    `config` is what the run was started with, `result` what stands in its `result.json`. Accessing what is not
+    there, or is damaged, raises a UserError.
+    """
+
+    def __init__(self, folder: Path, config: DictConfig, result: dict[str, Any], trust: bool = False) -> None:
+        self.folder, self.config, self.result, self._trust = folder, config, result, trust
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The operating point's, N-1."""
+        return tuple(self.result["knee"]["thresholds"])
+
+    @property
+    def criterion_name(self) -> str:
+        """Of the criterion that the thresholds are for."""
+        return self.result["knee"]["criterion"]
+
+    @cached_property
+    def stored_criterion(self) -> StoredCriterion:
+        """What the run's traces and thresholds are of."""
+        stored = read_criterion(self._existing(CRITERION))
+        assert stored is not None  # it exists
+        if not self._trust:
+            check_targets(stored.settings, self.folder / CRITERION)
+        return stored
+
+    @cached_property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """N, from an exit's logits (B, K) to its uncertainty (B,), as they were fitted."""
+        stored = self.stored_criterion
+        shapes = self.network.feature_shapes(self.facts.input_shape)
+        criteria = for_exits(build_criterion(stored.settings), shapes, self.facts.num_classes)
+        path = self.folder / CRITERION
+        if len(stored.states) != len(criteria):
+            raise UserError(
+                f"{path} is damaged: it is of {len(stored.states)} exits, the network has {len(criteria)}"
+            )
+        for criterion, state in zip(criteria, stored.states, strict=True):
+            check_fits(criterion.state_dict(), state, f"{path} is of another criterion", "the same run")
+            criterion.load_state_dict(dict(state))
+        return criteria
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What the run's choice was made from; None where it is too old to have left all of it."""
+        facts = read_facts(self.folder)
+        if facts is None or not all((self.folder / name).is_file() for name in ("baseline.npz", CRITERION)):
+            return None
+        return read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The engine that the thresholds were chosen with."""
+        name = self.result["engine"]
+        if name in ENGINES:
+            return ENGINES[name]
+        own = build_backend(plain(self.config.engine))
+        if own.name != name:
+            raise UserError(
+                f"the run {self.folder} was evaluated on the engine {name}, which is not here: name another"
+            )
+        return own
+
+    @cached_property
+    def facts(self) -> ImageFacts:
+        """Of the images; from the data set where an older run has left none."""
+        return read_facts(self.folder) or facts_of(self.data)
+
+    @cached_property
+    def data(self) -> "ImageData":
+        """The data set, set up."""
+        return build_data(self.config.data)
+
+    @cached_property
+    def network(self) -> BranchedNetwork:
+        """N exits with the joint weights, in eval mode, on the CPU."""
+        network = self._build()
+        load_network(network, self._existing("checkpoints/joint/best.ckpt"))
+        return network.eval()
+
+    @cached_property
+    def baseline(self) -> BranchedNetwork:
+        """The network of stage 1, likewise; its trunk and last head are the baseline."""
+        network = self._build()
+        path = self._existing("checkpoints/baseline.pt")
+        state = baseline_cache.load(path.parent, path.stem)
+        if state is None:
+            raise UserError(f"{path} is damaged: it should hold the baseline's tensors and nothing else")
+        network.load_trunk_state_dict(state)
+        return network.eval()
+
+    def _build(self) -> BranchedNetwork:
+        facts = self.facts
+        return build_network(self.config.model, facts.input_shape, facts.num_classes, self.config.seed)
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(
+                f"the run {self.folder} has no {name} any more: its weights are needed here; train it again"
+            )
+        return path
+
+
+def open_run(folder: Path | str, trust: bool = False) -> FinishedRun:
+    """Open a finished run's folder.
+
+    Args:
+        folder: the run's.
+        trust: also take settings that name classes of others, see `check_targets`.
+
+    Raises:
+        UserError: no run, one that is not finished, or damaged files.
+    """
+    folder = Path(folder)
+    config = read_config(folder, trust)
+    path = folder / "result.json"
+    if not path.is_file():
+        raise UserError(
+            f"the run {folder} is not finished, for it has no result.json: `branchynet train resume={folder}` "
+            f"goes on with it"
+        )
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        [float(value) for value in result["knee"]["thresholds"]]
+        str(result["engine"]), int(result["threads"]), str(result["knee"]["criterion"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}): move it away, and `branchynet train resume={folder}` "
+            f"writes it anew"
+        ) from error
+    return FinishedRun(folder, config, result, trust)

@@ -1,0 +1,67 @@
+"""What a network has to know of the images it was trained on: `data.json` in a run's folder.
+
+So a trained network can be built and fed without its data set. Shapes: C channels, H, W, K classes.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from branchynet.errors import UserError
+from branchynet.runs.atomic import replacing
+
+if TYPE_CHECKING:
+    from branchynet.data.module import ImageData
+
+NAME = "data.json"
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The images' shape, the classes' names, and the normalisation: (bytes / 255 - mean) / std."""
+
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    classes: tuple[str, ...]  # K
+    mean: tuple[float, ...]  # C, of the training split, of values 0 … 1
+    std: tuple[float, ...]  # C, likewise
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+
+def facts_of(data: "ImageData") -> ImageFacts:
+    """What `data`, set up, says of its images."""
+    data.setup()
+    return ImageFacts(data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std))
+
+
+def write_facts(folder: Path, facts: ImageFacts) -> None:
+    """Write `data.json` into a run's folder."""
+    with replacing(folder / NAME) as temporary:
+        temporary.write_text(json.dumps(asdict(facts), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_facts(folder: Path) -> ImageFacts | None:
+    """What `write_facts` wrote, None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        channels, height, width = (int(size) for size in found["input_shape"])
+        mean, std = (tuple(float(value) for value in found[key]) for key in ("mean", "std"))
+        classes = tuple(str(name) for name in found["classes"])
+        if min(channels, height, width) < 1 or not len(mean) == len(std) == channels or min(std) <= 0:
+            raise ValueError("the numbers do not fit each other")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and it is taken from the data set"
+        ) from error
+    return ImageFacts((channels, height, width), classes, mean, std)

@@ -1,0 +1,96 @@
+"""The dictionary behind `result.json`. Other programs read it: its keys are stable."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from branchynet.evaluation.report import Report, exit_accuracies, gain_measured, savings, without_inexact
+from branchynet.runs.atomic import replacing
+
+
+def result_dict(report: Report) -> dict[str, Any]:
+    """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
+
+    `exits[n]` is what forcing every sample out at exit n+1 gives. `gain_over_static` is None where no single
+    exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
+    data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
+    (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
+    None. Only where the accuracies are of another split than test: `split`.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    latencies, point = report.latencies[report.engine], report.point
+    saved = savings(report, point)
+    verified = report.verified.get(report.engine)
+    result: dict[str, Any] = {
+        "experiment": report.experiment,
+        "seed": int(report.seed),
+        "protocol": report.protocol,
+        "engine": report.engine,
+        "threads": int(report.threads),
+        "machine": report.machine,
+        "versions": {name: str(version) for name, version in report.versions.items()},
+        "baseline": {
+            "accuracy": float(report.baseline_accuracy),
+            "macs": int(report.macs.baseline),
+            "latency_us": float(latencies.baseline.median_us),
+        },
+        "exits": [
+            {
+                "accuracy": accuracy,
+                "macs": int(report.macs.exits[n]),
+                "latency_us": float(latencies.exits[n].median_us),
+                "static_macs": int(report.macs.static[n]),
+                "static_latency_us": float(latencies.static[n].median_us),
+            }
+            for n, accuracy in enumerate(exit_accuracies(report))
+        ],
+        "knee": {
+            "rule": report.rule,
+            "criterion": report.criterion,
+            "thresholds": list(point.thresholds),
+            "accuracy": point.accuracy,
+            "exit_rates": list(point.exit_rates),
+            "macs": float(saved.macs),
+            "latency_us": float(saved.latency_us),
+            "gain_macs": float(saved.gain_macs),
+            "gain_latency": float(saved.gain_latency),
+            "gain_trunk_only": float(saved.gain_trunk_only),
+            "gain_over_static": saved.gain_over_static,
+            "measured": verified
+            and {
+                "accuracy": float(verified.accuracy),
+                "latency_us": float(verified.latency_us),
+                "gain_latency": float(gain_measured(report)),
+            },
+        },
+    }
+    if len(report.inexact_test) or report.inexact_training:
+        exact = without_inexact(report)
+        result["inexact_test_images"] = len(report.inexact_test)
+        result["inexact_training_images"] = int(report.inexact_training)
+        result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
+    if report.split != "test":
+        result["split"] = report.split
+    _refuse_non_finite(result, "result.json")
+    return result
+
+
+def write_result(path: Path, report: Report) -> None:
+    """Write `result.json` (see `result_dict`)."""
+    text = json.dumps(result_dict(report), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
+    elif isinstance(value, list):
+        for n, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}[{n}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which JSON cannot say")

@@ -1,0 +1,267 @@
+"""The evidence in a run's folder: traces, costs, what the baseline gets right, the criteria; written and read.
+
+So that thresholds can be chosen again without the network. Shapes: I images, N exits, S samples.
+"""
+
+import csv
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from branchynet.errors import UserError
+from branchynet.evaluation.evidence import Evidence
+from branchynet.evaluation.report import Report
+from branchynet.exits.criteria import Criterion
+from branchynet.exits.trace import Trace
+from branchynet.networks.weights import read_checkpoint
+from branchynet.runs.atomic import replacing, write_csv
+from branchynet.runtime.costs import Latencies, Latency, Macs
+
+TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
+CRITERION = "criterion.pt"
+# What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def write_evidence(folder: Path, report: Report, criterion: "StoredCriterion") -> None:
+    """Write all of it; of the test split only where that is reported."""
+    for split, trace in report.traces.items():
+        write_trace(folder / f"trace-{split}.npz", trace)
+    write_costs(folder / "costs.csv", report)
+    if report.split == "test":
+        write_baseline(folder / "baseline.npz", report)
+    write_criterion(folder / CRITERION, criterion)
+
+
+def read_evidence(
+    folder: Path, classes: Sequence[str], machine: str, versions: Mapping[str, str]
+) -> Evidence:
+    """Read what `write_evidence` wrote; the rest of an evidence stands in other files.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not fit each other.
+    """
+    baseline = read_baseline(folder / "baseline.npz")
+    macs, latencies = read_costs(folder / "costs.csv")
+    traces = {split: read_trace(folder / f"trace-{split}.npz") for split in ("val", "test")}
+    for split, trace in traces.items():
+        if trace.num_exits != len(macs.exits) or len(baseline.correct[split]) != trace.num_samples:
+            raise UserError(
+                f"trace-{split}.npz, costs.csv and baseline.npz in {folder} are not of one run: take from=network"
+            )
+    return Evidence(
+        classes=tuple(classes),
+        traces=traces,
+        baseline_correct=baseline.correct,
+        macs=macs,
+        latencies=latencies,
+        machine=machine,
+        versions=versions,
+        inexact_test=baseline.inexact_test,
+        inexact_training=baseline.inexact_training,
+    )
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed."""
+    arrays: dict[str, Any] = {
+        name: getattr(trace, name).numpy().astype(dtype) for name, dtype in TRACE_ARRAYS.items()
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_trace(path: Path) -> Trace:
+    """Read what `write_trace` wrote.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        arrays = _arrays(path, tuple(TRACE_ARRAYS))
+        wrong = [name for name, dtype in TRACE_ARRAYS.items() if arrays[name].dtype != dtype]
+        if wrong:
+            raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
+        return Trace(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    except FileNotFoundError:
+        raise UserError(f"there is no trace {path}; a finished run has one") from None
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is no trace ({reason}): it should hold uncertainty (S, N) float32, prediction (S, N) "
+            "int64 and label (S,) int64; run the sweep again"
+        ) from error
+
+
+class Baseline(NamedTuple):
+    """What `write_baseline` wrote."""
+
+    correct: dict[str, Tensor]  # by split, `val` and `test`: (S,) bool
+    inexact_test: Tensor  # (I,) int64
+    inexact_training: int
+
+
+def write_baseline(path: Path, report: Report) -> None:
+    """Write what a later choice needs of the baseline and of images that are not the published ones.
+
+    `val_correct` and `test_correct` (S,) bool: which samples the baseline is right about; `inexact_test` (I,)
+    int64 and `inexact_training` () int64, see `Report`.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            val_correct=report.baseline_correct["val"].numpy(),
+            test_correct=report.baseline_correct["test"].numpy(),
+            inexact_test=report.inexact_test.numpy(),
+            inexact_training=np.int64(report.inexact_training),
+        )
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read what `write_baseline` wrote.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        arrays = _arrays(path, ("val_correct", "test_correct", "inexact_test", "inexact_training"))
+        correct = {split: torch.from_numpy(arrays[f"{split}_correct"]) for split in ("val", "test")}
+        inexact = torch.from_numpy(arrays["inexact_test"])
+        if any(right.dtype != torch.bool or right.ndim != 1 for right in correct.values()):
+            raise ValueError("an array is not (S,) bool")
+        if inexact.dtype != torch.int64 or inexact.ndim != 1:
+            raise ValueError("inexact_test is not (I,) int64")
+        return Baseline(correct, inexact, int(arrays["inexact_training"]))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; a finished run has one") from None
+    except DAMAGED as error:
+        raise _damaged(path, error) from error
+
+
+def write_costs(path: Path, report: Report) -> None:
+    """Write what leaving at each exit costs on each engine, after a line for the baseline.
+
+    `macs` and `latency_us` (median; `_iqr_us` its spread) count all heads on the way, `static_…` the trunk
+    up to the exit and its own head alone, `trunk_only_…` no side heads.
+    """
+    header = ["engine", "exit"]
+    for kind in ("", "static_", "trunk_only_"):
+        header += [f"{kind}macs", f"{kind}latency_us", f"{kind}latency_iqr_us"]
+    macs = (report.macs.exits, report.macs.static, report.macs.trunk_only)
+    rows: list[list[Any]] = []
+    for engine, latencies in report.latencies.items():
+        whole = latencies.baseline
+        rows.append([engine, "baseline", report.macs.baseline, whole.median_us, whole.iqr_us, *[""] * 6])
+        timed = (latencies.exits, latencies.static, latencies.trunk_only)
+        for n in range(report.num_exits):
+            row: list[Any] = [engine, n + 1]
+            for counted, latency in zip(macs, timed, strict=True):
+                row += [counted[n], latency[n].median_us, latency[n].iqr_us]
+            rows.append(row)
+    write_csv(path, header, rows)
+
+
+def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
+    """Read what `write_costs` wrote.
+
+    Returns:
+        MACs, and latencies by engine.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        engines: dict[str, list[dict[str, str]]] = {}
+        for row in rows:
+            engines.setdefault(row["engine"], []).append(row)
+        latencies = {}
+        for engine, (baseline, *exits) in engines.items():
+            numbers = [str(n) for n in range(1, len(exits) + 1)]
+            if baseline["exit"] != "baseline" or not exits or [row["exit"] for row in exits] != numbers:
+                raise ValueError(f"the lines of {engine} are not of the baseline and of exits 1 to N")
+            kinds = (tuple(_latency(row, kind) for row in exits) for kind in ("", "static_", "trunk_only_"))
+            latencies[engine] = Latencies(_latency(baseline, ""), *kinds)
+        baseline, *exits = next(iter(engines.values()))
+        counts = (tuple(int(row[f"{kind}macs"]) for row in exits) for kind in ("", "static_", "trunk_only_"))
+        return Macs(int(baseline["macs"]), *counts), latencies
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; a finished run has one") from None
+    except (*DAMAGED, StopIteration, csv.Error) as error:
+        raise _damaged(path, error) from error
+
+
+@dataclass(frozen=True)
+class StoredCriterion:
+    """What the traces of a run are of: `criterion.pt`.
+
+    Args:
+        settings: of the criterion, plain values.
+        traced_by: whose outputs the traces are, see `branchynet.evaluation.evidence.traced_by`.
+        states: N state dicts, what the criteria have learned.
+    """
+
+    settings: Mapping[str, Any]
+    traced_by: str
+    states: Sequence[Mapping[str, Tensor]]
+
+    @classmethod
+    def of(
+        cls, settings: Mapping[str, Any], traced_by: str, criteria: Sequence[Criterion]
+    ) -> "StoredCriterion":
+        """From the criteria themselves."""
+        return cls(dict(settings), traced_by, [criterion.state_dict() for criterion in criteria])
+
+
+def write_criterion(path: Path, criterion: StoredCriterion) -> None:
+    """Write tensors and plain values alone."""
+    with replacing(path) as temporary:
+        torch.save({**vars(criterion), "states": [dict(state) for state in criterion.states]}, temporary)
+
+
+def read_criterion(path: Path) -> StoredCriterion | None:
+    """Read what `write_criterion` wrote; None where there is no such file.
+
+    Raises:
+        UserError: it is damaged, or it holds something else.
+    """
+    if not path.is_file():
+        return None
+    content = read_checkpoint(path, "delete it, and the network is run again")
+    try:
+        return StoredCriterion(dict(content["settings"]), str(content["traced_by"]), list(content["states"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    # Opened here, for numpy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in names}
+
+
+def _latency(row: dict[str, str], kind: str) -> Latency:
+    return Latency(float(row[f"{kind}latency_us"]), float(row[f"{kind}latency_iqr_us"]))
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} is damaged ({type(error).__name__}: {reason}): run the sweep again")

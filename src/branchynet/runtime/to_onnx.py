@@ -1,0 +1,73 @@
+"""Modules as ONNX models.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def export(module: nn.Module, shape: Sequence[int]) -> bytes:
+    """`module` as an ONNX model with the input `x`, (B, *shape) float32, for any B."""
+    # Three samples: 0 and 1 would be taken for constants.
+    return export_model(module, torch.zeros(3, *shape), "x").SerializeToString()
+
+
+def export_model(
+    module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """`module` as an ONNX model, for any batch unless the example has one image.
+
+    Args:
+        example: (B, …), of the type that the model will take.
+        output_names: None leaves them to the exporter.
+    """
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        # The exporter's own, about its own: deprecated calls inside torch.export and onnxscript.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=any_batch(example),
+        )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose source it comes from: most of a small model's bytes
+    return model
+
+
+def any_batch(example: Tensor) -> tuple[dict[int, Any]] | None:
+    """`dynamic_shapes` of PyTorch's exporters: the batch of the one input, unless the example has one image."""
+    return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
+
+
+class _quiet:
+    """No logging below errors from these loggers inside."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *exception: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

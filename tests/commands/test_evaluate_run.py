@@ -1,0 +1,265 @@
+"""`branchynet evaluate`: from the stored evidence alone where that is enough, with the network where it is not."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from branchynet.commands.app import conf_folder
+from branchynet.commands.evaluate import read_run_settings, store_as_in_run
+from branchynet.commands.evaluate_run import evaluate_run, hparams
+from branchynet.runs.finished_run import open_run
+from branchynet.errors import UserError
+from branchynet.exits.criteria import margin
+
+QUICK = ["engine.seconds=0.01"]
+
+
+def evaluate(run, out, *overrides):
+    store_as_in_run(read_run_settings(run))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("evaluate", overrides=[f"run='{run}'", *overrides])
+    return execute(config, out)
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture
+def bare(finished, tmp_path, monkeypatch):
+    """A run with nothing left but its evidence; whoever reads a data set or a network fails."""
+    run = tmp_path / "bare"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
+    for name in ("branchynet.data.module.load_dataset", "branchynet.runs.finished_run.build_network"):
+        monkeypatch.setattr(name, lambda *arguments: pytest.fail("network or data set were touched"))
+    return run
+
+
+def test_nothing_overridden_gives_the_runs_own_result_but_for_the_real_run(finished, bare, tmp_path, capsys):
+    found = evaluate(bare, tmp_path / "out")
+    expected = result_of(finished)
+    assert expected["knee"].pop("measured")["accuracy"] == expected["knee"]["accuracy"]
+    assert found["knee"].pop("measured") is None
+    assert found == expected
+    for name in ("sweep.csv", "trade_offs.csv", "costs.csv"):
+        assert (tmp_path / "out" / name).read_text() == (finished / name).read_text(), name
+    out = capsys.readouterr().out
+    assert "operating point, predicted" in out and "operating point, measured" not in out
+    assert "Not run for real" in out
+    # The figures, too, but for the images, which are not there.
+    names = {path.name for path in (finished / "figures").iterdir()}
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == names - {"samples.png"}
+
+
+def slow_points(folder, split, threshold):
+    """Accuracy and rate of exit 1 at a threshold, sample by sample."""
+    with np.load(folder / f"trace-{split}.npz") as trace:
+        rows = zip(trace["uncertainty"], trace["prediction"], trace["label"], strict=True)
+        left = [(u[0] < np.float32(threshold), p, y) for u, p, y in rows]
+    right = [p[0 if early else 1] == y for early, p, y in left]
+    return np.mean(right), np.mean([early for early, _, _ in left])
+
+
+def test_a_distance_moves_the_point_to_the_fastest_that_is_allowed(bare, tmp_path, capsys):
+    found = evaluate(bare, tmp_path / "out", "sweep/rule=accuracy_floor", "sweep.rule.distance=0.9")["knee"]
+    # Anything is accurate enough: everybody leaves at exit 1.
+    assert found["exit_rates"][0] == 1
+    assert found["accuracy"] == pytest.approx(slow_points(bare, "test", 9.0)[0])
+    assert found["latency_us"] == 30 and found["gain_latency"] == pytest.approx(100 / 30)
+
+
+def test_another_rule_and_protocol(bare, tmp_path, capsys):
+    baseline = result_of(bare)["baseline"]
+    budget = result_of(bare)["exits"][0]["macs"]
+    found = evaluate(bare, tmp_path / "macs", "sweep/rule=mac_budget", f"sweep.rule.budget_macs={budget}")
+    assert found["knee"]["rule"] == "mac_budget" and found["knee"]["macs"] == budget
+    assert found["baseline"] == baseline
+
+    paper = evaluate(bare, tmp_path / "paper", "sweep.protocol=paper", "sweep/rule=mac_budget")
+    assert paper["protocol"] == "paper"
+    # The rule's own budget, 300,000: as many may go on as it pays for. The best of test, by trying all.
+    early, late = (exit_["macs"] for exit_ in paper["exits"])
+    with np.load(bare / "trace-test.npz") as trace:
+        limits = sorted({0.0, *trace["uncertainty"][:, 0].tolist(), 9.0})
+    allowed = [
+        accuracy
+        for accuracy, rate in (slow_points(bare, "test", limit) for limit in limits)
+        if rate * early + (1 - rate) * late <= 300_000
+    ]
+    assert paper["knee"]["accuracy"] == pytest.approx(max(allowed))
+
+
+@pytest.mark.parametrize("source", ["trace", "network"])
+def test_on_validation_nothing_is_said_of_test(source, finished, tmp_path, capsys):
+    found = evaluate(finished, tmp_path / "out", "split=val", f"from={source}", *QUICK)
+    accuracy, rate = slow_points(finished, "val", found["knee"]["thresholds"][0])
+    assert found["split"] == "val"
+    assert found["knee"]["accuracy"] == pytest.approx(accuracy)
+    assert found["knee"]["exit_rates"][0] == pytest.approx(rate)
+    measured = found["knee"]["measured"]
+    assert measured is None if source == "trace" else measured["accuracy"] == pytest.approx(accuracy)
+    with np.load(finished / "trace-val.npz") as trace:
+        forced = (trace["prediction"] == trace["label"][:, None]).mean(axis=0)
+    assert [e["accuracy"] for e in found["exits"]] == pytest.approx(list(forced))
+    assert not (tmp_path / "out" / "trace-test.npz").exists()
+    for name in ("sweep.csv", "trade_offs.csv", "report.md"):
+        assert "test" not in (tmp_path / "out" / name).read_text().lower().replace("fastest", ""), name
+    out = capsys.readouterr().out
+    assert "on validation" in out and "on test" not in out and "flatter" in out
+
+
+def test_other_thresholds_keep_the_runs_rule(bare, tmp_path, capsys):
+    found = evaluate(bare, tmp_path / "out", "sweep.thresholds=[0.5]")
+    # Besides 0 and one above all.
+    assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 4
+    assert found["knee"]["rule"] == "accuracy_floor"
+
+
+def test_another_criterion_needs_the_network(finished, tmp_path, capsys):
+    found = evaluate(finished, tmp_path / "out", "criterion=margin", *QUICK)
+    assert found["knee"]["criterion"] == "margin"
+    assert found["knee"]["measured"]["accuracy"] == found["knee"]["accuracy"]
+    run = open_run(finished)
+    x, _ = run.data.split("test")
+    with np.load(tmp_path / "out" / "trace-test.npz") as trace:
+        expected = margin(run.network(x)[0]).detach().numpy()
+        assert trace["uncertainty"][:, 0] == pytest.approx(expected, abs=1e-5)
+    assert (tmp_path / "out" / "figures" / "samples.png").is_file()
+    assert [e["accuracy"] for e in found["exits"]] == [e["accuracy"] for e in result_of(finished)["exits"]]
+
+
+def test_in_place_measures_anew_and_keeps_the_settings(copied, capsys):
+    config = (copied / ".hydra" / "config.yaml").read_text()
+    before = result_of(copied)
+    # No number of the old run may survive by not being written.
+    (copied / "result.json").write_text(json.dumps({**before, "machine": "another", "seed": before["seed"]}))
+    found = evaluate(copied, copied, "in_place=true", *QUICK)
+    assert found == result_of(copied)
+    assert found["machine"] == before["machine"] and found["knee"]["measured"]["latency_us"] > 0
+    assert found["knee"]["measured"] != before["knee"]["measured"]
+    assert [e["accuracy"] for e in found["exits"]] == [e["accuracy"] for e in before["exits"]]
+    assert found["baseline"]["latency_us"] != 100
+    assert (copied / ".hydra" / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
+    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
+    config.logger = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}  # the fixture has none
+    OmegaConf.save(config, copied / ".hydra" / "config.yaml")
+    out = copied if in_place else tmp_path / "out"
+    rule = ["sweep/rule=accuracy_floor", "sweep.rule.distance=0.2"]
+    found = evaluate(copied, out, *rule, *(["in_place=true", *QUICK] if in_place else []))
+    events = EventAccumulator(str(out))
+    events.Reload()
+    assert events.Scalars("knee/accuracy")[-1].value == pytest.approx(found["knee"]["accuracy"])
+    assert events.Scalars("knee/latency_us")[-1].value == pytest.approx(found["knee"]["latency_us"])
+    assert ("sweep/samples" in events.Tags()["images"]) == in_place
+    expected = {"rule": "accuracy_floor", "model": config.model.name, "batch_size": config.data.batch_size}
+    store_as_in_run(read_run_settings(copied))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        settings = compose("evaluate", overrides=[f"run='{copied}'", *rule])
+    assert hparams(settings, open_run(copied)).items() >= expected.items()
+
+
+def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsys):
+    caplog.set_level("INFO")
+    (copied / "baseline.npz").unlink()
+    found = evaluate(copied, tmp_path / "out", *QUICK)
+    assert "older than baseline.npz" in caplog.text
+    assert found["baseline"]["accuracy"] == result_of(copied)["baseline"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["from=traces"], ["from=traces", "network"]),
+        (["from=trace", "criterion=margin"], ["from=trace", "entropy"]),
+        (["from=trace", "engine.threads=2"], ["from=trace", "engine.threads=1"]),
+        (["from=trace", "engine.compare=[onnxruntime]"], ["from=trace", "onnxruntime"]),
+        (["from=trace", "in_place=true"], ["from=trace", "in_place"]),
+        (["trust=perhaps"], ["trust=perhaps", "true or false"]),
+        (["split=train"], ["split=train", "test, val"]),
+        (["split=val", "sweep.protocol=paper"], ["split=val", "paper"]),
+        (["split=val", "in_place=true"], ["in_place", "split=test"]),
+        (["from=network"], ["best.ckpt", "train it again"]),
+        (["criterion.name=entropie"], ["entropie", "margin"]),
+        (["sweep.protocol=test"], ["protocol=test", "paper"]),
+        (["sweep.rule.distance=-1"], ["distance=-1"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(overrides, words, finished, tmp_path):
+    run = tmp_path / "bare"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError) as caught:
+        evaluate(run, tmp_path / "out", *overrides)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_runs_own_files_are_not_replaced_unasked(copied):
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="in_place=true"):
+        evaluate(copied, copied)
+    assert before == {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+
+
+def test_files_of_two_runs_are_noticed(copied, tmp_path):
+    with np.load(copied / "trace-val.npz") as trace:
+        np.savez(copied / "trace-val.npz", **{name: array[:-1] for name, array in trace.items()})
+    with pytest.raises(UserError, match="not of one run"):
+        evaluate(copied, tmp_path / "out")
+
+
+def branchynet(*arguments, cwd):
+    command = [sys.executable, "-W", "error", "-m", "branchynet", "evaluate", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_from_the_command_line(finished, tmp_path):
+    """Twice in a multirun, by a folder's name as runs have it; results lie below the run, by their overrides."""
+    run = tmp_path / "0-seed=1,weights.values=[1, 2]"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = branchynet("-m", f"run={run}", "sweep.rule.distance=0,0.9", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("operating point, predicted") == 2
+    strict, loose = (
+        result_of(run / "evaluate" / f"as_in_run-sweep.rule.distance={distance}") for distance in ("0", "0.9")
+    )
+    assert strict["knee"]["thresholds"] == result_of(finished)["knee"]["thresholds"]
+    assert loose["knee"]["exit_rates"] == [1, 0]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in tmp_path.iterdir()} == {run.name}
+
+
+def test_mistakes_on_the_command_line(finished, tmp_path):
+    for arguments, words in (
+        ([], ["run=<run folder>"]),
+        (["run=nowhere"], ["nowhere", "no run"]),
+        ([f"run={finished}", "sweep.rule.budget_us=3"], ["budget_us"]),
+        ([f"run={finished}", "model=b_lenet"], ["model"]),
+    ):
+        done = branchynet(*arguments, cwd=tmp_path)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_help_answers_without_a_run_and_without_torch(tmp_path):
+    code = (
+        "import sys, atexit; from branchynet.__main__ import main;"
+        "sys.argv = ['branchynet', 'evaluate', '--help'];"
+        "atexit.register(lambda: print('torch' if 'torch' in sys.modules else 'no t.', file=sys.stderr));"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.split("\n")[-2] == "no t.", done.stderr
+    for word in ("sweep/rule", "criterion", "in_place"):
+        assert word in done.stdout

@@ -1,0 +1,92 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from branchynet.runs.result import result_dict
+
+# DESIGN.md's form of result.json, with the tiny report's numbers.
+EXPECTED = {
+    "experiment": "b_lenet_mnist",
+    "seed": 3,
+    "protocol": "validation",
+    "engine": "onnxruntime",
+    "threads": 1,
+    "machine": "a machine",
+    "versions": {"torch": "2.15.0"},
+    "baseline": {"accuracy": 0.75, "macs": 425, "latency_us": 40.0},
+    "exits": [
+        {"accuracy": 0.625, "macs": 100, "latency_us": 10.0, "static_macs": 90, "static_latency_us": 8.0},
+        {"accuracy": 0.875, "macs": 500, "latency_us": 50.0, "static_macs": 445, "static_latency_us": 42.0},
+    ],
+    "knee": {
+        "rule": "accuracy_floor",
+        "criterion": "entropy",
+        "thresholds": [0.45],
+        "accuracy": 0.875,
+        "exit_rates": [0.625, 0.375],
+        "macs": 250.0,
+        "latency_us": 25.0,
+        "gain_macs": 1.7,
+        "gain_latency": 1.6,
+        "gain_trunk_only": 40 / 16.75,
+        "gain_over_static": 1.68,
+        "measured": {"accuracy": 0.875, "latency_us": 30.0, "gain_latency": 1.5},
+    },
+}
+
+
+def test_the_form_to_the_letter(report):
+    result = result_dict(report)
+    assert result == EXPECTED
+    # The order of the keys and the types, too: 250.0 and not 250.
+    assert json.dumps(result) == json.dumps(EXPECTED)
+
+
+def test_what_was_not_run_for_real_is_null(make_report):
+    result = result_dict(make_report(verified={}))
+    assert result["knee"].pop("measured") is None
+    assert result == {**EXPECTED, "knee": {k: v for k, v in EXPECTED["knee"].items() if k != "measured"}}
+
+
+def test_another_split_than_test_is_named(make_report):
+    assert result_dict(make_report(split="val")) == {**EXPECTED, "split": "val"}
+
+
+def test_no_static_rival_is_null(report, make_report):
+    result = result_dict(make_report(selection=replace(report.selection, index=1)))
+    assert result["knee"]["gain_over_static"] is None
+
+
+def test_three_exits_have_two_thresholds(three_exits):
+    knee = result_dict(three_exits)["knee"]
+    assert knee["thresholds"] == [0.25, 0.21]
+    assert knee["exit_rates"] == [0.375, 0.25, 0.375]
+    assert knee["latency_us"] == 0.375 * 10 + 0.25 * 30 + 0.375 * 60
+
+
+def test_inexact_images_only_add_keys(make_report):
+    right = torch.arange(8) < 6
+    result = result_dict(
+        make_report(baseline_correct=right, inexact_test=torch.tensor([0, 7]), inexact_training=73)
+    )
+    added = {
+        "inexact_test_images": 2,
+        "inexact_training_images": 73,
+        "without_inexact": {"baseline_accuracy": 5 / 6, "accuracy": 5 / 6},
+    }
+    assert json.dumps(result) == json.dumps(EXPECTED | added)
+
+
+def test_inexact_images_in_training_alone(make_report):
+    result = result_dict(make_report(inexact_training=4))
+    assert (result["inexact_test_images"], result["inexact_training_images"]) == (0, 4)
+    assert result["without_inexact"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_say_is_refused_by_name(report, make_report, value):
+    verified = {"onnxruntime": replace(report.verified["onnxruntime"], latency_us=value)}
+    with pytest.raises(ValueError, match=r"knee\.measured\.latency_us is (nan|inf)"):
+        result_dict(make_report(verified=verified))
