@@ -24,6 +24,10 @@ class ArgumentError(UserError):
         super().__init__(f"{name}{problem}")
         self.name, self.problem = name, problem
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are made again from their message alone, which would not do: other processes get ours, too.
+        return type(self), (self.name, self.problem)
+
     def below(self, setting: str) -> "ArgumentError":
         """The same mistake in the argument's place among the settings."""
         return ArgumentError(f"{setting}.{self.name}", self.problem)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class EpochProgress(Callback):
-    """A bar over the stage's epochs, with the validation accuracy of every trained exit behind it.
+    """A bar over the stage's epochs, followed by the validation accuracy of every trained exit.
 
     Epochs and not steps: at thousands of images a millisecond a bar per step costs more than the step.
     """

@@ -58,9 +58,9 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     criterion = plain(config.criterion)
     reason = why_network(settings, criterion, run, evidence, config.in_place)
     if source == "trace" and reason:
-        raise UserError(f"from=trace is not enough, for {reason}: leave it out, and the network is run")
+        raise UserError(f"from=trace is not enough, because {reason}: leave it out, and the network is run")
     if source != "network" and reason:
-        log.info("running the network, for %s …", reason)
+        log.info("running the network, because %s …", reason)
     if evidence is not None and not reason:
         report, images, stored = choose(settings, evidence), None, run.stored_criterion
     else:
@@ -105,7 +105,7 @@ def why_network(
         in_place: whether the run's results are replaced.
     """
     if in_place:
-        return "in_place=true replaces what was measured by what is measured"
+        return "in_place=true replaces what was measured"
     if evidence is None:
         return f"this run is older than baseline.npz and {CRITERION}, or is without one of them"
     if criterion != run.stored_criterion.settings:

@@ -28,7 +28,7 @@ BATCH = 64  # images at a time
 COLUMNS = ("image", "class", "confidence", "exit", "uncertainty", "macs", "latency_us")
 
 Row = dict[str, str | int | float]
-# Of so many images: their names and bytes (B, C, H, W).
+# Of a batch of images: their names and bytes (B, C, H, W).
 Batches = Iterator[tuple[list[str], np.ndarray]]
 
 
@@ -61,7 +61,7 @@ def predict(config: DictConfig, _: Path) -> None:
     if problems and not source.is_dir():
         raise UserError(str(problems[0]))
     if problems:
-        raise UserError(f"{len(problems)} of {total} images were left out, for the reasons above")
+        raise UserError(f"{len(problems)} of {total} images were left out for the reasons above")
 
 
 def open_network(config: DictConfig) -> Exported:

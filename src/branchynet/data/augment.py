@@ -28,8 +28,8 @@ class Augmentation:
     """What may happen to a training image.
 
     Args:
-        shift: moved by up to so many pixels, both axes, every whole offset equally likely; 0 = none. The same
-            as a random crop of the image padded by so many.
+        shift: moved by up to this number of pixels, both axes, every whole offset equally likely; 0 = none. The
+            same as a random crop of the image padded by as many.
         fill: what comes in from outside: `zero`, pixel value 0, or `reflect`, the image mirrored at its edge.
         flip: mirrored left to right with probability 1/2.
         cutout: side in pixels of a square around a random pixel that is set to the training split's mean, its
@@ -87,7 +87,7 @@ def parse_augmentation(config: Mapping[str, Any] | None) -> Augmentation:
 
 
 def draw(augmentation: Augmentation, samples: int, rng: np.random.Generator) -> Draws:
-    """Independent draws for so many samples."""
+    """Independent draws for a number of samples."""
     offsets, flips, centres = None, None, None
     if augmentation.shift:
         reach = augmentation.shift

@@ -27,7 +27,7 @@ class NotThere(FileProblem):
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Unsigned bytes of an IDX file with so many dimensions (3: images (S, H, W); 1: labels (S,)).
+    """Unsigned bytes of an IDX file with this number of dimensions (3: images (S, H, W); 1: labels (S,)).
 
     The four bytes of magic are 0, 0, 8 (unsigned byte) and the number of dimensions; the sizes follow,
     four bytes each, big-endian; then the values. Raises `FileProblem` unless all of that is so and the

@@ -50,7 +50,7 @@ class SweepSettings:
         measuring: engines and threads.
         protocol: `validation`, or `paper`: choose on test, as the paper did (section IV), for comparison only.
         thresholds: tried at every exit; None takes them from the uncertainties of the split of the choice.
-        max_vectors: at most so many threshold vectors.
+        max_vectors: the most threshold vectors that are tried.
         split: what is reported: `test`, or `val`, so that test need not be looked at.
 
     Raises:

@@ -1,8 +1,8 @@
 """How unsure an exit is: modules from its logits (B, K), K ≥ 2, to its uncertainty (B,) float32.
 
 Lower is surer, never below 0 and never nan for finite logits, so that a threshold of 0 keeps everybody. They
-compute in float32 whatever the logits' type, for float32 is what thresholds and traces are. Each is a handful
-of operations, for at batch 1 an operation costs a microsecond and is part of an exit's price.
+compute in float32 whatever the logits' type, since float32 is what thresholds and traces are. Each is a handful
+of operations: at batch 1 an operation costs a microsecond and is part of an exit's price.
 
 A criterion belongs to an exit as its head does: it runs on every engine and in every export, and its cost counts.
 """
@@ -57,6 +57,7 @@ class Entropy(Criterion):
     A probability that is 0 in float32 adds 0 · ln TINY = 0. The error is some 1e-7 · K, absolute: the
     entropy of very sure samples, below 1e-5 or so, has fewer digits than float32.
 
+    >>> import torch
     >>> Entropy()(torch.tensor([[0.0, 0.0], [1e4, -1e4]]))
     tensor([0.6931, 0.0000])
     """
@@ -73,6 +74,7 @@ class Entropy(Criterion):
 class MaxProbability(Criterion):
     """`1 - max p`, 0 … 1 - 1/K.
 
+    >>> import torch
     >>> MaxProbability()(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
     tensor([5.0000e-01, 2.0612e-09])
     """
@@ -88,6 +90,7 @@ class MaxProbability(Criterion):
 class Margin(Criterion):
     """`1 - (p_1 - p_2)`, 0 … 1, p_1 and p_2 the two largest probabilities.
 
+    >>> import torch
     >>> Margin()(torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
     tensor([1.0000e+00, 4.1223e-09])
     """

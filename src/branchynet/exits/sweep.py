@@ -19,7 +19,7 @@ from branchynet.errors import ArgumentError, UserError, check_whole, is_number, 
 from branchynet.exits.point import OperatingPoint, decimal
 from branchynet.exits.trace import Outputs, Trace
 
-# A grid of so many vectors takes some 2 seconds and 1 GB.
+# A grid of this number of vectors takes some 2 seconds and 1 GB.
 MAX_GRID = 5_000_000
 # Comparisons per chunk of `evaluate`, a few bytes each: a chunk that fits the cache is 4 times faster.
 CHUNK = 1_000_000
@@ -172,14 +172,14 @@ def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | Non
 
     Args:
         trace: what the uncertainties are taken from: the split that the choice is made on.
-        max_vectors: of thresholds from the data, at most so many combinations (but 2 per exit at least).
+        max_vectors: the most combinations of thresholds from the data (but 2 per exit at least).
         values: these are tried at every exit instead, besides 0 and one above all.
 
     Thresholds from the data stand midway between neighbouring observed uncertainties. There no sample of the
     trace lies on a threshold, where another engine's rounding could move it to the other side, and a new
     sample is taken if the observed one nearest to it is: just above the lower or on the upper of the two
     neighbours would give the same operating point on this trace, but favour one side on every other. Where
-    there are too many, they are thinned out evenly in rank, for uncertainties crowd towards 0.
+    there are too many, they are thinned out evenly in rank, because uncertainties crowd towards 0.
 
     With N = 2 and `max_vectors` above the number of distinct uncertainties, every operating point that is
     possible on the trace is there.

@@ -60,7 +60,7 @@ class Trace:
         return self.prediction == self.label[:, None]
 
 
-# One exit after another: from features (B, …) to those behind the exit's segment, logits (B, K), uncertainty (B,).
+# One exit after another: from features (B, …) to those after the exit's segment, logits (B, K), uncertainty (B,).
 Step = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from branchynet.exports.load import Answer, load_export
 
-# So many images one by one, then the rest in one batch.
+# The number of images that are run one by one; the rest run in one batch.
 ALONE = 32
 
 

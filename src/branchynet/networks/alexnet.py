@@ -32,7 +32,7 @@ def alexnet_cifar(
     check_whole("num_classes", num_classes)
     check_whole("size", size)
     if size < 8:
-        raise not_allowed("size", size, "at least 8 pixels, for pooling halves it three times")
+        raise not_allowed("size", size, "at least 8 pixels, because pooling halves it three times")
     if not is_number(dropout) or not 0 <= dropout < 1:
         raise not_allowed("dropout", dropout, "between 0 and 1, 1 excluded")
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -51,7 +51,7 @@ def attach(
         found = next(iter(order)) if place == INPUT else _only(outputs.get(place, []), place, legal)
         if order[found] >= order[classifier]:
             raise UserError(
-                f"{place!r} is the trunk's classifier, the last exit by itself, or lies behind it: "
+                f"{place!r} is the trunk's classifier, the last exit by itself, or comes after it: "
                 f"legal are {legal}"
             )
         if found not in clean:

@@ -1,4 +1,4 @@
-"""A trunk in segments, with a head behind each of them.
+"""A trunk in segments, with a head on each of them.
 
 Shapes: B batch, C channels, H, W, K classes, N exits.
 """
@@ -53,7 +53,7 @@ class BranchedNetwork(nn.Module):
 
         Args:
             x: images.
-            run: N flags; a head whose flag is False is not run and gives None, nor are the segments behind
+            run: N flags; a head whose flag is False is not run and gives None, nor are the segments after
                 the last head that is. None runs all.
         """
         flags = [True] * self.num_exits if run is None else list(run)

@@ -35,9 +35,9 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
 
     Args:
         spec: `after`, which is the caller's, and the layers: `before`: those between the place and the first
-            convolution, of relu, pool2, pool3, lrn, batch; `blocks`: so many residual blocks of the place's
-            width behind them; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none,
-            batch, lrn) and `pool` (the window of the max pooling behind it, 0 for none): one for all of them or
+            convolution, of relu, pool2, pool3, lrn, batch; `blocks`: the number of residual blocks of the place's
+            width after them; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none,
+            batch, lrn) and `pool` (the window of the max pooling after it, 0 for none): one for all of them or
             one each; `global_pool`: average over all pixels before the classifier; `fc`: widths of hidden
             fully-connected layers. Convolutions are padded by kernel // 2; pooling has stride 2 and rounds up;
             ReLU follows every convolution and hidden layer. Before batch norm, convolutions have no biases.
@@ -69,7 +69,7 @@ class Kind(NamedTuple):
 
 
 class _Builder:
-    """Layers in a row, and the shape behind the last of them."""
+    """Layers in a row, and the shape that the last of them gives."""
 
     def __init__(self, where: str, input_shape: tuple[int, ...]) -> None:
         self.where = where
@@ -77,9 +77,9 @@ class _Builder:
         self.layers: list[nn.Module] = []
 
     def add(self, layer: nn.Module) -> None:
-        """Put a layer behind the others."""
+        """Put a layer after the others."""
         try:
-            shape = _shape_behind(layer, self.shape)
+            shape = _shape_after(layer, self.shape)
         except RuntimeError as error:
             raise UserError(
                 f"{self.where} has a {type(layer).__name__} on {tuple(self.shape)}, which leaves less than one "
@@ -89,7 +89,7 @@ class _Builder:
         self.layers.append(layer)
 
     def classify(self, spec: Mapping[str, Any], num_classes: int) -> nn.Sequential:
-        """All layers, with `fc` and the classifier behind them."""
+        """All layers, then `fc` and the classifier."""
         for width in _numbers(spec["fc"], "fc", self.where):
             self.add(nn.Linear(self.shape[0], width))
             self.add(nn.ReLU())
@@ -159,24 +159,40 @@ def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_c
     others = [key for key in spec if key not in ("after", "head")]
     if others:
         raise UserError(f"{where} has a head of its own and {others[0]!r}: leave one of them out")
-    head = spec["head"](shape=shape, num_classes=num_classes)
+    if not callable(spec["head"]):
+        raise UserError(
+            f"{where} has head: {spec['head']!r}: it is a function of shape and num_classes that gives a module"
+        )
+    try:
+        head = spec["head"](shape=shape, num_classes=num_classes)
+    except TypeError as error:  # what Python raises on wrong arguments
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where} has a head that cannot be made ({reason[:160]})") from error
     if not isinstance(head, nn.Module):
         raise UserError(f"{where} has a head that is {type(head).__name__}: it is a torch.nn.Module")
     try:
-        given = _shape_behind(head, shape)
-    except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
+        given = _shape_after(head, shape)
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+        TypeError,
+    ) as error:  # what layers raise on a shape, and we below
         reason = " ".join(str(error).split())
-        raise UserError(f"{where} has a head that does not take features {shape} ({reason[:160]})") from error
+        raise UserError(f"{where} has a head that does not fit features {shape} ({reason[:160]})") from error
     if given != (num_classes,):
         raise UserError(f"{where} has a head that gives {given}: it gives logits, ({num_classes},) here")
     return head
 
 
-def _shape_behind(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _shape_after(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Worked out for two samples on the meta device: nothing is computed, and batch norm accepts a single pixel."""
     x = torch.zeros(2, *shape, device="meta")
     with torch.no_grad():
-        return tuple(copy.deepcopy(module).to("meta")(x).shape[1:])
+        given = copy.deepcopy(module).to("meta")(x)
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"it gives {type(given).__name__}, not a tensor")
+    return tuple(given.shape[1:])
 
 
 def _checked(spec: Mapping[str, Any], where: str) -> tuple[list[str], int, list[int]]:

@@ -8,7 +8,7 @@ INITS = ("default", "he", "original")
 
 
 def init_weights(module: nn.Module, init: str) -> None:
-    """Draw the weights of every convolution and linear layer inside `module` anew.
+    """Draw new weights for every convolution and linear layer inside `module`.
 
     Args:
         module: changed in place.

@@ -19,7 +19,7 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions with batch norm, and a shortcut around them.
 
     Where the block shrinks the image or widens it, the shortcut takes every `stride`-th pixel and adds channels
-    of zeros behind its own (option A). The convolutions have no biases, here and in the stem, for batch norm
+    of zeros after its own (option A). The convolutions have no biases, here and in the stem, since batch norm
     takes out what they add; the paper's authors have them, to no effect.
 
     Args:

@@ -160,7 +160,7 @@ def uncertainty_histograms(report: Report) -> Figure:
         panel.legend(fontsize="small", loc="upper right")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel(f"{report.reported_on} samples, log scale")
-    panels[0].set_ylim(bottom=0.7)  # of all panels, and after the last one, for it ends the autoscaling
+    panels[0].set_ylim(bottom=0.7)  # of all panels, and after the last one, which ends the autoscaling
     figure.suptitle(title(report, f"every {report.reported_on} sample at every exit"))
     return figure
 

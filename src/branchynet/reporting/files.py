@@ -1,6 +1,6 @@
 """The files that a run leaves for people and other programs: the sweep, the trade-offs, the report, the figures.
 
-The evidence behind them is written by `branchynet.runs.stored`. Shapes: N exits, V threshold vectors.
+The evidence for them is written by `branchynet.runs.stored`. Shapes: N exits, V threshold vectors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from branchynet.runs.atomic import replacing, write_csv
 from branchynet.runs.result import write_result
 from branchynet.runs.stored import StoredCriterion, write_evidence
 
-# Beyond so many threshold vectors, sweep.csv lists the frontier and the operating point alone.
+# Beyond this number of threshold vectors, sweep.csv lists the frontier and the operating point alone.
 MAX_SWEEP_ROWS = 2000
 
 

@@ -65,7 +65,7 @@ def surest_and_least_sure(uncertainty: Tensor, chosen: Tensor, count: int) -> li
     Args:
         uncertainty: (S,).
         chosen: (S,) bool.
-        count: at most so many indices; ties keep the data set's order.
+        count: at most this number of indices; ties keep the data set's order.
     """
     indices = torch.nonzero(chosen)[:, 0]
     order: list[int] = indices[torch.sort(uncertainty[indices], stable=True).indices].tolist()

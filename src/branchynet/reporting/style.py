@@ -13,7 +13,7 @@ SIDE_EXITS = (BLUE, ORANGE, "#56B4E9", "#CC79A7", "#B8A800")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, without pyplot: nothing global, nothing to close."""
+    """A figure, width and height in inches, without pyplot: nothing global, nothing to close."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -24,7 +24,7 @@ def load(folder: Path, key: str) -> dict[str, Tensor] | None:
         return torch.load(folder / f"{key}.pt", map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except Exception:  # a damaged file: torch.load raises about anything; train it anew and replace the file
+    except Exception:  # a damaged file: torch.load raises about anything; train it again and replace the file
         return None
 
 

@@ -113,7 +113,7 @@ class FinishedRun:
 
     @cached_property
     def baseline(self) -> BranchedNetwork:
-        """The network of stage 1, likewise; its trunk and last head are the baseline."""
+        """The network of stage 1, in eval mode, on the CPU; its trunk and last head are the baseline."""
         network = self._build()
         path = self._existing("checkpoints/baseline.pt")
         state = baseline_cache.load(path.parent, path.stem)
@@ -150,7 +150,7 @@ def open_run(folder: Path | str, trust: bool = False) -> FinishedRun:
     path = folder / "result.json"
     if not path.is_file():
         raise UserError(
-            f"the run {folder} is not finished, for it has no result.json: `branchynet train resume={folder}` "
+            f"the run {folder} is not finished, it has no result.json: `branchynet train resume={folder}` "
             f"goes on with it"
         )
     try:
@@ -160,6 +160,6 @@ def open_run(folder: Path | str, trust: bool = False) -> FinishedRun:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}): move it away, and `branchynet train resume={folder}` "
-            f"writes it anew"
+            f"writes it again"
         ) from error
     return FinishedRun(folder, config, result, trust)

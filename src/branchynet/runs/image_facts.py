@@ -24,7 +24,7 @@ class ImageFacts:
     input_shape: tuple[int, int, int]  # (C, H, W)
     classes: tuple[str, ...]  # K
     mean: tuple[float, ...]  # C, of the training split, of values 0 … 1
-    std: tuple[float, ...]  # C, likewise
+    std: tuple[float, ...]  # C, the same
 
     @property
     def num_classes(self) -> int:

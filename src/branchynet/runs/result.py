@@ -1,4 +1,4 @@
-"""The dictionary behind `result.json`. Other programs read it: its keys are stable."""
+"""The dictionary that `result.json` holds. Other programs read it: its keys are stable."""
 
 import json
 import math

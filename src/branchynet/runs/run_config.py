@@ -37,7 +37,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
     """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is no run, for {path} is missing: name a run's folder")
+        raise UserError(f"{folder} is no run, {path} is missing: name a run's folder")
     try:
         config = OmegaConf.load(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:

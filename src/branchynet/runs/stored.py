@@ -253,7 +253,7 @@ def read_criterion(path: Path) -> StoredCriterion | None:
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    # Opened here, for numpy leaves a damaged file open.
+    # Opened here: numpy leaves a damaged file open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in names}
 

@@ -34,7 +34,7 @@ class Engine(Protocol):
     """Inference that leaves at the first exit that is sure enough (Teerapittayanon et al., 2016, Figure 2).
 
     Exit n is taken if its uncertainty is strictly below threshold n, compared in float32; the last exit
-    takes the rest. Layers behind the exit that was taken are not run, except for a few rows of a batch that it
+    takes the rest. Layers after the exit that was taken are not run, except for a few rows of a batch that it
     would cost more to leave behind (`branchynet.runtime.compaction`): nobody reads what they give. The last
     exit's uncertainty is computed and reported, too, although nothing depends on it: users ask for it, and so
     its time is counted.

@@ -25,7 +25,7 @@ def keep_in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
 
     ONNX Runtime lays features out in blocks of channels, and adds them up so, inside the convolution before the
     sum. But where one term lies plane by plane, a model's input or a shortcut that was cut and padded, so does the
-    sum, and so do all sums behind it: each block then turns its features around twice. A pooling with a window of
+    sum, and so do all sums after it: each block then turns its features around twice. A pooling with a window of
     one pixel turns that term once, and changes nothing else.
 
     Args:

@@ -16,13 +16,13 @@ COMPACT_FROM = 0.02
 
 # NumPy's or PyTorch's; both are indexed, compared and assigned to in the same words.
 Array = Any
-# From n, 0-based, and features (R, …) behind segment n-1 to (those behind segment n, prediction (R,) int64,
+# From n, 0-based, and features (R, …) after segment n-1 to (those after segment n, prediction (R,) int64,
 # uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
 RowStep = Callable[[int, Array], Sequence[Array]]
 
 
 def pays(staying: int, rows: int) -> bool:
-    """Whether to copy the `staying` ones of so many rows together, or to carry the others on, unread."""
+    """Whether to copy the `staying` ones of `rows` rows together, or to carry the others on, unread."""
     return rows - staying >= COMPACT_FROM * rows and staying < rows
 
 
@@ -43,7 +43,7 @@ def by_compaction(
         where: from a mask (R,) to the numbers, int64, of the rows that are set.
 
     Returns:
-        prediction, exit (0-based) and uncertainty, (B,) each, and behind them what else the steps give.
+        prediction, exit (0-based) and uncertainty, (B,) each, then what else the steps give.
     """
     x, *whole = step(0, x)
     exits = whole[0] * 0

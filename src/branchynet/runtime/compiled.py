@@ -66,7 +66,7 @@ class CompiledEngine(TorchEngine):
     """`TorchEngine` with compiled steps. See `branchynet.runtime.base.Engine`.
 
     Every step is compiled when it is first run: once for one row and once for any number of them above one, or
-    twice, for PyTorch may take another algorithm for a convolution from 16 rows on. On a GPU one row runs as a
+    twice, because PyTorch may take another algorithm for a convolution from 16 rows on. On a GPU one row runs as a
     CUDA graph. The code is for as many threads as PyTorch had at that time.
 
     Args:
@@ -116,7 +116,7 @@ def _compiled(
     if cuda_graphs:
         options["triton.cudagraphs"] = True
     # Nothing is dynamic but a batch that is marked so. Else PyTorch takes sizes that differ from one segment to the
-    # next, or from one engine to another, for dynamic ones: leaving B-LeNet early took 1.4 times as long.
+    # next, or from one engine to another, as dynamic ones: leaving B-LeNet early took 1.4 times as long.
     return torch.compile(_with_own_code(function), backend=backend, dynamic=False, options=options or None)
 
 

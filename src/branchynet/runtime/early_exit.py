@@ -121,7 +121,7 @@ class TorchEngine:
         return x, logits.argmax(dim=1), uncertainty
 
     def step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From features (R, …) to those behind segment n (0-based), logits (R, K) and uncertainty (R,)."""
+        """From features (R, …) to those after segment n (0-based), logits (R, K) and uncertainty (R,)."""
         return self.steps[n](x)
 
 
@@ -163,7 +163,7 @@ def chain(functions: Sequence[Callable[[Tensor], Any]], device: str | torch.devi
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """PyTorch computes on so many threads inside, and on as many as before afterwards."""
+    """PyTorch computes on `threads` threads inside, and on as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

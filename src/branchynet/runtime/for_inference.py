@@ -28,7 +28,7 @@ def folded(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     try:
         graph = _Tracer().trace(module)
         called = [node.target for node in graph.nodes if node.op == "call_module"]
-        # A layer that is called twice cannot take in what stands behind one of its calls.
+        # A layer that is called twice cannot take in what follows one of its calls.
         if len(set(called)) < len(called):
             return module
         return fuse(fx.GraphModule(module, graph), inplace=True, no_trace=True)

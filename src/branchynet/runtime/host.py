@@ -40,7 +40,7 @@ class HostBackend(Backend):
 
     @abstractmethod
     def load(self, threads: int) -> Load:
-        """How it loads a model that is to run on so many threads."""
+        """How it loads a model that is to run on `threads` threads."""
 
     def engine(
         self,
@@ -68,7 +68,7 @@ class HostEngine:
 
     Model n holds segment n, head n, the criterion and the argmax. For batch 1 every model's inputs and outputs
     are bound to memory once: what segment n writes is what segment n+1 reads, and nothing is copied but the
-    image. A batch is bound anew at every exit, for its rows change; what is copied then is the rows that stay,
+    image. A batch is bound again at every exit, because its rows change; what is copied then is the rows that stay,
     where others left.
     """
 
@@ -83,8 +83,8 @@ class HostEngine:
         steps = exit_steps(frozen(network), [frozen(criterion) for criterion in criteria])
         self._input = np.zeros((1, *input_shape), np.float32)
         self.models: list[Model] = []
-        # The shape of what model n hands on, without the rows; None: its own input, for segment n is the
-        # identity, or nothing, for it is the last.
+        # The shape of what model n hands on, without the rows; None: its own input, where segment n is the
+        # identity, or nothing, where it is the last.
         self.features: list[tuple[int, ...] | None] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
         self._scratch = Scratch()
@@ -128,7 +128,7 @@ class HostEngine:
             call()
             if uncertainty[0] < limit:
                 break
-        # Copies, for the next run writes into these two; `taken` is the same for every run, and read-only.
+        # Copies: the next run writes into these two; `taken` is the same for every run, and read-only.
         return Outcome(prediction.copy(), taken, uncertainty.copy())
 
     def _step(self, n: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import onnxruntime as ort
 
 
 def load_session(model: bytes, threads: int) -> ort.InferenceSession:
-    """A session on the CPU for an ONNX model, on so many threads of computation."""
+    """A session on the CPU for an ONNX model, on `threads` threads of computation."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

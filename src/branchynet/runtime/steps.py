@@ -12,12 +12,12 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.for_inference import for_inference, frozen
 
-# From features (R, …) to those behind the segment, logits (R, K) and uncertainty (R,).
+# From features (R, …) to those after the segment, logits (R, K) and uncertainty (R,).
 TensorStep = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class ExitStep(nn.Module):
-    """From features (R, …) to those behind the segment, logits (R, K) and uncertainty (R,)."""
+    """From features (R, …) to those after the segment, logits (R, K) and uncertainty (R,)."""
 
     def __init__(self, segment: nn.Module, head: nn.Module, criterion: Criterion) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from branchynet.runtime.early_exit import torch_threads
 
 # Samples that the engine runs in a row before the baseline runs the same ones.
 BLOCK = 100
-# At most so many passes over the samples, within so many seconds; the first one is always finished.
+# At most this number of passes over the samples, and of seconds; the first one is always finished.
 PASSES, SECONDS = 3, 30.0
 
 
@@ -42,7 +42,7 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
     outcomes: list[Outcome] = []
     clock = time.perf_counter_ns
     with torch_threads(threads):
-        # Warm-up; once to the last exit, for none of these may get there, and some engines compile on the way.
+        # Warm-up; once to the last exit: none of these may get there, and some engines compile on the way.
         to_the_end = copy.copy(engine)
         exits = len(engine.thresholds) + 1
         to_the_end.thresholds = forced(exits - 1, exits)
@@ -78,7 +78,7 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
 
 
 def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
-    """Run S samples (S, C, H, W), so many at a time; the last batch may be smaller.
+    """Run S samples (S, C, H, W), `batch` at a time; the last batch may be smaller.
 
     x may lie in a file (`np.load(…, mmap_mode="r")`): a batch is in memory as long as it runs.
     """

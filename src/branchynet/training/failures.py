@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from branchynet.errors import UserError
+from branchynet.errors import ArgumentError, UserError
 
 # How torch says on a CPU, in a plain RuntimeError, and the CUDA libraries say that memory is used up.
 _SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "STATUS_ALLOC_FAILED")
@@ -48,7 +48,7 @@ def user_error(error: Exception, phase: str, data: Any) -> UserError | None:
     if isinstance(error, ProcessRaisedException):  # holds the other process's traceback, as text
         *_, last = str(error).strip().splitlines()
         kind, _, message = last.partition(": ")
-        if kind == f"{UserError.__module__}.{UserError.__qualname__}":
+        if kind in [f"{mistake.__module__}.{mistake.__qualname__}" for mistake in (UserError, ArgumentError)]:
             return UserError(message)
     if not is_out_of_memory(error):
         return None

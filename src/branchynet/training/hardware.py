@@ -7,7 +7,7 @@ import torch
 
 from branchynet.errors import not_allowed
 
-# Below so many multiply-accumulates per image bfloat16 does not pay: it slowed LeNet down, and not AlexNet.
+# Below this number of multiply-accumulates per image bfloat16 does not pay: it slowed LeNet down, and not AlexNet.
 SMALL_MACS = 5_000_000
 
 

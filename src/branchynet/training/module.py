@@ -19,7 +19,7 @@ from branchynet.training.metrics import PerExit
 from branchynet.training.objective import Objective
 from branchynet.training.seeds import derive_seed
 
-# On a GPU, looking at the loss waits for it; so there it is looked at every so many steps only.
+# On a GPU, looking at the loss waits for it; so there it is looked at once in this number of steps.
 FINITE_CHECK_EVERY = 50
 
 
@@ -30,7 +30,7 @@ def constant(optimizer: Optimizer, steps: int) -> None:
 class BranchyClassifier(L.LightningModule):
     """Trains all exits of a network together (Teerapittayanon et al., 2016, section III-B).
 
-    The baseline is the same with the weights (0, …, 0, 1). A head of weight zero, and a segment behind the last
+    The baseline is the same with the weights (0, …, 0, 1). A head of weight zero, and a segment after the last
     head that has one, is not given to the optimiser and stays in eval mode; nor is it run, unless the objective
     needs it.
 
@@ -155,7 +155,7 @@ class BranchyClassifier(L.LightningModule):
         self.full_batch = max(self.full_batch, batch)
         if batch < self.full_batch:
             return self.network.with_features
-        if self.compiled is None:  # only now, for what is compiled cannot be sent to another process
+        if self.compiled is None:  # only now: what is compiled cannot be sent to another process
             self.compiled = torch.compile(self.network.with_features, dynamic=False)
         return self.compiled
 
@@ -192,7 +192,7 @@ def trained_parts(
     Args:
         network: N exits.
         trained: N flags, at least one of them set; heads whose flag is False are left out, and so are the
-            segments behind the last head that is trained.
+            segments after the last head that is trained.
         freeze_trunk: leave out all segments.
     """
     depth = 0 if freeze_trunk else max(n for n, flag in enumerate(trained, start=1) if flag)

@@ -100,6 +100,9 @@ def exit_weights(spec: Mapping[str, Any], num_exits: int) -> tuple[float, ...]:
     """
     values = spec.get("values")
     if values is None:
+        for name in ("first", "last"):
+            if not is_number(spec[name]):
+                raise not_allowed(name, spec[name], "a number, 0 or more")
         first, last = float(spec["first"]), float(spec["last"])
         values = [first + (last - first) * n / max(num_exits - 1, 1) for n in range(num_exits)]
     return check_weights(values, num_exits)

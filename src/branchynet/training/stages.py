@@ -59,7 +59,7 @@ def fit(
     if epochs < 1:
         raise UserError(f"epochs.{module.stage}={epochs}: a stage has at least one epoch")
     # At the epoch's very end; saved after validation, a resumed run would end that epoch a second time.
-    # Two callbacks, for Lightning's save_last writes only when there is a new best.
+    # Two callbacks, because Lightning's save_last writes only when there is a new best.
     options: dict[str, Any] = {
         "dirpath": folder,
         "enable_version_counter": False,
@@ -126,7 +126,7 @@ class LoadBest(Callback):
 def make_contiguous(network: nn.Module) -> None:
     """Lay every tensor out as a new network's: what runs it later does not depend on how it was trained.
 
-    Copies all, for `contiguous()` would leave the strides of a 1×1 kernel, which count for both layouts.
+    Copies all: `contiguous()` would leave the strides of a 1×1 kernel, which count for both layouts.
     """
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
@@ -134,7 +134,7 @@ def make_contiguous(network: nn.Module) -> None:
 
 def check_resumable(path: Path) -> None:
     """A UserError if training cannot go on from a checkpoint; Lightning would show a traceback."""
-    cure = "delete it, and the stage begins anew"
+    cure = "delete it, and the stage begins again"
     content = read_checkpoint(path, cure)
     if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
         raise UserError(f"{path} is not a checkpoint of a stage: {cure}")
