@@ -13,21 +13,23 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from branchynet.commands.app import conf_folder
-from branchynet.exits.criteria import Criterion, entropy
+from branchynet.exits.criteria import Criterion, Entropy
 from branchynet.exits.trace import Trace, compute_trace
-from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runs.build import build_network
+from branchynet.runtime.base import Backend, Engine, forced
+from branchynet.runtime.catalogue import get_backend
 from branchynet.runtime.costs import describe_machine
 from branchynet.runtime.early_exit import torch_threads
-from branchynet.runtime.engine import forced
-from branchynet.runtime.for_inference import for_inference, frozen
-from branchynet.runtime.onnx import OnnxModel, export
+from branchynet.runtime.for_inference import frozen
+from branchynet.runtime.onnx import OnnxRuntime
 from branchynet.runtime.session import load_session
+from branchynet.runtime.steps import exit_steps
+from branchynet.runtime.to_onnx import export
 
 # Exit rates of the networks with random weights: the paper's (Table I), and for the efficient B-ResNet-110, which
 # has other exits, those of docs/results/b_resnet110_cifar10_short.
@@ -60,14 +62,19 @@ class Case(NamedTuple):
     name: str
     network: BranchedNetwork
     baseline: nn.Module  # undivided, (B, C, H, W) → (B, K)
-    criterion: Criterion
-    thresholds: tuple[float, ...]
+    criteria: tuple[Criterion, ...]  # N
+    thresholds: tuple[float, ...]  # N-1
     images: np.ndarray  # (S, C, H, W) float32
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.images.shape[1:]
+
+    @property
+    def last_criterion(self) -> Criterion:
+        """For the baseline as a network of one exit; entropy where the last exit's looks at features there."""
+        return Entropy() if self.criteria[-1].of_features else self.criteria[-1]
 
 
 def parser(description: str | None, images: int, rounds: int) -> argparse.ArgumentParser:
@@ -85,13 +92,16 @@ def parser(description: str | None, images: int, rounds: int) -> argparse.Argume
 
 
 def for_every(
-    compare: Callable[[Case, str, argparse.Namespace], None], arguments: argparse.Namespace
+    compare: Callable[[Case, Backend, argparse.Namespace], None], arguments: argparse.Namespace
 ) -> None:
-    """Call `compare(case, engine, arguments)` for every case on every engine, on the threads asked for."""
+    """Call `compare(case, backend, arguments)` for every case on every engine, on the threads asked for."""
+    backends = [get_backend(name) for name in arguments.engines]
+    for backend in backends:
+        backend.check()
     with torch_threads(arguments.threads):
         for case in cases(arguments):
-            for name in arguments.engines:
-                compare(case, name, arguments)
+            for backend in backends:
+                compare(case, backend, arguments)
 
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
@@ -103,11 +113,10 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
 
 def at_random(model: str, count: int) -> Case:
     """A model of conf/model with random weights on random images, leaving as in RATES."""
-    torch.manual_seed(0)
     config = OmegaConf.load(conf_folder() / "model" / f"{model}.yaml")
-    shape = (config.trunk.in_channels, 28 if config.trunk.in_channels == 1 else 32)
-    shape = (shape[0], shape[1], shape[1])
-    network = attach(instantiate(config.trunk), OmegaConf.to_container(config.exits), shape, 10).eval()
+    side = 28 if config.trunk.in_channels == 1 else 32
+    shape = (config.trunk.in_channels, side, side)
+    network = build_network(config, shape, 10, seed=0).eval()
     images = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
     with torch.no_grad():
         for head, logits in zip(network.heads, network(torch.from_numpy(images[:CHUNK])), strict=True):
@@ -116,8 +125,9 @@ def at_random(model: str, count: int) -> Case:
             scale = 2 / (logits - logits.mean(dim=0)).std()
             last.weight.mul_(scale)
             last.bias.sub_(logits.mean(dim=0)).mul_(scale)
-    thresholds = at_rates(trace(network, images, entropy), RATES[model])
-    return Case(f"{model}, random weights", network, network.trunk(), entropy, thresholds, images)
+    criteria = (Entropy(),) * network.num_exits
+    thresholds = at_rates(trace(network, images, criteria), RATES[model])
+    return Case(f"{model}, random weights", network, network.trunk(), criteria, thresholds, images)
 
 
 def of_run(folder: str, count: int) -> Case:
@@ -127,13 +137,13 @@ def of_run(folder: str, count: int) -> Case:
     run = open_run(folder)
     images = run.data.split("test")[0][:count].numpy()
     name = run.result["experiment"]
-    return Case(name, run.network, run.baseline.trunk(), run.criterion, run.thresholds, images)
+    return Case(name, run.network, run.baseline.trunk(), run.criteria, run.thresholds, images)
 
 
-def trace(network: BranchedNetwork, images: np.ndarray, criterion: Criterion) -> Trace:
+def trace(network: BranchedNetwork, images: np.ndarray, criteria: Sequence[Criterion]) -> Trace:
     """Every exit's uncertainty and prediction; the labels are all 0."""
     batches = torch.from_numpy(images).split(CHUNK)
-    return compute_trace(network, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in batches), criterion)
+    return compute_trace(exit_steps(network, criteria), batches, torch.zeros(len(images), dtype=torch.int64))
 
 
 def at_rates(trace: Trace, rates: Sequence[float]) -> tuple[float, ...]:
@@ -168,41 +178,26 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def print_machine(threads: int) -> None:
+def print_machine(arguments: argparse.Namespace) -> None:
     """Where this was measured."""
-    machine, versions = describe_machine()
-    print(f"{machine}, {threads} thread{'s' * (threads > 1)}, ", end="")
+    machine, versions = describe_machine([get_backend(name) for name in arguments.engines])
+    print(f"{machine}, {arguments.threads} thread{'s' * (arguments.threads > 1)}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f} at the start;")
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
 
 
-def bare(name: str, layers: nn.Module, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
-    """The layers on an engine, by the ways of calling them."""
-    if name.startswith("torch"):  # in the form that the engine gives them
-        layers = for_inference(layers)
-        if name == "torch_compile":
-            return {"compiled": partial(in_torch, torch.compile(layers), x)}
-        return {"modules": partial(in_torch, layers, x)}
-    exported = export(frozen(layers), x.shape[1:])
-    with torch.inference_mode():
-        outputs = [np.empty(tuple(out.shape), np.float32) for out in frozen(layers)(torch.from_numpy(x))]
-    if name == "onnxruntime":
-        session = load_session(exported, threads)
-        bound = OnnxModel(exported, threads).bind(x, outputs)
-        return {"session.run": lambda: session.run(None, {"x": x}), "bound": bound}
-    from branchynet.runtime.openvino import OpenVinoModel
-
-    model = OpenVinoModel(exported, threads, "bf16" if name.endswith("bf16") else "f32")
-    return {"bound": model.bind(x, outputs)}
+def bare(backend: Backend, case: Case, exits: int, threads: int) -> dict[str, Callable[[], object]]:
+    """The layers of the first exits, on the first image, by the ways of calling them."""
+    layers, x = Layers(case.network, exits), case.images[:1]
+    ways: dict[str, Callable[[], object]] = {}
+    if isinstance(backend, OnnxRuntime):
+        session = load_session(export(frozen(layers), case.shape), threads)
+        ways["session.run"] = lambda: session.run(None, {"x": x})
+    return {**ways, "as the engine does": partial(backend.chain([layers], case.shape, threads), x)}
 
 
-def engine_at(engine, n: int, count: int):
+def engine_at(engine: Engine, n: int, count: int) -> Engine:
     """A copy of the engine that sends everything out at exit n."""
     engine = copy.copy(engine)
     engine.thresholds = forced(n, count)
     return engine
-
-
-@torch.inference_mode()
-def in_torch(layers: Callable[[Tensor], object], x: np.ndarray) -> object:
-    return layers(torch.from_numpy(x))

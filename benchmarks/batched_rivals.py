@@ -28,14 +28,15 @@ from _cases import Case, cases, in_rounds, parser, print_machine, ratio
 from torch import Tensor
 
 from branchynet.runtime.early_exit import TorchEngine, torch_threads
-from branchynet.runtime.for_inference import frozen, network_for_inference
+from branchynet.runtime.for_inference import frozen
+from branchynet.runtime.steps import ExitStep, exit_steps, steps_for_inference
 
 
 def main() -> None:
     options = parser(__doc__, images=1024, rounds=5)
     options.add_argument("--batch", type=int, default=256)
     arguments = options.parse_args()
-    print_machine(arguments.threads)
+    print_machine(arguments)
     print(f"Eager PyTorch, batches of {arguments.batch}, medians of {arguments.rounds} rounds in turns.")
     with torch_threads(arguments.threads):
         for case in cases(arguments):
@@ -49,12 +50,16 @@ def compare(case: Case, arguments: argparse.Namespace) -> None:
         torch.from_numpy(part)
         for part in np.split(case.images, range(arguments.batch, len(case.images), arguments.batch))
     ]
-    engine = TorchEngine(network, case.criterion, case.thresholds)
+    engine = TorchEngine(network, case.criteria, case.thresholds)
     # The engine's thresholds, as float32 holds them.
     ways = {"engine": lambda x: engine.run(x.numpy())[:2]}
-    for form, modules in {"": network, ", our form": network_for_inference(network)}.items():
+    forms = {
+        "": exit_steps(network, [frozen(criterion) for criterion in case.criteria]),
+        ", our form": steps_for_inference(network, case.criteria),
+    }
+    for form, steps in forms.items():
         for rival in (loop, masks):
-            ways[rival.__name__ + form] = partial(rival, modules, case.criterion, engine.thresholds)
+            ways[rival.__name__ + form] = partial(rival, steps, engine.thresholds)
     answers = {
         name: [np.concatenate(part) for part in zip(*map(way, batches), strict=True)]
         for name, way in ways.items()
@@ -81,15 +86,15 @@ def run_all(way, batches: list[Tensor]) -> None:
 
 
 @torch.inference_mode()
-def loop(network, criterion, thresholds, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def loop(steps: list[ExitStep], thresholds, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and exit (B,) each."""
     predictions, exits = [], []
     for sample in x:
         features = sample.unsqueeze(0)
-        for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
-            features = segment(features)
-            logits = head(features)
-            if n == network.num_exits - 1 or criterion(logits).item() < thresholds[n]:
+        for n, step in enumerate(steps):
+            features = step.segment(features)
+            logits = step.head(features)
+            if n == len(thresholds) or uncertainty(step, logits, features).item() < thresholds[n]:
                 predictions.append(logits.argmax(dim=1).item())
                 exits.append(n)
                 break
@@ -97,18 +102,25 @@ def loop(network, criterion, thresholds, x: Tensor) -> tuple[np.ndarray, np.ndar
 
 
 @torch.inference_mode()
-def masks(network, criterion, thresholds, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def masks(steps: list[ExitStep], thresholds, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and exit (B,) each."""
     prediction = torch.zeros(len(x), dtype=torch.int64)
     exits = torch.full((len(x),), -1)
-    for n, logits in enumerate(network(x)):
+    for n, step in enumerate(steps):
+        x = step.segment(x)
+        logits = step.head(x)
         sure = torch.ones(len(x), dtype=torch.bool)
-        if n < network.num_exits - 1:
-            sure = criterion(logits) < thresholds[n]
+        if n < len(thresholds):
+            sure = uncertainty(step, logits, x) < thresholds[n]
         leaving = sure & (exits < 0)
         prediction[leaving] = logits[leaving].argmax(dim=1)
         exits[leaving] = n
     return prediction.numpy(), exits.numpy()
+
+
+def uncertainty(step: ExitStep, logits: Tensor, features: Tensor) -> Tensor:
+    """(B,)."""
+    return step.criterion(logits, features) if step.criterion.of_features else step.criterion(logits)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ import numpy as np
 from _cases import Case, at_rates, for_every, in_rounds, parser, print_machine, ratio, trace
 
 from branchynet.runtime import compaction
-from branchynet.runtime.engine import Engine, make_engine
+from branchynet.runtime.base import Backend, Engine
+from branchynet.runtime.catalogue import make_engine
 
 SHARES = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
 
@@ -33,16 +34,16 @@ def main() -> None:
     options = parser(__doc__, images=256, rounds=15)
     options.add_argument("--shares", type=float, nargs="*", default=SHARES)
     arguments = options.parse_args()
-    print_machine(arguments.threads)
+    print_machine(arguments)
     print(f"COMPACT_FROM is {compaction.COMPACT_FROM}.")
     for_every(compare, arguments)
 
 
-def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
+def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
     """Prints a table: a row for every share."""
-    engine = make_engine(name, case.network, case.criterion, case.thresholds, case.shape, arguments.threads)
-    said = trace(case.network, case.images, case.criterion)
-    print(f"\n{case.name}, {name}, a batch of {len(case.images)}.\n")
+    engine = make_engine(backend, case.network, case.criteria, case.thresholds, case.shape, arguments.threads)
+    said = trace(case.network, case.images, case.criteria)
+    print(f"\n{case.name}, {backend.name}, a batch of {len(case.images)}.\n")
     print("| leave at exit 1, % | copied, ms | carried, ms | copied / carried |\n|---:|---:|---:|---:|")
     for share in arguments.shares:
         (threshold,) = at_rates(said, [share])

@@ -26,10 +26,11 @@ import torch
 from _cases import Case, engine_at, for_every, parser, print_machine
 from torch import nn
 
-from branchynet.networks.graph import clean_cuts, split, trace
+from branchynet.networks.branched import undivided
+from branchynet.networks.graph import clean_cuts, split, traced
+from branchynet.runtime.base import Backend
+from branchynet.runtime.catalogue import make_engine
 from branchynet.runtime.costs import count_macs, in_turns
-from branchynet.runtime.early_exit import undivided
-from branchynet.runtime.engine import make_chain, make_engine
 from branchynet.runtime.for_inference import frozen
 
 
@@ -38,31 +39,33 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each candidate")
     options.set_defaults(engines=["onnxruntime"])
     arguments = options.parse_args()
-    print_machine(arguments.threads)
+    print_machine(arguments)
     for_every(compare, arguments)
 
 
-def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
+def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
     """Prints two tables."""
-    layers(case, name, arguments)
-    exits(case, name, arguments)
+    layers(case, backend, arguments)
+    exits(case, backend, arguments)
 
 
-def layers(case: Case, name: str, arguments: argparse.Namespace) -> None:
+def layers(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
     """Prints a row for every layer of the baseline that lies between two places where it can be cut."""
     trunk = frozen(case.baseline)
-    graph, _ = trace(trunk)
+    graph, _ = traced(trunk)
     cuts = [node for node in clean_cuts(graph) if node.op not in ("placeholder", "output")]
     x = case.images[:1]
     candidates, macs = {}, []
     for node in cuts:
         start = split(trunk, graph, [node])[0]
         macs.append(count_macs(undivided(start), case.shape).baseline)
-        call = make_chain(name, [start], case.shape, arguments.threads)
+        call = backend.chain([start], case.shape, arguments.threads)
         candidates[str(node.target)] = partial(call, x)
     times = in_turns(candidates, arguments.threads, arguments.seconds)
     total_us, total_macs = list(times.values())[-1].median_us, macs[-1]
-    print(f"\n{case.name}, {name}: the baseline, {total_us:,.1f} µs and {total_macs / 1e6:.3f} M MACs.\n")
+    print(
+        f"\n{case.name}, {backend.name}: the baseline, {total_us:,.1f} µs and {total_macs / 1e6:.3f} M MACs.\n"
+    )
     print("| layer | MACs, % | time, % | µs | ns for 1,000 MACs |\n|---|---:|---:|---:|---:|")
     before_us, before_macs = 0.0, 0
     for (layer, time), until in zip(times.items(), macs, strict=True):
@@ -72,18 +75,18 @@ def layers(case: Case, name: str, arguments: argparse.Namespace) -> None:
         before_us, before_macs = time.median_us, until
 
 
-def exits(case: Case, name: str, arguments: argparse.Namespace) -> None:
+def exits(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
     """Prints a row for every exit."""
     network = frozen(case.network)
     count = network.num_exits
-    engine = make_engine(name, network, case.criterion, case.thresholds, case.shape, arguments.threads)
+    engine = make_engine(backend, network, case.criteria, case.thresholds, case.shape, arguments.threads)
     candidates: dict[str, Callable[[], object]] = {}
     x = torch.from_numpy(case.images[:1])
     for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
         candidates[f"run {n}"] = partial(engine_at(engine, n, count).run, case.images[:1])
         for kind, module in (("segment", segment), ("head", head)):
             if not isinstance(module, nn.Identity):
-                call = make_chain(name, [module], tuple(x.shape[1:]), arguments.threads)
+                call = backend.chain([module], tuple(x.shape[1:]), arguments.threads)
                 candidates[f"{kind} {n}"] = partial(call, x.numpy())
             if kind == "segment":
                 with torch.no_grad():
@@ -91,8 +94,8 @@ def exits(case: Case, name: str, arguments: argparse.Namespace) -> None:
     times = {
         key: t.median_us for key, t in in_turns(candidates, arguments.threads, arguments.seconds).items()
     }
-    macs = count_macs(network, case.shape)
-    print(f"\n{case.name}, {name}: the exits.\n")
+    macs = count_macs(network, case.shape, case.criteria)
+    print(f"\n{case.name}, {backend.name}: the exits.\n")
     print("| exit | MACs so far, M | segment, µs | head, µs | `run` adds, µs | beyond both, µs |")
     print("|---:|---:|---:|---:|---:|---:|")
     before = 0.0

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from _cases import at_random, of_run, parser, print_machine
 
+from branchynet.runtime.catalogue import make_engine
 from branchynet.runtime.early_exit import torch_threads
-from branchynet.runtime.engine import make_engine
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     if arguments.child:
         stream(*arguments.child, arguments)
         return
-    print_machine(arguments.threads)
+    print_machine(arguments)
     wanted = [("run", folder) for folder in arguments.run] or [("model", name) for name in arguments.models]
     print(f"Batches of {arguments.batch}.\n")
     print("| network | engine | images | before, MB | peak, MB | lowest … highest | times the first peak |")
@@ -76,7 +76,7 @@ def stream(kind: str, name: str, engine_name: str, arguments: argparse.Namespace
     case = (of_run if kind == "run" else at_random)(name, 256)
     with torch_threads(arguments.threads):
         engine = make_engine(
-            engine_name, case.network, case.criterion, case.thresholds, case.shape, arguments.threads
+            engine_name, case.network, case.criteria, case.thresholds, case.shape, arguments.threads
         )
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: Linux, proc_pid_clear_refs(5)
         before = peak_megabytes()

@@ -28,10 +28,12 @@ import numpy as np
 import torch
 from _cases import Case, for_every, in_rounds, parser, print_machine, ratio
 
+from branchynet.networks.branched import undivided
+from branchynet.runtime.base import Backend, Engine
+from branchynet.runtime.catalogue import make_engine
 from branchynet.runtime.costs import count_macs
-from branchynet.runtime.early_exit import undivided
-from branchynet.runtime.engine import Engine, make_engine
 from branchynet.runtime.host import HostEngine
+from branchynet.runtime.onnx import OnnxRuntime
 from branchynet.runtime.verify import run_in_batches
 
 BATCHES = (1, 8, 64, 256, 1024)
@@ -41,22 +43,23 @@ def main() -> None:
     options = parser(__doc__, images=1024, rounds=5)
     options.add_argument("--batches", type=int, nargs="*", default=BATCHES)
     arguments = options.parse_args()
-    print_machine(arguments.threads)
+    print_machine(arguments)
     print(f"{arguments.images:,} images, medians of {arguments.rounds} rounds in turns.")
     for_every(compare, arguments)
 
 
-def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
+def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
     """Prints a table: a row for every batch size."""
-    engine = make_engine(name, case.network, case.criterion, case.thresholds, case.shape, arguments.threads)
+    threads = arguments.threads
+    engine = make_engine(backend, case.network, case.criteria, case.thresholds, case.shape, threads)
     whole = undivided(case.baseline)
-    baseline = make_engine(name, whole, case.criterion, (), case.shape, arguments.threads)
+    baseline = make_engine(backend, whole, case.last_criterion, (), case.shape, threads)
     exits = run_in_batches(engine, case.images, 256).exit
     rates = np.bincount(exits, minlength=case.network.num_exits) / len(exits)
-    macs = count_macs(case.network, case.shape)
-    gain_macs = count_macs(whole, case.shape).baseline / float(rates @ np.array(macs.exits))
+    macs = count_macs(case.network, case.shape, case.criteria)
+    gain_macs = macs.baseline / float(rates @ np.array(macs.exits))
     left = ", ".join(f"{100 * rate:.1f}" for rate in rates)
-    print(f"\n{case.name}, {name}: leaving {left} %, gain in MACs {gain_macs:.2f}.")
+    print(f"\n{case.name}, {backend.name}: leaving {left} %, gain in MACs {gain_macs:.2f}.")
     print("Aims at batch 256: 0.9 of the bare gain; from B-AlexNet upward 0.85 of the gain in MACs.\n")
     print("| batch | baseline, images a second | engine | gain | bare gain | of it | of the gain in MACs |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
@@ -67,7 +70,7 @@ def compare(case: Case, name: str, arguments: argparse.Namespace) -> None:
             {
                 "baseline": partial(run_all, baseline, batches),
                 "engine": partial(run_all, engine, batches),
-                "bare": bare(engine, case, size, exits),
+                "bare": bare(backend, engine, case, size, exits),
             },
             arguments.rounds,
         )
@@ -86,7 +89,7 @@ def run_all(engine: Engine, batches: Sequence[np.ndarray]) -> None:
         engine.run(batch)
 
 
-def bare(engine: Engine, case: Case, size: int, exits: np.ndarray) -> Callable[[], None]:
+def bare(backend: Backend, engine: Engine, case: Case, size: int, exits: np.ndarray) -> Callable[[], None]:
     """All that the segments have to compute for these exits, and nothing else."""
     counts = []
     for start in range(0, len(exits), size):
@@ -99,22 +102,23 @@ def bare(engine: Engine, case: Case, size: int, exits: np.ndarray) -> Callable[[
             for segment in case.network.segments:
                 arrays.append(segment(torch.from_numpy(arrays[-1])).contiguous().numpy())
         for row in counts:
-            for n, (model, rows) in enumerate(zip(engine._models, row, strict=True)):
+            for n, (model, rows) in enumerate(zip(engine.models, row, strict=True)):
                 if rows:
                     outputs = [np.empty(rows, np.int64), np.empty(rows, np.float32)]
-                    if engine._features[n] is not None:
+                    if engine.features[n] is not None:
                         # Written over what the next segment reads, as in the engine.
                         outputs.append(arrays[n + 1][:rows])
                     bind = partial(model.bind, arrays[n][:rows], outputs)
                     # OpenVINO has one binding at a time.
-                    calls.append(bind() if engine.name == "onnxruntime" else partial(bind_and_call, bind))
+                    once = isinstance(backend, OnnxRuntime)
+                    calls.append(bind() if once else partial(bind_and_call, bind))
     else:
         with torch.inference_mode():
             features = [torch.from_numpy(case.images[:size])]
             for n in range(case.network.num_exits):
-                features.append(engine._step(n, features[-1])[0])  # in the layout that the engine has there
+                features.append(engine.step(n, features[-1])[0])  # in the layout that the engine has there
         for row in counts:
-            calls += [partial(engine._step, n, features[n][:rows]) for n, rows in enumerate(row) if rows]
+            calls += [partial(engine.step, n, features[n][:rows]) for n, rows in enumerate(row) if rows]
 
     @torch.inference_mode()
     def run() -> None:

@@ -41,7 +41,6 @@ from typing import Any, NamedTuple
 import lightning.pytorch as L
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -56,11 +55,12 @@ from branchynet.commands.app import conf_folder
 from branchynet.data.datasets import load_dataset
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
-from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runs.build import build_network
 from branchynet.runtime.costs import count_macs, describe_machine
 from branchynet.training.hardware import resolve_precision
 from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import Joint
 from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit
 
@@ -210,7 +210,7 @@ def ours(case: Case, path: Path) -> Round:
     def run() -> float:
         module = BranchyClassifier(
             network(case),
-            weights(case),
+            Joint(weights(case)),
             partial(torch.optim.AdamW, lr=LR, weight_decay=0.01),
             partial(build_schedule, {"name": "one_cycle", "warmup": 0.5}) if case.steps >= 4 else no_schedule,
             channels_last=True,
@@ -320,9 +320,7 @@ def weights(case: Case) -> tuple[float, ...]:
 
 
 def network(case: Case) -> BranchedNetwork:
-    torch.manual_seed(0)
-    model = config(case)
-    return attach(instantiate(model.trunk), OmegaConf.to_container(model.exits), case.shape, 10)
+    return build_network(config(case), case.shape, 10, seed=0)
 
 
 def precision(case: Case) -> str:

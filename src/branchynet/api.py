@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, check_choice
 from branchynet.exports.face import OnImages
 from branchynet.exports.load import load_export
 from branchynet.exports.manifest import FILE as MANIFEST
@@ -80,8 +80,10 @@ def load(folder: Path | str, engine: Any = None, threads: int | None = None, tru
         return load_export(folder, 1 if threads is None else threads, trust)
     # Only now: an export needs none of it.
     from branchynet.runs.finished_run import open_run
-    from branchynet.runtime.catalogue import make_engine
+    from branchynet.runtime.catalogue import ENGINES, make_engine
 
+    if isinstance(engine, str):
+        check_choice("engine", engine, tuple(ENGINES))
     run = open_run(folder, trust)
     return TrainedNetwork(
         run,

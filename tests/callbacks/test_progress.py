@@ -8,6 +8,7 @@ from branchynet.callbacks.progress import EpochProgress
 from branchynet.data.module import ImageData
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import Joint
 from branchynet.training.stages import fit
 
 
@@ -18,7 +19,7 @@ def test_the_bar_counts_epochs_and_shows_every_trained_exit(tmp_path, capsys):
     data = ImageData("arrays", path=str(tmp_path / "a.npz"), batch_size=16, validation_size=20)
     heads = [nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2)]
     network = BranchedNetwork([nn.Identity(), nn.ReLU()], heads, ["input"])
-    module = BranchyClassifier(network, (1.0, 1.0), lambda groups: torch.optim.SGD(groups, lr=0.1))
+    module = BranchyClassifier(network, Joint((1.0, 1.0)), lambda groups: torch.optim.SGD(groups, lr=0.1))
     trainer = {"accelerator": "cpu", "devices": 1}
     fit(module, data, 3, tmp_path / "c", trainer, callbacks=[EpochProgress()])
     shown = capsys.readouterr().out

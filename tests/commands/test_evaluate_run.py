@@ -1,9 +1,10 @@
-"""`branchynet evaluate`: from the stored evidence alone where that is enough, with the network where it is not."""
+"""Evaluating again: from the stored evidence alone where that is enough, with the network where it is not."""
 
 import json
 import shutil
-import subprocess
-import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from branchynet.commands.app import conf_folder
 from branchynet.commands.evaluate import read_run_settings, store_as_in_run
 from branchynet.commands.evaluate_run import evaluate_run, hparams
-from branchynet.runs.finished_run import open_run
 from branchynet.errors import UserError
-from branchynet.exits.criteria import margin
+from branchynet.exits.criteria import Margin
+from branchynet.runs.build import build_sweep
+from branchynet.runs.finished_run import open_run
+from branchynet.runs.stored import read_criterion, write_criterion
 
 QUICK = ["engine.seconds=0.01"]
 
@@ -25,7 +28,7 @@ def evaluate(run, out, *overrides):
     store_as_in_run(read_run_settings(run))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("evaluate", overrides=[f"run='{run}'", *overrides])
-    return execute(config, out)
+    return evaluate_run(config, out)
 
 
 def result_of(folder):
@@ -109,10 +112,37 @@ def test_on_validation_nothing_is_said_of_test(source, finished, tmp_path, capsy
         forced = (trace["prediction"] == trace["label"][:, None]).mean(axis=0)
     assert [e["accuracy"] for e in found["exits"]] == pytest.approx(list(forced))
     assert not (tmp_path / "out" / "trace-test.npz").exists()
-    for name in ("sweep.csv", "trade_offs.csv", "report.md"):
-        assert "test" not in (tmp_path / "out" / name).read_text().lower().replace("fastest", ""), name
     out = capsys.readouterr().out
     assert "on validation" in out and "on test" not in out and "flatter" in out
+
+
+@pytest.mark.parametrize("source", ["trace", "network"])
+def test_on_validation_nothing_that_is_written_names_test(source, copied, tmp_path):
+    with_logger(copied)
+    # A folder without the word, of which pytest's own names are full.
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        run = Path(shutil.copytree(copied, Path(folder) / "run"))
+        out = Path(folder) / "out"
+        evaluate(run, out, "split=val", f"from={source}", *QUICK)
+        written = [path for path in out.rglob("*") if path.is_file()]
+        assert {"report.md", "result.json", "sweep.csv", "trade_offs.csv", "evaluate.yaml", "costs.csv"} <= {
+            path.name for path in written
+        }
+        for path in written:
+            assert "test" not in str(path.relative_to(out)).lower()
+            # What the figures say is looked at where they are drawn.
+            if path.suffix != ".png" and "tfevents" not in path.name:
+                content = path.read_bytes().lower().replace(b"fastest", b"")
+                assert b"test" not in content, path
+        events = EventAccumulator(str(out), size_guidance={"tensors": 0})
+        events.Reload()
+        tags = [tag for kind in ("scalars", "images", "tensors") for tag in events.Tags()[kind]]
+        assert {"knee/accuracy", "sweep/trade_off", "sweep/summary/text_summary"} <= set(tags)
+        assert not any("test" in tag for tag in tags)
+        for tag in events.Tags()["tensors"]:
+            (event,) = events.Tensors(tag)
+            text = event.tensor_proto.string_val[0].decode(errors="replace").lower().replace("fastest", "")
+            assert "test" not in text, tag
 
 
 def test_other_thresholds_keep_the_runs_rule(bare, tmp_path, capsys):
@@ -129,7 +159,7 @@ def test_another_criterion_needs_the_network(finished, tmp_path, capsys):
     run = open_run(finished)
     x, _ = run.data.split("test")
     with np.load(tmp_path / "out" / "trace-test.npz") as trace:
-        expected = margin(run.network(x)[0]).detach().numpy()
+        expected = Margin()(run.network(x)[0]).detach().numpy()
         assert trace["uncertainty"][:, 0] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "out" / "figures" / "samples.png").is_file()
     assert [e["accuracy"] for e in found["exits"]] == [e["accuracy"] for e in result_of(finished)["exits"]]
@@ -149,11 +179,17 @@ def test_in_place_measures_anew_and_keeps_the_settings(copied, capsys):
     assert (copied / ".hydra" / "config.yaml").read_text() == config
 
 
+def with_logger(run):
+    """The fixture's run has none."""
+    config = OmegaConf.load(run / ".hydra" / "config.yaml")
+    config.logger = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}
+    OmegaConf.save(config, run / ".hydra" / "config.yaml")
+    return config
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
-    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
-    config.logger = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}  # the fixture has none
-    OmegaConf.save(config, copied / ".hydra" / "config.yaml")
+    config = with_logger(copied)
     out = copied if in_place else tmp_path / "out"
     rule = ["sweep/rule=accuracy_floor", "sweep.rule.distance=0.2"]
     found = evaluate(copied, out, *rule, *(["in_place=true", *QUICK] if in_place else []))
@@ -166,7 +202,71 @@ def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
     store_as_in_run(read_run_settings(copied))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         settings = compose("evaluate", overrides=[f"run='{copied}'", *rule])
-    assert hparams(settings, open_run(copied)).items() >= expected.items()
+    shown = hparams(open_run(copied), build_sweep(settings, "name", 0))
+    assert shown.items() >= expected.items()
+
+
+def test_the_hparams_are_the_runs_with_those_of_the_evaluation(copied):
+    store_as_in_run(read_run_settings(copied))
+    overrides = [
+        f"run='{copied}'",
+        "criterion=margin",
+        "sweep/rule=knee",
+        "engine=onnxruntime",
+        "engine.threads=2",
+    ]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        settings = compose("evaluate", overrides=overrides)
+    shown = hparams(open_run(copied), build_sweep(settings, "name", 0))
+    new = {"criterion": "margin", "rule": "knee", "engine": "onnxruntime", "threads": 2}
+    assert shown.items() >= new.items()
+    kept = {"experiment": "b_lenet_digits", "weights": "1 1", "epochs_joint": 2, "objective": "Joint"}
+    assert shown.items() >= kept.items()
+
+
+def test_in_place_with_another_criterion_the_traces_are_known_to_be_of_that_one(copied, tmp_path, caplog):
+    """The run's settings still name the criterion that it was trained with."""
+    caplog.set_level("INFO")
+    found = evaluate(copied, copied, "criterion=margin", "in_place=true", *QUICK)
+    assert found["knee"]["criterion"] == "margin"
+    assert read_criterion(copied / "criterion.pt").settings == {
+        "_target_": "branchynet.exits.criteria.Margin"
+    }
+    # Another rule, from the traces, for the criterion that they are of …
+    rule = "sweep/rule=knee"
+    again = evaluate(copied, tmp_path / "margin", rule, "criterion=margin", "from=trace")
+    assert (again["knee"]["criterion"], again["knee"]["rule"]) == ("margin", "knee")
+    # … but not for the one of the settings, whatever those say.
+    with pytest.raises(UserError, match="from=trace is not enough, because .* of the criterion margin"):
+        evaluate(copied, tmp_path / "entropy", rule, "from=trace")
+    caplog.clear()
+    again = evaluate(copied, tmp_path / "entropy", rule, *QUICK)
+    assert again["knee"]["criterion"] == "entropy"
+    assert "running the network, because the stored traces are of the criterion margin" in caplog.text
+    with np.load(tmp_path / "entropy" / "trace-test.npz") as one, np.load(copied / "trace-test.npz") as other:
+        assert not np.array_equal(one["uncertainty"], other["uncertainty"])
+    # What was evaluated elsewhere is not the run's own.
+    assert read_criterion(copied / "criterion.pt").settings["_target_"].endswith("Margin")
+
+
+def test_traces_of_another_engines_own_outputs_are_not_taken_for_pytorchs(copied, tmp_path):
+    stored = read_criterion(copied / "criterion.pt")
+    write_criterion(copied / "criterion.pt", replace(stored, traced_by="torch_cuda"))
+    with pytest.raises(UserError, match="of the outputs of torch_cuda"):
+        evaluate(copied, tmp_path / "out", "from=trace")
+    found = evaluate(copied, tmp_path / "out", *QUICK)
+    assert found["knee"]["measured"] is not None
+    assert read_criterion(tmp_path / "out" / "criterion.pt").traced_by == "torch"
+
+
+def test_a_criterion_with_other_settings_is_another_one(copied, tmp_path):
+    """Not the name alone counts: what it was made of does."""
+    stored = read_criterion(copied / "criterion.pt")
+    write_criterion(
+        copied / "criterion.pt", replace(stored, settings={**stored.settings, "temperature": 2.0})
+    )
+    with pytest.raises(UserError, match="the stored traces are of the criterion entropy"):
+        evaluate(copied, tmp_path / "out", "from=trace")
 
 
 def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsys):
@@ -190,9 +290,12 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["split=val", "sweep.protocol=paper"], ["split=val", "paper"]),
         (["split=val", "in_place=true"], ["in_place", "split=test"]),
         (["from=network"], ["best.ckpt", "train it again"]),
-        (["criterion.name=entropie"], ["entropie", "margin"]),
+        (["criterion._target_=branchynet.exits.criteria.Entropie"], ["criterion._target_=", "Entropie"]),
+        (["sweep.rule._target_=branchynet.exits.rules.Best"], ["sweep.rule._target_=", "Best"]),
         (["sweep.protocol=test"], ["protocol=test", "paper"]),
-        (["sweep.rule.distance=-1"], ["distance=-1"]),
+        (["sweep.rule.distance=-1"], ["sweep.rule.distance=-1"]),
+        (["engine.name=abacus"], ["engine.name=abacus", "onnxruntime"]),
+        (["in_place=perhaps"], ["in_place=perhaps", "true or false"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(overrides, words, finished, tmp_path):
@@ -216,50 +319,3 @@ def test_files_of_two_runs_are_noticed(copied, tmp_path):
         np.savez(copied / "trace-val.npz", **{name: array[:-1] for name, array in trace.items()})
     with pytest.raises(UserError, match="not of one run"):
         evaluate(copied, tmp_path / "out")
-
-
-def branchynet(*arguments, cwd):
-    command = [sys.executable, "-W", "error", "-m", "branchynet", "evaluate", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-
-
-def test_from_the_command_line(finished, tmp_path):
-    """Twice in a multirun, by a folder's name as runs have it; results lie below the run, by their overrides."""
-    run = tmp_path / "0-seed=1,weights.values=[1, 2]"
-    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    done = branchynet("-m", f"run={run}", "sweep.rule.distance=0,0.9", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("operating point, predicted") == 2
-    strict, loose = (
-        result_of(run / "evaluate" / f"as_in_run-sweep.rule.distance={distance}") for distance in ("0", "0.9")
-    )
-    assert strict["knee"]["thresholds"] == result_of(finished)["knee"]["thresholds"]
-    assert loose["knee"]["exit_rates"] == [1, 0]
-    assert {path: path.read_bytes() for path in before} == before
-    assert {path.name for path in tmp_path.iterdir()} == {run.name}
-
-
-def test_mistakes_on_the_command_line(finished, tmp_path):
-    for arguments, words in (
-        ([], ["run=<run folder>"]),
-        (["run=nowhere"], ["nowhere", "no run"]),
-        ([f"run={finished}", "sweep.rule.budget_us=3"], ["budget_us"]),
-        ([f"run={finished}", "model=b_lenet"], ["model"]),
-    ):
-        done = branchynet(*arguments, cwd=tmp_path)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert all(word in done.stderr for word in words), done.stderr
-
-
-def test_help_answers_without_a_run_and_without_torch(tmp_path):
-    code = (
-        "import sys, atexit; from branchynet.__main__ import main;"
-        "sys.argv = ['branchynet', 'evaluate', '--help'];"
-        "atexit.register(lambda: print('torch' if 'torch' in sys.modules else 'no t.', file=sys.stderr));"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stderr.split("\n")[-2] == "no t.", done.stderr
-    for word in ("sweep/rule", "criterion", "in_place"):
-        assert word in done.stdout

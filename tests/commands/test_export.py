@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from hydra import compose, initialize_config_dir
 
-from branchynet.commands.app import conf_folder, quote_paths, user_message
+from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import export
 
 
@@ -112,7 +112,7 @@ def test_nothing_is_written_over_unless_asked(finished, tmp_path):
 
 
 def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_path, monkeypatch):
-    from branchynet.runtime import agreement
+    from branchynet.exports import agreement
 
     replay = agreement.replay
 
@@ -148,18 +148,3 @@ def test_a_mistake_gets_one_line(overrides, words, tmp_path, monkeypatch):
     message = user_message(caught.value)
     assert message is not None and all(word in message for word in words), caught.value
     assert sorted(os.listdir(tmp_path)) == ["a_file", "full"]
-
-
-@pytest.mark.parametrize("path", ["a=b,c", "it's", "a\\b", "ends\\", "a\\'b", "[x]", "plain"])
-def test_paths_of_any_form_reach_the_command(path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["branchynet export", f"run={path}", "format=single"])
-    quote_paths(["run"])
-    assert sys.argv[2] == "format=single"
-    assert composed(*sys.argv[1:]).run == path
-
-
-def test_null_and_quoted_paths_stay_as_they_are(monkeypatch):
-    arguments = ["branchynet export", "run=null", "run='a b'", "run="]
-    monkeypatch.setattr(sys, "argv", list(arguments))
-    quote_paths(["run"])
-    assert sys.argv == arguments

@@ -15,17 +15,17 @@ from PIL import Image
 
 from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import describe
-from branchynet.runs.finished_run import open_run
 from branchynet.commands.predict import COLUMNS, predict
 from branchynet.data.datasets import load_dataset
 from branchynet.exports.write import write_export
+from branchynet.runs.finished_run import open_run
 
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     run = open_run(finished)
-    write_export(folder, run.network, describe(run, "segments"))
+    write_export(folder, run.network, run.criteria, describe(run, "segments"))
     return folder
 
 
@@ -166,7 +166,7 @@ def test_unreadable_images_get_a_line_each_and_the_rest_goes_on(exported, pictur
     ]
     first, second, last = done.stderr.splitlines()
     assert "1.png cannot be read" in first and "bad.png cannot be read" in second
-    assert last == "branchynet: 2 of 6 images were left out, for the reasons above"
+    assert last == "branchynet: 2 of 6 images were left out for the reasons above"
     assert os.listdir(tmp_path) == ["pictures"], "nothing else is left behind"
 
 

@@ -16,6 +16,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from branchynet.commands.train import main
+from branchynet.errors import UserError
+
 # Small enough for seconds, and no settings that change with the machine's load.
 FAST = [
     "experiment=b_lenet_digits",
@@ -90,6 +93,7 @@ def test_a_run_leaves_what_the_design_says(run):
         "trade_offs.csv",
         "costs.csv",
         "baseline.npz",
+        "criterion.pt",
         "data.json",
         "report.md",
         "result.json",
@@ -218,6 +222,43 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     again = train(f"resume={folder}", cwd=tmp_path)
     assert again.returncode == 0 and "finished" in again.stdout
     assert json.loads((folder / "result.json").read_text()) == results[1]
+
+
+def typed(monkeypatch, *arguments):
+    """Call `main` with these, and return what `resume` gets."""
+    resumed = []
+    monkeypatch.setattr("branchynet.commands.train.resume", lambda *given: resumed.append(given))
+    monkeypatch.setattr(sys, "argv", ["branchynet train", *arguments])
+    main()
+    return resumed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["resume=a,b=[c]/it's"], ("a,b=[c]/it's", False)),
+        (["resume=run", "trust=True"], ("run", True)),
+        (["trust=true", "resume=run"], ("run", True)),
+        (["resume=run", "trust=FALSE"], ("run", False)),
+        (["resume=2024"], ("2024", False)),
+    ],
+)
+def test_resume_takes_a_folder_and_trust(arguments, expected, monkeypatch):
+    folder, trust = expected
+    assert typed(monkeypatch, *arguments) == [(Path(folder), trust)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume=run", "seed=1", "weights=early"], "leave out seed, weights"),
+        (["resume=run", "trust=perhaps"], "trust=perhaps: it is true or false"),
+        (["resume=run", "trust=1"], "trust=1: it is true or false"),
+    ],
+)
+def test_resume_takes_nothing_else(arguments, words, monkeypatch):
+    with pytest.raises(UserError, match=words):
+        typed(monkeypatch, *arguments)
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

@@ -1,11 +1,23 @@
-"""Mistakes in the settings: each gets one line, before the first epoch."""
+"""Mistakes in the settings get one line before the first epoch; and which baselines are the same."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder, user_message
-from branchynet.commands.train_run import train_run
+from branchynet.commands.train_run import (
+    NOT_OF_BASELINE,
+    baseline_determinants,
+    log_folder,
+    train_run,
+    without,
+)
+from branchynet.runs.baseline_cache import cache_key
+from branchynet.runs.build import build_data, build_network
 
 
 def composed(*overrides):
@@ -24,7 +36,12 @@ def composed(*overrides):
         (["model.exits=null"], ["exit"]),
         (["model.exits.0.convs=[10,10]", "model.exits.0.pool=[2]"], ["pool", "one"]),
         (["model.trunk.num_classes=7"], ["7", "num_classes=10"]),
-        (["criterion.name=entropie"], ["entropie", "entropy"]),
+        (["criterion=entropie"], ["entropie", "entropy"]),
+        (["criterion._target_=branchynet.exits.criteria.nosuch"], ["criterion._target_=", "nosuch"]),
+        (["sweep.rule._target_=branchynet.exits.rules.nosuch"], ["sweep.rule._target_=", "nosuch"]),
+        (["objective._target_=branchynet.training.objective.nosuch"], ["objective._target_=", "nosuch"]),
+        (["model.trunk._target_=nosuch.trunk"], ["model.trunk._target_=nosuch.trunk"]),
+        (["optimizer._target_=torch.optim.nosuch"], ["optimizer._target_=torch.optim.nosuch"]),
         (["engine.name=tensorflow"], ["tensorflow", "onnxruntime"]),
         (["engine.threads=0"], ["threads=0"]),
         (["engine.seconds=-1"], ["seconds=-1"]),
@@ -40,7 +57,8 @@ def composed(*overrides):
         (["schedule.name=linear"], ["linear", "one_cycle"]),
         (["trainer.accelerator=quantum"], ["quantum"]),
         (["trainer.precision=8-true"], ["8-true"]),
-        (["+optimizer.speed=3"], ["speed"]),
+        (["+optimizer.speed=3"], ["speed", "conf/optimizer"]),
+        (["+objective.speed=3"], ["objective", "speed", "conf/objective"]),
         (["label_smoothing=2"], ["label_smoothing=2"]),
         (["seed=-1"], ["seed=-1"]),
         (["label_smoothing=some"], ["label_smoothing=some"]),
@@ -59,22 +77,17 @@ def composed(*overrides):
 )
 def test_a_mistake_gets_one_line_and_costs_no_training(overrides, words, tmp_path, capsys):
     with pytest.raises(Exception) as caught:
-        execute(composed(f"cache={tmp_path}/cache", *overrides), tmp_path / "run")
+        train_run(composed(f"cache={tmp_path}/cache", *overrides), tmp_path / "run")
     message = user_message(caught.value)
     assert message is not None, f"a traceback: {caught.value!r}"
     assert "\n" not in message and all(word in message for word in words), message
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_bug_of_ours_is_no_user_mistake():
-    assert user_message(ZeroDivisionError("division by zero")) is None
-    assert user_message(KeyError("missing")) is None
-
-
 def test_trainer_gpu_without_a_gpu_says_what_to_take(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(Exception) as caught:
-        execute(composed("trainer=gpu"), tmp_path)
+        train_run(composed("trainer=gpu"), tmp_path)
     assert "trainer=cpu" in (user_message(caught.value) or "")
 
 
@@ -95,7 +108,7 @@ def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
     def start_of_joint(name, init, seed=0):
         folder = tmp_path / name
         config = composed(f"cache={tmp_path}/cache", f"init={init}", f"seed={seed}", *STILL)
-        result = execute(config, folder)
+        result = train_run(config, folder)
         assert result["seed"] == seed
         checkpoint = torch.load(folder / "checkpoints" / "joint" / "best.ckpt")["state_dict"]
         baseline = torch.load(folder / "checkpoints" / "baseline.pt")
@@ -129,3 +142,117 @@ def trunk(state):
 
 def same(first, second):
     return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def key_of():
+    """A function from overrides (and other changes to the config) to the name of their baseline in the cache."""
+    config = composed()
+    data = build_data(config.data)
+    network = build_network(config.model, data.input_shape, data.num_classes, config.seed)
+
+    def key(*overrides, data=data, **changes):
+        config = composed(*overrides)
+        OmegaConf.set_struct(config, False)
+        for name, value in changes.items():
+            OmegaConf.update(config, name, value, merge=False)
+        return cache_key(baseline_determinants(config, data, network))
+
+    return key
+
+
+# Of the schedule and the trainer, too: everything that stage 1 looks at.
+MATTERS = [
+    "seed=1",
+    "model.trunk.init=he",
+    "+model.trunk.own=1",
+    "data.batch_size=32",
+    "data.validation_size=100",
+    "data.split_seed=1",
+    "data.augment.flip=true",
+    "data.loader=dataloader",
+    "optimizer.lr=0.1",
+    "optimizer.weight_decay=0",
+    "schedule=none",
+    "schedule.warmup=0.3",
+    "epochs.baseline=31",
+    "label_smoothing=0.1",
+    "ema=0.9",
+    "channels_last=false",
+    "compile=true",
+    "trainer.precision=bf16-mixed",
+    "trainer.gradient_clip_val=1",
+    # What nobody has thought of yet.
+    "+own=1",
+    "+own.deep.er=1",
+    "+data.own=1",
+    "+optimizer.own=1",
+    "+epochs.own=1",
+    "+model.own=1",
+    "+trainer.own=1",
+]
+
+
+@pytest.mark.parametrize("override", MATTERS)
+def test_a_baseline_trained_otherwise_is_another_one(override, key_of):
+    assert key_of(override) != key_of()
+
+
+@pytest.mark.parametrize("name", NOT_OF_BASELINE)
+def test_what_the_baseline_does_not_depend_on_gets_it_from_the_cache(name, key_of):
+    assert key_of(**{name: "another"}) == key_of(**{name: {"and": ["yet", "another"]}}) == key_of()
+
+
+def test_whole_groups_that_the_baseline_does_not_depend_on(key_of):
+    for override in (
+        "weights=early",
+        "criterion=margin",
+        "sweep=paper",
+        "engine=torch",
+        "logger=none",
+        "init=scratch",
+    ):
+        assert key_of(override) == key_of(), override
+    assert key_of("model.exits.0.convs=[4]", "epochs.joint=1") == key_of()
+    # The side exits of the same trunk.
+    assert key_of("model=b_lenet_efficient") == key_of()
+
+
+def test_auto_is_what_it_stands_for_here(key_of):
+    """On the CPU, for so small a network: float32, not compiled."""
+    assert key_of("compile=false") == key_of("compile=auto")
+    assert key_of("trainer.precision=32-true") == key_of("trainer.precision=auto")
+    assert key_of("channels_last=true") == key_of("channels_last=auto")
+
+
+def test_other_images_and_versions_make_another_baseline(key_of, monkeypatch):
+    config = composed("data.split_seed=1")
+    own, other = key_of(), build_data(config.data)
+    assert key_of(data=other) != own
+    monkeypatch.setattr("branchynet.__version__", "0.0")
+    assert key_of() != own
+
+
+def test_settings_without_some_of_them():
+    settings = {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "g": {"c": 5}, "h": [1]}
+    assert without(settings, ("a", "b.c", "b.d.e", "g")) == {"b": {"d": {"f": 4}}, "h": [1]}
+    assert without(settings, ()) == settings
+    # Names that begin alike, names that are not there, and names below what is no mapping.
+    assert without(settings, ("b.d.ee", "bb", "h.0", "a.x")) == settings
+
+
+def test_where_tensorboard_is_pointed_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert log_folder(tmp_path / "outputs" / "name" / "run") == Path("outputs")
+    assert log_folder(Path("outputs/name/run")) == Path("outputs")
+    assert log_folder(tmp_path / "elsewhere" / "run") == tmp_path / "elsewhere" / "run"
+
+
+def test_a_finished_run_is_not_trained_again(finished, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(
+        "branchynet.commands.train_run.build_data", lambda data: pytest.fail("it begins again")
+    )
+    config = OmegaConf.load(finished / ".hydra" / "config.yaml")
+    assert train_run(config, finished) == json.loads((finished / "result.json").read_text())
+    assert "this run is finished" in caplog.text

@@ -150,20 +150,25 @@ def test_config():
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"shift": -1}, "shift=-1"),
-        ({"shift": 1.5}, "shift=1.5"),
-        ({"shift": True}, "shift=True"),
-        ({"flip": "yes"}, "flip='yes'"),
-        ({"fill": "mirror"}, "fill='mirror' must be one of zero, reflect"),
-        ({"fill": None}, "fill=None must be one of zero, reflect"),
-        ({"cutout": -8}, "cutout=-8"),
-        ({"cutout": "8"}, "cutout='8'"),
-        ({"rotate": 3}, "rotate is unknown; there are shift, fill, flip, cutout"),
-        ("shift", "'shift'"),
+        ({"shift": -1}, "augment.shift=-1: it is a whole number, 0 or more, of pixels"),
+        ({"shift": 1.5}, "augment.shift=1.5: it is"),
+        ({"shift": True}, "augment.shift=True: it is"),
+        ({"flip": "yes"}, "augment.flip=yes: it is true or false"),
+        ({"fill": "mirror"}, "augment.fill=mirror: it is one of zero, reflect"),
+        ({"fill": None}, "augment.fill=None: it is one of zero, reflect"),
+        ({"cutout": -8}, "augment.cutout=-8: it is"),
+        ({"cutout": "8"}, "augment.cutout=8: it is a whole number"),
+        ({"rotate": 3}, "augment.rotate is unknown; there are shift, fill, flip, cutout"),
+        ("shift", "augment=shift: it is null or such as {shift: 4, flip: true}"),
     ],
 )
 def test_bad_config_is_one_line(config, says):
     with pytest.raises(UserError) as caught:
         parse_augmentation(config)
-    assert says in str(caught.value)
+    assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
+
+
+def test_an_augmentation_names_its_arguments_as_a_programmer_knows_them():
+    with pytest.raises(UserError, match=r"^shift=-1: it is "):
+        Augmentation(shift=-1)

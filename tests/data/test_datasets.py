@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from branchynet.data.datasets import MNIST_FILES, load_dataset
-from branchynet.data.loader import channel_statistics
+from branchynet.data.normalise import channel_statistics
 from branchynet.errors import UserError
 
 RNG = np.random.default_rng(0)

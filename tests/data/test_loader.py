@@ -1,18 +1,11 @@
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from branchynet.data.augment import Augmentation, augment
 from branchynet.data.datasets import ImageSet
-from branchynet.data.loader import (
-    DeviceLoader,
-    WorkerLoader,
-    channel_statistics,
-    normalisation,
-    normalise,
-    shares,
-)
+from branchynet.data.loader import DeviceLoader, WorkerLoader, shares
+from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.errors import UserError
 
 SAMPLES, BATCH = 103, 10
@@ -149,20 +142,6 @@ def test_the_state_of_a_finished_epoch_does_not_shorten_the_next():
     late = iter(resumed)
     resumed.set_epoch(5)
     assert same(list(late), epoch_of(make(), 5))
-
-
-def test_statistics_are_numpys():
-    values = IMAGES.x.double().numpy() / 255
-    np.testing.assert_allclose(MEAN, values.mean((0, 2, 3)), rtol=1e-12)
-    np.testing.assert_allclose(STD, values.std((0, 2, 3)), rtol=1e-12)
-
-
-def test_a_constant_channel_becomes_zero():
-    x = torch.full((4, 1, 3, 3), 51, dtype=torch.uint8)
-    mean, std = channel_statistics(x)
-    assert mean[0] == pytest.approx(0.2)
-    assert std == (1.0,)
-    assert normalise(x, *normalisation(mean, std)).abs().max() < 1e-6
 
 
 def test_a_shift_brings_in_black():

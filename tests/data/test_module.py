@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.data.datasets import NAMES
@@ -94,52 +95,54 @@ def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "minst"}, "'minst'; there are mnist, fashion_mnist, cifar10, cifar100, digits, arrays"),
-        ({"name": "arrays"}, "data.path=<file.npz>"),
-        ({"path": "x.npz"}, "data.path='x.npz'"),
-        ({"download": "yes"}, "data.download='yes' must be true or false"),
-        ({"batch_size": 0}, "data.batch_size=0 must be a whole number, 1 or more"),
-        ({"batch_size": 2.5}, "data.batch_size=2.5"),
-        ({"batch_size": True}, "data.batch_size=True"),
-        ({"eval_batch_size": -1}, "data.eval_batch_size=-1"),
-        ({"validation_size": 0}, "data.validation_size=0"),
-        ({"validation_size": -5}, "data.validation_size=-5"),
-        ({"num_workers": -1}, "data.num_workers=-1"),
-        ({"num_workers": 2}, "data.num_workers=2 needs data.loader=dataloader"),
-        ({"seed": -1}, "data.seed=-1"),
-        ({"split_seed": "a"}, "data.split_seed='a'"),
-        ({"split_seed": 2**32}, "data.split_seed=4294967296"),
-        ({"loader": "gpu"}, "data.loader='gpu' is unknown; there are device, dataloader"),
-        ({"augment": {"shift": -2}}, "data.augment.shift=-2"),
+        (
+            {"name": "minst"},
+            "name=minst: it is one of mnist, fashion_mnist, cifar10, cifar100, digits, arrays",
+        ),
+        ({"name": "arrays"}, "data=arrays needs data.path=<file.npz>"),
+        ({"path": "x.npz"}, "path='x.npz' is for data=arrays only"),
+        ({"download": "yes"}, "download=yes: it is true or false"),
+        ({"batch_size": 0}, "batch_size=0: it is a whole number above 0"),
+        ({"batch_size": 2.5}, "batch_size=2.5: it is"),
+        ({"batch_size": True}, "batch_size=True: it is"),
+        ({"eval_batch_size": -1}, "eval_batch_size=-1: it is"),
+        ({"validation_size": 0}, "validation_size=0: it is"),
+        ({"validation_size": -5}, "validation_size=-5: it is"),
+        ({"num_workers": -1}, "num_workers=-1: it is a whole number, 0 or more"),
+        ({"num_workers": 2}, "num_workers=2 needs loader=dataloader"),
+        ({"seed": -1}, "seed=-1: it is"),
+        ({"split_seed": "a"}, "split_seed=a: it is"),
+        ({"split_seed": 2**32}, "split_seed=4294967296: it is a whole number, 0 … 4294967295"),
+        ({"loader": "gpu"}, "loader=gpu: it is one of device, dataloader"),
+        ({"augment": {"shift": -2}}, "augment.shift=-2: it is"),
     ],
 )
 def test_bad_arguments_are_one_line_at_once(options, says):
     with pytest.raises(UserError) as caught:
         digits(**options) if "name" not in options else ImageData(**options)
-    assert says in str(caught.value)
+    assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"validation_size": 1437}, "data.validation_size=1437 must be below 1437"),
-        ({"augment": {"shift": 28}}, "data.augment.shift=28 must be below the image's side of 28"),
-        ({"augment": {"cutout": 28}}, "data.augment.cutout=28 must be below the image's side of 28"),
+        ({"validation_size": 1437}, "^validation_size=1437: it is below 1437"),
+        ({"augment": {"shift": 28}}, "^augment.shift=28: it is below the image's side of 28"),
+        ({"augment": {"cutout": 28}}, "^augment.cutout=28: it is below the image's side of 28"),
     ],
 )
 def test_arguments_that_do_not_fit_the_data_are_one_line(options, says):
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as caught:
         digits(**options).setup()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
     monkeypatch.setenv("BRANCHYNET_DATA", "somewhere")
-    path = Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml"
-    config = OmegaConf.to_container(
-        OmegaConf.merge({"seed": 7}, {"data": OmegaConf.load(path)}), resolve=True
-    )
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose(overrides=[f"+data={name}", "+seed=7"]), resolve=True)
     options = config["data"]
     assert options.pop("_target_") == "branchynet.data.module.ImageData"
     assert set(options) == set(inspect.signature(ImageData).parameters)

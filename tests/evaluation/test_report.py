@@ -1,59 +1,84 @@
+"""The numbers of a report, by hand, and what a report may not be."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 
-from branchynet.reporting import report as derive
-from branchynet.evaluation.report import decimal
+from branchynet.evaluation.report import (
+    exit_accuracies,
+    exits_beating_trunk,
+    gain_measured,
+    savings,
+    taken_at_point,
+    without_inexact,
+)
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.rules import Selection
 from branchynet.runtime.costs import Latency
 
 
+def of_point(report, chosen):
+    """What another of the swept points saves, on the engine of the choice."""
+    return savings(report, report.points[chosen])
+
+
 def test_the_operating_point_by_hand(report):
-    assert derive.thresholds(report) == (0.45,)
-    assert derive.accuracy(report) == 7 / 8
-    assert derive.exit_rates(report) == (5 / 8, 3 / 8)
-    assert derive.exit_accuracies(report) == (5 / 8, 7 / 8)
-    assert derive.mean_macs(report) == 250  # 5/8 × 100 + 3/8 × 500
-    assert derive.mean_latency_us(report) == 25  # 5/8 × 10 + 3/8 × 50
-    assert derive.mean_latency_us(report, "torch") == 75
+    assert report.point.thresholds == (0.45,) and report.index == 2
+    assert report.point.accuracy == 7 / 8
+    assert report.point.exit_rates == (5 / 8, 3 / 8)
+    assert exit_accuracies(report) == (5 / 8, 7 / 8)
+    assert report.baseline_accuracy == 6 / 8
+    assert taken_at_point(report).tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    saved = savings(report, report.point)
+    assert saved.macs == 250  # 5/8 × 100 + 3/8 × 500
+    assert saved.latency_us == 25  # 5/8 × 10 + 3/8 × 50
+    assert savings(report, report.point, "torch").latency_us == 75
 
 
 def test_the_gains_by_hand(report):
-    assert derive.gain_macs(report) == 425 / 250
-    assert derive.gain_latency(report) == 40 / 25
-    assert derive.gain_trunk_only(report) == 40 / (5 / 8 * 4 + 3 / 8 * 38)
-    assert derive.gain_macs_trunk_only(report) == 425 / (5 / 8 * 40 + 3 / 8 * 400)
-    assert derive.gain_measured(report) == 45 / 30
+    saved = savings(report, report.point)
+    assert saved.gain_macs == 425 / 250
+    assert saved.gain_latency == 40 / 25
+    assert saved.gain_trunk_only == 40 / (5 / 8 * 4 + 3 / 8 * 38)
+    assert gain_measured(report) == 45 / 30
     # Only exit 2 is right on 7 of 8, and alone it takes 42 µs.
-    assert derive.best_static(report) == 1
-    assert derive.gain_over_static(report) == 42 / 25
+    assert saved.best_static == 1
+    assert saved.gain_over_static == 42 / 25
 
 
 def test_any_other_point_by_hand(report):
     # T = 0.25: exit 1 takes the first three samples, rightly, and exit 2 is right about the other five.
-    assert derive.thresholds(report, 1) == (0.25,)
-    assert derive.accuracy(report, 1) == 1
-    assert derive.exit_rates(report, 1) == (3 / 8, 5 / 8)
-    assert derive.gain_macs(report, 1) == 425 / (3 / 8 * 100 + 5 / 8 * 500)
-    assert derive.gain_latency(report, index=1) == derive.gain_latency(report, "torch", 1) == 40 / 35
-    assert derive.best_static(report, index=1) is derive.gain_over_static(report, index=1) is None
+    point = report.points[1]
+    assert point.thresholds == (0.25,)
+    assert point.accuracy == 1
+    assert point.exit_rates == (3 / 8, 5 / 8)
+    saved = savings(report, point)
+    assert saved.gain_macs == 425 / (3 / 8 * 100 + 5 / 8 * 500)
+    assert saved.gain_latency == savings(report, point, "torch").gain_latency == 40 / 35
+    assert saved.best_static is saved.gain_over_static is None
     # T = 0.9: all leave at exit 1, which alone is as good and leaves out the decision.
-    assert derive.best_static(report, index=3) == 0
-    assert derive.gain_over_static(report, index=3) == 8 / 10
+    assert of_point(report, 3).best_static == 0
+    assert of_point(report, 3).gain_over_static == 8 / 10
     # The first point is a point like any other, and not the operating point.
-    assert derive.thresholds(report, 0) == (0,)
-    assert derive.mean_macs(report, 0) == 500
-    assert derive.mean_latency_us(report, index=0) == 50
+    assert report.points[0].thresholds == (0,)
+    assert of_point(report, 0).macs == 500
+    assert of_point(report, 0).latency_us == 50
 
 
-# The baseline is right about the first six samples, the operating point about all but the fourth.
-BASELINE_CORRECT = torch.arange(8) < 6
+def test_thresholds_that_were_not_swept_have_savings_too(report):
+    """T = 0.05 lets the first sample out, rightly: exit 2 is wrong about the third alone."""
+    own = OperatingPoint((0.05,), right=5, left=(5, 3))  # of some other split
+    found = report.reported(own)
+    assert (found.thresholds, found.right, found.left) == ((0.05,), 7, (1, 7))
+    assert savings(report, found).latency_us == 1 / 8 * 10 + 7 / 8 * 50
 
 
 @pytest.mark.parametrize(
     ("inexact", "accuracies"),
     [
         ([], None),
+        # The baseline is right about the first six samples, the operating point about all but the fourth.
         ([3], (5 / 7, 7 / 7)),
         ([0, 7], (5 / 6, 5 / 6)),
         ([3, 6, 7], (5 / 5, 5 / 5)),
@@ -61,65 +86,56 @@ BASELINE_CORRECT = torch.arange(8) < 6
     ],
 )
 def test_accuracies_without_the_inexact_images(make_report, inexact, accuracies):
-    numbers = torch.tensor(inexact, dtype=torch.int64)
-    changed = make_report(baseline_correct=BASELINE_CORRECT, inexact_test=numbers)
-    assert derive.without_inexact(changed) == accuracies
+    changed = make_report(inexact_test=torch.tensor(inexact, dtype=torch.int64))
+    assert without_inexact(changed) == accuracies
 
 
-def test_no_single_exit_is_as_good(report, make_report):
+def test_no_single_exit_is_as_good(make_report):
     # At T = 0.25 all eight samples are answered rightly.
-    best = make_report(selection=replace(report.selection, index=1))
-    assert derive.accuracy(best) == 1
-    assert derive.best_static(best) is None
-    assert derive.gain_over_static(best) is None
+    best = make_report(chosen=1)
+    assert best.point.accuracy == 1
+    assert savings(best, best.point).best_static is None
+    assert savings(best, best.point).gain_over_static is None
 
 
-def test_the_cheapest_of_several_exits_that_are_good_enough(three_exits):
+def test_the_cheapest_of_several_exits_that_are_good_enough(make_three):
     # All samples leave at exit 1, right on 5 of 8: every exit alone is as good, and exit 1 is the cheapest.
-    loosest = replace(three_exits, selection=replace(three_exits.selection, index=2))
-    assert derive.best_static(loosest) == 0
-    assert derive.gain_over_static(loosest) == 8 / 10
+    loosest = make_three(chosen=2)
+    assert savings(loosest, loosest.point).best_static == 0
+    assert savings(loosest, loosest.point).gain_over_static == 8 / 10
 
 
 @pytest.mark.parametrize(
     ("baseline", "static_us", "beating"),
     [
-        (0.625, 8.0, [0]),
-        (0.6250001, 8.0, [0]),  # the same five of eight, in float32 arithmetic
-        (0.75, 8.0, []),  # less accurate
-        (0.625, 40.0, []),  # as slow as the baseline
+        (5, 8.0, [0]),
+        (6, 8.0, []),  # less accurate
+        (5, 40.0, []),  # as slow as the baseline
     ],
 )
 def test_which_single_exits_beat_the_trunk(report, make_report, baseline, static_us, beating):
     timed = report.latencies["onnxruntime"]
-    changed = replace(timed, static=(Latency(static_us, 1.0, 100), timed.static[1]))
-    changed_report = make_report(baseline_accuracy=baseline, latencies={"onnxruntime": changed})
-    assert derive.exits_beating_trunk(changed_report) == beating
-
-
-@pytest.mark.parametrize("value", [0.3, 1e-4, 0.025, 2.302585, 10.0, 0.0])
-def test_a_decimal_is_the_same_threshold(value):
-    single = torch.tensor(value, dtype=torch.float32)
-    assert decimal(single.item()) == pytest.approx(value, rel=1e-6)
-    assert torch.tensor(decimal(single.item()), dtype=torch.float32) == single
-    assert len(str(decimal(single.item()))) <= 12
+    changed = make_report(
+        baseline={"test": torch.arange(8) < baseline},
+        latencies={"onnxruntime": replace(timed, static=(Latency(static_us, 1.0), timed.static[1]))},
+    )
+    assert exits_beating_trunk(changed) == beating
 
 
 def test_a_report_that_contradicts_itself_is_refused(report, make_report):
     with pytest.raises(ValueError, match="'test' is none of"):
-        make_report(protocol="test")
+        replace(report, protocol="test")
     with pytest.raises(ValueError, match=r"latencies has .'torch'., but not the engine 'onnxruntime'"):
-        make_report(latencies={"torch": report.latencies["torch"]})
-    with pytest.raises(ValueError, match="not of the same thresholds"):
-        make_report(points_val=report.points_val.subset(torch.tensor([0, 1])))
-    with pytest.raises(ValueError, match="not of the test samples, or not of baseline_accuracy"):
-        make_report(baseline_correct=BASELINE_CORRECT[1:])
-    with pytest.raises(ValueError, match="not of the test samples, or not of baseline_accuracy"):
-        make_report(baseline_correct=~BASELINE_CORRECT)
-    with pytest.raises(ValueError, match="inexact_test needs baseline_correct"):
-        make_report(inexact_test=torch.tensor([0]))
-    with pytest.raises(ValueError, match="images that are not there"):
-        make_report(baseline_correct=BASELINE_CORRECT, inexact_test=torch.tensor([0, 8]))
+        replace(report, latencies={"torch": report.latencies["torch"]})
+    with pytest.raises(ValueError, match=r"verified has .'torch'., but not the engine 'onnxruntime'"):
+        replace(report, verified={"torch": report.verified["onnxruntime"]})
+    for split in ("val", "test"):
+        for wrong in (torch.ones(7, dtype=torch.bool), torch.ones(8), torch.ones(8, 1, dtype=torch.bool)):
+            with pytest.raises(ValueError, match=f"not of the 8 samples of {split}"):
+                make_report(baseline={split: wrong})
+    for number in (8, -1):
+        with pytest.raises(ValueError, match="images that are not there"):
+            make_report(inexact_test=torch.tensor([0, number]))
 
 
 def test_where_thresholds_are_chosen(make_report):
@@ -127,14 +143,49 @@ def test_where_thresholds_are_chosen(make_report):
     assert make_report(protocol="paper").chosen_on == "test"
 
 
-def test_only_latencies_are_needed(make_report):
-    assert make_report(verified={}).verified == {}
+def test_only_latencies_are_needed(report):
+    assert replace(report, verified={}).verified == {}
     with pytest.raises(ValueError, match=r"latencies has .., but not the engine"):
-        make_report(latencies={})
+        replace(report, latencies={})
 
 
-def test_reported_is_one_of_two_splits(make_report):
+def test_reported_is_one_of_two_splits(report, make_report):
     assert make_report().reported_on == "test" and make_report(split="val").reported_on == "validation"
     for wrong in ({"split": "train"}, {"split": "val", "protocol": "paper"}):
         with pytest.raises(ValueError, match="split="):
-            make_report(**wrong)
+            replace(report, **wrong)
+
+
+def test_numbers_are_of_the_reported_split(make_report):
+    """On validation the answers are others: all that is not on validation has to show test's."""
+    two = make_report().trace
+    other = replace(two, prediction=(two.prediction + 1) % 3)
+    both = {"val": other, "test": two}
+    found = make_report(traces=both, baseline={"val": torch.arange(8) < 2})
+    assert (found.trace, found.baseline_accuracy, found.point.accuracy) == (two, 6 / 8, 7 / 8)
+    assert (
+        found.selection.point.accuracy
+        == other.correct.float().mul(torch.tensor([[1, 0]] * 5 + [[0, 1]] * 3)).sum() / 8
+    )
+    found = make_report(traces=both, baseline={"val": torch.arange(8) < 2}, split="val")
+    assert (found.trace, found.baseline_accuracy) == (other, 2 / 8)
+    assert found.point == found.selection.point
+    assert exit_accuracies(found) == tuple(other.correct.double().mean(0).tolist())
+
+
+def test_the_frontier_is_of_the_choices_split(make_report):
+    """By hand: 50, 35, 25 and 10 µs. On test 7, 8, 7 and 5 of 8 are right, so only the first point is beaten."""
+    two = make_report().trace
+    # On validation exit 1 is always wrong: the slower, the better.
+    wrong = replace(two, prediction=torch.stack([(two.label + 1) % 3, two.prediction[:, 1]], 1))
+    assert make_report().frontier.tolist() == [3, 2, 1]
+    assert make_report(traces={"val": wrong}).frontier.tolist() == [3, 2, 1, 0]
+    assert make_report(traces={"val": wrong}, protocol="paper").frontier.tolist() == [3, 2, 1]
+
+
+def test_the_point_need_not_be_one_of_those_swept(report):
+    """A rule may find thresholds of its own."""
+    free = Selection(OperatingPoint((0.31,), 0, (0, 8)), feasible=True, cheaper=True, note="")
+    changed = replace(report, selection=free)
+    assert changed.index is None
+    assert changed.point.left == (4, 4)  # 0, 0.1, 0.2 and 0.3 leave

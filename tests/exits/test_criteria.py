@@ -1,4 +1,4 @@
-"""Criteria against float64 arithmetic, at the extremes, and in ONNX Runtime."""
+"""Criteria against float64 arithmetic, at the extremes, and in ONNX Runtime; who of several exits gets which."""
 
 import io
 import math
@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from branchynet.errors import UserError
-from branchynet.exits.criteria import CRITERIA, entropy, get_criterion, margin, max_probability
+from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability, for_exits, one_per_exit
+from branchynet.exits.trace import run_all
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.steps import exit_steps
 
+CRITERIA = {made.name: made for made in (Entropy(), MaxProbability(), Margin())}
 ALL = pytest.mark.parametrize("name", list(CRITERIA))
 
 
@@ -94,9 +97,9 @@ def test_extreme_logits_are_sure_and_not_nan(name, big):
 def test_numbers_worked_out_by_hand():
     # Probabilities 1/2, 1/4, 1/4.
     logits = torch.tensor([[math.log(2), 0.0, 0.0]])
-    assert entropy(logits).item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
-    assert max_probability(logits).item() == pytest.approx(0.5, rel=1e-6)
-    assert margin(logits).item() == pytest.approx(0.75, rel=1e-6)
+    assert Entropy()(logits).item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
+    assert MaxProbability()(logits).item() == pytest.approx(0.5, rel=1e-6)
+    assert Margin()(logits).item() == pytest.approx(0.75, rel=1e-6)
 
 
 @ALL
@@ -115,20 +118,11 @@ def test_computes_in_float32_whatever_the_logits_are(name, dtype):
     assert torch.equal(values, CRITERIA[name](logits.float()))
 
 
-class Module(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 @ALL
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # the exporter's own
 def test_onnx_runtime_gives_the_same(name):
     program = torch.onnx.export(
-        Module(CRITERIA[name]).eval(),
+        CRITERIA[name].eval(),
         (torch.zeros(3, 10),),
         dynamo=True,
         verbose=False,
@@ -145,7 +139,87 @@ def test_onnx_runtime_gives_the_same(name):
         np.testing.assert_allclose(values, CRITERIA[name](x), rtol=1e-5, atol=1e-6)
 
 
-def test_get_criterion():
-    assert get_criterion("margin") is margin
-    with pytest.raises(UserError, match=r"criterion=entropie: .*entropy, max_probability, margin$"):
-        get_criterion("entropie")
+def test_names_and_units_are_those_of_the_results():
+    assert {name: made.unit for name, made in CRITERIA.items()} == {
+        "entropy": "nats",
+        "max_probability": "0 to 1",
+        "margin": "0 to 1",
+    }
+    assert not any(made.learns or made.of_features for made in CRITERIA.values())
+
+
+@ALL
+def test_there_is_nothing_to_prepare_or_to_learn(name):
+    made = CRITERIA[name]
+    made.prepare(10, (4, 6, 6))
+    before = made(torch.eye(10))
+    made.fit(torch.randn(20, 10), torch.zeros(20, dtype=torch.int64))
+    assert not made.state_dict() and torch.equal(made(torch.eye(10)), before)
+
+
+# One criterion for several exits
+
+
+class Distance(Criterion):
+    """Learns how far the classes' mean features lie away; the nearer, the surer."""
+
+    name, unit = "distance", "pixels"
+    learns = of_features = True
+
+    def __init__(self, start=1.0):
+        super().__init__()
+        self.start = start
+
+    def prepare(self, num_classes, shape):
+        self.weight = nn.Parameter(torch.full((num_classes,), self.start))
+        self.register_buffer("mean", torch.zeros(num_classes, *shape))
+
+    def forward(self, logits, features):
+        away = features[:, None] - self.mean
+        return self.weight[0] * away.flatten(2).norm(dim=2).amin(dim=1)
+
+
+def test_exits_share_a_criterion_that_has_nothing_to_learn():
+    made = Entropy()
+    shared = for_exits(made, [(4, 6, 6), (84,), (10,)], 10)
+    assert len(shared) == 3 and all(own is made for own in shared)
+
+
+def test_every_exit_has_its_own_copy_of_one_that_learns_made_for_its_place():
+    made = Distance(start=2.0).train()
+    own = for_exits(made, [(4, 6, 5), (84,)], 7)
+    assert [each.mean.shape for each in own] == [(7, 4, 6, 5), (7, 84)]
+    assert all(torch.equal(each.weight, torch.full((7,), 2.0)) for each in own)
+    assert not any(each.training for each in own)
+    assert not made.state_dict() and made.training, "what the settings made stays as it was"
+    with torch.no_grad():
+        own[0].weight.fill_(5.0)
+    assert torch.equal(own[1].weight, torch.full((7,), 2.0))
+
+
+def test_one_criterion_or_one_per_exit():
+    one, other = Entropy(), Margin()
+    assert all(each is one for each in one_per_exit(one, 3)) and len(one_per_exit(one, 3)) == 3
+    assert one_per_exit([one, other], 2) == (one, other)
+    for exits in (1, 3):
+        with pytest.raises(ValueError, match=f"2 criteria do not fit {exits} exits"):
+            one_per_exit([one, other], exits)
+
+
+def test_a_criterion_of_features_gets_those_at_its_exits_place():
+    torch.manual_seed(0)
+    segments = [nn.Conv2d(2, 3, 3), nn.Sequential(nn.Flatten(), nn.Linear(27, 6))]
+    heads = [nn.Sequential(nn.Flatten(), nn.Linear(27, 4)), nn.Linear(6, 4)]
+    network = BranchedNetwork(segments, heads, ["first"])
+    criteria = for_exits(Distance(start=3.0), network.feature_shapes((2, 5, 5)), 4)
+    for own in criteria:
+        own.mean.copy_(torch.randn_like(own.mean))
+    x = torch.randn(9, 2, 5, 5)
+    found = run_all(exit_steps(network, criteria), x.split(4)).uncertainty
+    with torch.no_grad():
+        for s in range(9):
+            features = x[s : s + 1]
+            for n, (segment, own) in enumerate(zip(segments, criteria, strict=True)):
+                features = segment(features)
+                expected = min(3 * (features[0] - mean).square().sum().sqrt() for mean in own.mean)
+                assert found[s, n].item() == pytest.approx(expected.item(), rel=1e-5)

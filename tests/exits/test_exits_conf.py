@@ -1,15 +1,23 @@
 """The config groups of this room: they compose, and what they say is accepted."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from branchynet.exits.criteria import CRITERIA
-from branchynet.exits.rules import RULES, check_rule
+from branchynet.errors import UserError
+from branchynet.exits import criteria, rules
+from branchynet.runs.build import build_criterion, build_rule
 
 CONF = Path(__file__).parents[2] / "conf"
+CRITERIA = {
+    kind.name: kind
+    for kind in vars(criteria).values()
+    if isinstance(kind, type) and issubclass(kind, criteria.Criterion) and kind is not criteria.Criterion
+}
+RULES = {kind.name: kind for kind in vars(rules).values() if is_dataclass(kind) and hasattr(kind, "choose")}
 
 
 def composed(*overrides: str) -> dict:
@@ -22,25 +30,62 @@ def composed(*overrides: str) -> dict:
 def test_there_is_a_file_for_every_criterion_and_every_rule():
     assert {file.stem for file in (CONF / "criterion").iterdir()} == set(CRITERIA)
     assert {file.stem for file in (CONF / "sweep" / "rule").iterdir()} == set(RULES)
+    assert len(CRITERIA) == 3 and len(RULES) == 4
 
 
 @pytest.mark.parametrize("name", list(CRITERIA))
 def test_criterion(name):
-    assert composed(f"criterion={name}")["criterion"] == {"name": name}
+    kind = CRITERIA[name]
+    settings = composed(f"criterion={name}")["criterion"]
+    assert settings == {"_target_": f"branchynet.exits.criteria.{kind.__name__}"}
+    assert type(build_criterion(settings)) is kind
 
 
 @pytest.mark.parametrize("name", list(RULES))
 @pytest.mark.parametrize("sweep", ["default", "paper"])
 def test_rule(sweep, name):
-    rule = composed(f"sweep={sweep}", f"sweep/rule={name}")["sweep"]["rule"]
-    assert rule["name"] == name
-    check_rule(rule)
+    settings = composed(f"sweep={sweep}", f"sweep/rule={name}")["sweep"]["rule"]
+    kind = RULES[name]
+    # Every setting is there, so that no override needs a plus sign.
+    assert set(settings) == {"_target_", *(field.name for field in fields(kind))}
+    assert type(build_rule(settings)) is kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"_target_": "branchynet.exits.rules.Best"},
+            ["sweep.rule._target_", "rules.Best", "no such object"],
+        ),
+        ({}, ["sweep.rule", "sweep/rule=<name>"]),
+        ({"_target_": ["knee"]}, ["sweep.rule._target_", "knee"]),
+        ({"_target_": "branchynet.exits.rules.MacBudget"}, ["sweep.rule", "missing", "budget_macs"]),
+        (
+            {"_target_": "branchynet.exits.rules.Knee", "distance": 0.0},
+            ["sweep.rule", "unexpected", "distance"],
+        ),
+        (
+            {"_target_": "branchynet.exits.rules.MacBudget", "budget_macs": 1, "budget_us": 1},
+            ["sweep.rule", "unexpected", "budget_us"],
+        ),
+        (
+            {"_target_": "branchynet.exits.rules.LatencyBudget", "budget_us": -1.0},
+            ["sweep.rule.budget_us=-1.0: it is"],
+        ),
+    ],
+)
+def test_what_is_no_rule_or_no_setting_of_it_gets_one_line(settings, words):
+    with pytest.raises(UserError) as caught:
+        build_rule(settings)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
 
 
 def test_default():
     sweep = composed("sweep=default", "sweep.rule.distance=0.005")["sweep"]
     assert sweep == {
-        "rule": {"name": "accuracy_floor", "distance": 0.005},
+        "rule": {"_target_": "branchynet.exits.rules.AccuracyFloor", "distance": 0.005},
         "protocol": "validation",
         "thresholds": None,
         "max_vectors": 40_000,

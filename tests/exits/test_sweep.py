@@ -3,6 +3,7 @@
 import itertools
 import math
 import struct
+from functools import partial
 
 import pytest
 import torch
@@ -11,12 +12,22 @@ from hypothesis import strategies as st
 
 from branchynet.errors import UserError
 from branchynet.exits import sweep
-from branchynet.exits.sweep import evaluate, evaluate_grid, exit_taken, threshold_grid
-from branchynet.exits.trace import Trace
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.sweep import (
+    Differences,
+    check_grid,
+    compare,
+    evaluate,
+    evaluate_grid,
+    exit_taken,
+    point_at,
+    threshold_grid,
+)
+from branchynet.exits.trace import Outputs, Trace
 
 
 def fast_inference(uncertainty, thresholds):
-    """Figure 2: for n = 1 … N: if e < T_n: return exit n; behind the loop: return exit N."""
+    """Figure 2: for n = 1 … N: if e < T_n: return exit n; after the loop: return exit N."""
     for n, threshold in enumerate(thresholds):
         e = uncertainty[n]
         if e < threshold:
@@ -26,16 +37,19 @@ def fast_inference(uncertainty, thresholds):
 
 def reference(trace, vectors):
     """(V,) accuracies and (V, N) exit rates, counted one by one."""
-    accuracy, rates = [], []
-    for vector in vectors:
-        right, left = 0, [0] * trace.num_exits
-        for s in range(trace.num_samples):
-            n = fast_inference(trace.uncertainty[s].tolist(), vector)
-            left[n] += 1
-            right += trace.prediction[s, n].item() == trace.label[s].item()
-        accuracy.append(right / trace.num_samples)
-        rates.append([count / trace.num_samples for count in left])
-    return accuracy, rates
+    counts = [count(trace, vector) for vector in vectors]
+    accuracy = [right / trace.num_samples for right, _ in counts]
+    return accuracy, [[number / trace.num_samples for number in left] for _, left in counts]
+
+
+def count(trace, vector):
+    """How many samples are answered rightly, and how many leave at each exit."""
+    right, left = 0, [0] * trace.num_exits
+    for s in range(trace.num_samples):
+        n = fast_inference(trace.uncertainty[s].tolist(), vector)
+        left[n] += 1
+        right += trace.prediction[s, n].item() == trace.label[s].item()
+    return right, left
 
 
 def float32(value: float) -> float:
@@ -80,6 +94,10 @@ def test_grid_and_vectors_equal_figure_2(data):
         assert points.accuracy.tolist() == accuracy
         assert points.exit_rates.tolist() == rates
         torch.testing.assert_close(points.exit_rates.sum(dim=1), torch.ones(len(vectors)).double())
+        assert points.right.dtype == points.left.dtype == torch.int64
+        for index, vector in enumerate(product.float().tolist()):
+            right, left = count(trace, vector)
+            assert (points.right[index], points.left[index].tolist()) == (right, left)
 
 
 @settings(deadline=None)
@@ -152,6 +170,7 @@ def test_vectors_in_chunks_equal_the_whole(monkeypatch):
     monkeypatch.setattr(sweep, "CHUNK", 200)  # 4 vectors
     parts = evaluate(trace, vectors)
     assert torch.equal(parts.accuracy, whole.accuracy) and torch.equal(parts.exit_rates, whole.exit_rates)
+    assert torch.equal(parts.right, whole.right) and torch.equal(parts.left, whole.left)
 
 
 def test_a_large_grid_equals_single_vectors():
@@ -189,7 +208,7 @@ def test_wrong_shapes_are_refused():
 
 
 def test_a_grid_too_large_is_one_line_that_says_how_to_reduce_it():
-    with pytest.raises(UserError, match=r"3000 × 3000 .* 9,000,000 .*sweep.max_vectors$"):
+    with pytest.raises(UserError, match=r"3000 × 3000 .* 9,000,000 .*max_vectors$"):
         evaluate_grid(HAND, [torch.zeros(3000)] * 2)
 
 
@@ -254,14 +273,16 @@ def test_given_values_are_tried_at_every_exit():
 
 @pytest.mark.parametrize("values", [[], [-0.1], [math.nan], [math.inf], ["0.1"], [True], "0.1", 0.1])
 def test_given_values_are_checked(values):
-    with pytest.raises(UserError, match=r"^sweep.thresholds[^\n]*$"):
-        threshold_grid(HAND, 100, values)
+    for refuse in (partial(threshold_grid, HAND), check_grid, partial(sweep.sweep, HAND)):
+        with pytest.raises(UserError, match=r"^thresholds[^\n]*$"):
+            refuse(100, values)
 
 
 @pytest.mark.parametrize("max_vectors", [0, -1, 1.5, True, None, "many"])
 def test_max_vectors_is_checked(max_vectors):
-    with pytest.raises(UserError, match=rf"^sweep.max_vectors={max_vectors}: [^\n]*$"):
-        threshold_grid(HAND, max_vectors)
+    for refuse in (partial(threshold_grid, HAND), check_grid, partial(sweep.sweep, HAND)):
+        with pytest.raises(UserError, match=rf"^max_vectors={max_vectors}: it is [^\n]*$"):
+            refuse(max_vectors, None)
 
 
 def test_a_grid_from_one_split_fits_another():
@@ -271,3 +292,147 @@ def test_a_grid_from_one_split_fits_another():
     points = evaluate_grid(other, grid)
     accuracy, rates = reference(other, points.thresholds.tolist())
     assert points.accuracy.tolist() == accuracy and points.exit_rates.tolist() == rates
+
+
+# One point
+
+
+def test_a_point_of_many_is_the_point_of_its_row():
+    points = evaluate(HAND, torch.tensor([[0.11, 0.3], [3.0, 0.0]]))
+    assert points[0] == OperatingPoint((0.11, 0.3), right=3, left=(2, 1, 1))
+    assert points[1] == points[-1] == OperatingPoint((3.0, 0.0), right=1, left=(4, 0, 0))
+    assert list(points) == [points[0], points[1]] and len(points) == 2
+    assert points.subset(torch.tensor([1]))[0] == points[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(traces(), st.data())
+def test_point_at_equals_figure_2(trace, data):
+    vector = [data.draw(st.sampled_from(THRESHOLDS)) for _ in range(trace.num_exits - 1)]
+    point = point_at(trace, vector)
+    right, left = count(trace, [float32(value) for value in vector])
+    assert point == OperatingPoint(tuple(map(float, vector)), right, tuple(left))
+
+
+@settings(max_examples=50, deadline=None)
+@given(traces(exits=(2, 4)), st.integers(1, 60), st.data())
+def test_any_point_swept_is_found_again_from_its_thresholds(trace, max_vectors, data):
+    points = sweep.sweep(trace, max_vectors)
+    index = data.draw(st.integers(0, len(points) - 1))
+    assert point_at(trace, points[index].thresholds) == points[index]
+
+
+def test_point_at_wants_a_threshold_for_every_side_exit():
+    for thresholds in ([0.1], [0.1] * 3, []):
+        with pytest.raises(ValueError, match=r"not \(V, 2\)"):
+            point_at(HAND, thresholds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(traces(exits=(1, 3)), st.data())
+def test_sweep_is_every_combination_of_the_thresholds_tried(trace, data):
+    values = data.draw(st.none() | st.lists(st.sampled_from(THRESHOLDS), min_size=1, max_size=3))
+    max_vectors = data.draw(st.integers(1, 40))
+    points = sweep.sweep(trace, max_vectors, values)
+    vectors = list(
+        itertools.product(*(tried.tolist() for tried in threshold_grid(trace, max_vectors, values)))
+    )
+    assert points.thresholds.tolist() == [list(vector) for vector in vectors]
+    accuracy, rates = reference(trace, vectors)
+    assert points.accuracy.tolist() == accuracy and points.exit_rates.tolist() == rates
+
+
+def test_sweep_takes_forty_thousand_vectors_from_the_data_unless_it_is_told_otherwise():
+    trace = random_trace(2000, 3)
+    assert len(sweep.sweep(trace)) == 40_000
+    assert len(sweep.sweep(trace, 100)) == 100
+    # 0, 0.1, 0.2 and one above every uncertainty.
+    assert len(sweep.sweep(trace, thresholds=[0.1, 0.2])) == 16
+
+
+# compare
+
+# Samples: sure at 1; sure at 2; sure at neither; on the threshold of 1, which is not below it.
+SAID = Trace(
+    torch.tensor([[0.1, 0.9, 0.9], [0.9, 0.2, 0.9], [0.9, 0.9, 0.9], [0.5, 0.1, 0.9]]),
+    torch.tensor([[1, 2, 3]] * 4),
+    torch.zeros(4, dtype=torch.int64),
+)
+
+
+@pytest.mark.parametrize(
+    ("exit", "prediction", "numbers"),
+    [
+        ({}, {}, (0, 1, 0)),
+        ({3: 0}, {3: 1}, (1, 1, 0)),  # the one on the threshold: rounding
+        ({0: 1}, {0: 2}, (1, 1, 1)),  # far from it: a difference that nothing explains
+        ({}, {2: 7}, (1, 1, 1)),  # the right exit, another answer
+        ({3: 0, 1: 2}, {}, (2, 1, 1)),
+    ],
+)
+def test_differences_worked_out_by_hand(exit, prediction, numbers):
+    taken, answered = torch.tensor([0, 1, 2, 1]), torch.tensor([1, 2, 3, 2])
+    for changed, changes in ((taken, exit), (answered, prediction)):
+        for sample, value in changes.items():
+            changed[sample] = value
+    assert compare(SAID, [0.5, 0.5], taken, answered) == Differences(*numbers)
+
+
+def compare_slowly(uncertainty, said, thresholds, exit, prediction, tolerance):
+    """Sample by sample: (differences, near a threshold, differences that are not)."""
+    differences = near = unexplained = 0
+    for s in range(len(exit)):
+        should = fast_inference(uncertainty[s], thresholds)
+        met = range(min(max(should, exit[s]) + 1, len(thresholds)))
+        close = any(abs(uncertainty[s][n] - thresholds[n]) <= tolerance for n in met)
+        differs = exit[s] != should or prediction[s] != said[s][should]
+        differences, near, unexplained = (
+            differences + differs,
+            near + close,
+            unexplained + (differs and not close),
+        )
+    return differences, near, unexplained
+
+
+# Around a threshold of ¼: on it, within the tolerance of 1e-3 on both sides, outside of it.
+AROUND = [0.0, 0.24, 0.2495, 0.25, 0.2505, 0.26, 1.0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(traces(exits=(1, 4), levels=AROUND), st.data())
+def test_differences_are_those_of_a_slow_loop(trace, data):
+    thresholds = [data.draw(st.sampled_from([0.0, 0.25, 2.0])) for _ in range(trace.num_exits - 1)]
+
+    def draw(values, most):
+        size = {"min_size": trace.num_samples, "max_size": trace.num_samples}
+        changes = data.draw(st.lists(st.none() | st.integers(0, most), **size))
+        return [value if change is None else change for value, change in zip(values, changes, strict=True)]
+
+    taken = exit_taken(trace.uncertainty, torch.tensor(thresholds))
+    exit = draw(taken.tolist(), trace.num_exits - 1)
+    prediction = draw(trace.prediction.gather(1, taken[:, None])[:, 0].tolist(), 2)
+    expected = compare_slowly(
+        trace.uncertainty.tolist(), trace.prediction.tolist(), thresholds, exit, prediction, 1e-3
+    )
+    outputs = Outputs(trace.prediction, trace.uncertainty, torch.ones_like(trace.uncertainty))
+    for said in (trace, outputs):
+        found = compare(said, thresholds, torch.tensor(exit), torch.tensor(prediction), tolerance=1e-3)
+        assert found == Differences(*expected)
+
+
+def test_a_threshold_behind_the_exit_taken_explains_nothing():
+    """At exit 2 the uncertainty lies on the threshold, but nobody gets there."""
+    said = Trace(torch.tensor([[0.1, 0.5, 0.9]]), torch.tensor([[1, 2, 3]]), torch.tensor([1]))
+    found = compare(said, [0.5, 0.5], torch.tensor([0]), torch.tensor([9]))
+    assert found == Differences(differences=1, near_threshold=0, unexplained=1)
+    assert compare(said, [0.5, 0.5], torch.tensor([0]), torch.tensor([1])) == Differences(0, 0, 0)
+    # A run that went on to exit 2 met it.
+    found = compare(said, [0.5, 0.5], torch.tensor([1]), torch.tensor([2]))
+    assert found == Differences(differences=1, near_threshold=1, unexplained=0)
+
+
+def test_an_uncertainty_as_near_as_rounding_explains_a_difference_by_default():
+    for away, explained in ((0.9e-5, True), (1.2e-5, False)):
+        said = Trace(torch.tensor([[0.5 + away, 0.0]]), torch.tensor([[1, 2]]), torch.tensor([1]))
+        found = compare(said, [0.5], torch.tensor([0]), torch.tensor([1]))
+        assert found.differences == 1 and found.unexplained == int(not explained)

@@ -146,7 +146,7 @@ def test_its_places_as_documented():
     [
         ({"in_channels": 0}, ["in_channels=0", "above 0"]),
         ({"num_classes": 1.5}, ["num_classes=1.5", "above 0"]),
-        ({"size": "32"}, ["size='32'", "above 0"]),
+        ({"size": "32"}, ["size=32", "above 0"]),
         ({"size": 7}, ["size=7", "at least 8"]),
         ({"dropout": 1}, ["dropout=1", "between 0 and 1"]),
         ({"dropout": -0.1}, ["dropout=-0.1", "between 0 and 1"]),

@@ -144,7 +144,7 @@ class Functional(nn.Module):
 
 
 class Scaled(nn.Module):
-    """A layer behind the classifier, which takes its input by keyword."""
+    """A layer after the classifier, which takes its input by keyword."""
 
     def __init__(self):
         super().__init__()
@@ -167,6 +167,27 @@ class Branching(nn.Module):
 
     def forward(self, x):
         return self.fc(x.flatten(1)) if x.sum() > 0 else self.fc(-x.flatten(1))
+
+
+def test_a_head_of_ones_own_hangs_at_its_place_beside_others():
+    got = []
+
+    def head(shape, num_classes):
+        got.append((shape, num_classes))
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shape[0], num_classes))
+
+    exits = [
+        {"after": "conv1", "head": head},
+        {"after": "relu2", "convs": [4]},
+        {"after": "relu3", "head": head},
+    ]
+    network, x = attach(lenet5(), exits, (1, 28, 28), 10), torch.randn(2, 1, 28, 28)
+    assert got == [((5, 30, 30), 10), ((20, 6, 6), 10)]
+    own = network.heads[0]
+    features = network.segments[0](x)
+    assert torch.equal(network(x)[0], own[2](features.mean((2, 3))))
+    with pytest.raises(UserError, match="the exit after 'relu3' has a head that"):
+        attach(lenet5(), [{"after": "relu3", "head": lambda **_: nn.Linear(3, 10)}], (1, 28, 28), 10)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +224,7 @@ def test_impossible_exits_get_one_line_that_names_the_legal_places(exits, words)
             "one",
         ),
         (lambda: resnet18(weights=None), "layer1.0.relu", (3, 32, 32), 1000, "more than once"),
-        (Scaled, "scale", (1, 28, 28), 10, "behind it: legal are input"),
+        (Scaled, "scale", (1, 28, 28), 10, "comes after it: legal are input"),
         (lambda: nn.Sequential(nn.BatchNorm1d(1), nn.Linear(28, 10)), "0", (1, 28, 28), 10, "model and data"),
         (Functional, "conv", (1, 28, 28), 10, "nn.Dropout"),
         (Branching, "fc", (1, 28, 28), 10, "nn.Sequential"),

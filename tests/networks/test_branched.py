@@ -8,7 +8,7 @@ from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.networks.attach import attach
-from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.networks.lenet import lenet5
 
 
@@ -104,8 +104,64 @@ def test_the_loop_compiles_as_one_graph(run):
 
 @pytest.mark.parametrize("run", [(), (True,), (True, True, True)])
 def test_a_wrong_number_of_flags_is_a_bug(run):
-    with pytest.raises(ValueError, match="flags"):
-        network("conv1")(torch.randn(1, 1, 28, 28), run)
+    for forward in (network("conv1"), network("conv1").with_features):
+        with pytest.raises(ValueError, match="flags"):
+            forward(torch.randn(1, 1, 28, 28), run)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("run", [None, (True, False, True), (False, True, False), (False, False, False)])
+def test_features_are_what_the_heads_got(run):
+    net, x = network("conv1", "relu2"), torch.randn(2, 1, 28, 28)
+    got = {}
+    for head in net.heads:
+        head.register_forward_hook(lambda head, inputs, output: got.update({head: (inputs[0], output)}))
+    logits, features = net.with_features(x, run)
+    flags = [True] * 3 if run is None else run
+    assert set(got) == {head for head, flag in zip(net.heads, flags, strict=True) if flag}
+    passed = x
+    for n, (segment, head) in enumerate(zip(net.segments, net.heads, strict=True)):
+        passed = segment(passed)
+        if head in got:
+            assert features[n] is got[head][0] and logits[n] is got[head][1]
+            assert torch.equal(features[n], passed) and torch.equal(logits[n], head(passed))
+        else:
+            assert features[n] is None and logits[n] is None
+    assert all(a is b or torch.equal(a, b) for a, b in zip(net(x, run), logits, strict=True))
+
+
+@torch.no_grad()
+def test_feature_shapes_are_those_of_the_features(case):
+    trunk, places, shape, classes = case
+    exits = [{"after": place, "global_pool": True} for place in places]
+    net = attach(trunk, exits, shape, classes).train()
+    before = copy.deepcopy(net.state_dict())
+    shapes = net.feature_shapes(shape)
+    assert all(module.training for module in net.modules()), "it works on a copy"
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    _, features = net.eval().with_features(torch.randn(3, *shape))
+    assert shapes == [tuple(each.shape[1:]) for each in features]
+    assert all(isinstance(size, int) for each in shapes for size in each)
+
+
+def test_feature_shapes_worked_out_by_hand():
+    # Sides: 28 → 30, pooled 15 → 17, pooled 9 → 11, pooled 6; then 20 · 6 · 6 = 720 → 84.
+    assert network("input", "conv1", "relu2").feature_shapes((1, 28, 28)) == [
+        (1, 28, 28), (5, 30, 30), (10, 9, 9), (84,),
+    ]  # fmt: skip
+
+
+def test_an_undivided_module_is_a_network_of_one_exit():
+    module, x = lenet5(), torch.randn(2, 1, 28, 28)
+    net = undivided(module)
+    (logits,), (features,) = net.with_features(x)
+    assert net.num_exits == 1 and net.places == ()
+    assert torch.equal(logits, module(x)) and features is x
+    assert torch.equal(net.trunk()(x), module(x))
+    assert all(a is b for a, b in zip(net.parameters(), module.parameters(), strict=True)), (
+        "shared, not copied"
+    )
+    assert net.feature_shapes((1, 28, 28)) == [(1, 28, 28)]
 
 
 def test_parts_that_do_not_fit_are_a_bug():

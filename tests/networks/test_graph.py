@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.networks.graph import clean_cuts, join, split, trace
+from branchynet.networks.graph import clean_cuts, join, split, traced
 
 
 def crossing(graph, cut):
-    """By the definition: the values made up to `cut` that something behind it takes."""
+    """By the definition: the values made up to `cut` that something after it takes."""
     nodes = list(graph.nodes)
     made = nodes[: nodes.index(cut) + 1]
     return {node for node in made if any(user not in made for user in node.users)}
@@ -17,7 +17,7 @@ def crossing(graph, cut):
 
 def test_a_cut_is_clean_exactly_where_nothing_but_its_own_value_crosses(case):
     blocks = {name for name, module in case[0].named_modules() if name and any(module.children())}
-    graph, _ = trace(case[0], blocks)
+    graph, _ = traced(case[0], blocks)
     inner = [node for node in graph.nodes if node.op != "output"]
     expected = [node for node in inner if crossing(graph, node) <= {node}]
     assert [node for node in clean_cuts(graph) if node.op != "output"] == expected
@@ -26,7 +26,7 @@ def test_a_cut_is_clean_exactly_where_nothing_but_its_own_value_crosses(case):
 
 def test_parts_in_a_row_and_parts_joined_give_what_the_whole_gives(case):
     trunk, _, shape, _ = case
-    graph, _ = trace(trunk)
+    graph, _ = traced(trunk)
     cuts = [node for node in clean_cuts(graph) if node.op != "output"]
     parts, x = split(trunk, graph, cuts), torch.randn(2, *shape)
     assert len(parts) == len(cuts) + 1
@@ -48,7 +48,7 @@ def test_outputs_name_layers_containers_and_every_call():
         def forward(self, x):
             return self.relu(self.block(self.relu(x)))
 
-    _, outputs = trace(Twice())
+    _, outputs = traced(Twice())
     assert list(outputs) == ["relu", "block.0", "block.1", "block"]
     assert len(outputs["relu"]) == 2 and outputs["block"] == outputs["block.1"]
 
@@ -56,12 +56,12 @@ def test_outputs_name_layers_containers_and_every_call():
 def test_joining_leaves_the_mode_of_the_layers_alone():
     trunk = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()).train()
     trunk[1].eval()  # as when its statistics are frozen
-    graph, outputs = trace(trunk)
+    graph, outputs = traced(trunk)
     join(split(trunk, graph, outputs["0"]))
     assert trunk[0].training and not trunk[1].training
 
 
 def test_two_inputs_get_one_line():
     with pytest.raises(UserError, match="one tensor") as caught:
-        trace(nn.Bilinear(2, 2, 1))
+        traced(nn.Bilinear(2, 2, 1))
     assert "\n" not in str(caught.value)

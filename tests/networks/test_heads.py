@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.networks.heads import build_head
+from branchynet.networks.heads import KINDS, Kind, build_head
 
 
 def kinds(head):
@@ -101,6 +101,106 @@ def test_layers_that_need_pixels_do_not_fit_a_flat_place(spec):
     assert "\n" not in str(caught.value) and "fc1" in str(caught.value) and "[relu]" in str(caught.value)
 
 
+# A head of one's own
+
+
+def pooled(shape, num_classes):
+    """On features of any shape: the mean over all but the channels."""
+    return nn.Sequential(nn.Flatten(2), MeanOver(), nn.Linear(shape[0], num_classes))
+
+
+class MeanOver(nn.Module):
+    def forward(self, x):
+        return x.mean(dim=2)
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 9), (5, 12)])
+def test_a_head_may_be_given_by_a_function_of_shape_and_classes(shape):
+    made = []
+
+    def head(**arguments):
+        made.append((arguments, pooled(**arguments)))
+        return made[-1][1]
+
+    found = build_head({"after": "x", "head": head}, shape, 7)
+    assert len(made) == 1 and made[0][0] == {"shape": shape, "num_classes": 7}
+    assert found is made[0][1], "the very module, not a copy"
+    assert all(parameter.device.type == "cpu" for parameter in found.parameters())
+    x = torch.randn(3, *shape)
+    torch.testing.assert_close(found(x), found[2](x.flatten(2).mean(2)))
+
+
+def test_a_head_of_ones_own_stays_in_its_mode_and_is_not_run():
+    norm = nn.BatchNorm1d(8)
+    head = build_head({"after": "x", "head": lambda **_: nn.Sequential(norm, nn.Linear(8, 4))}, (8,), 4)
+    assert head.training and norm.num_batches_tracked == 0 and not norm.running_mean.any()
+
+
+def test_no_head_of_ones_own_is_a_head_of_layers():
+    assert kinds(build_head({"after": "fc1", "head": None, "fc": [7]}, (84,), 10)) == [
+        "Linear",
+        "ReLU",
+        "Linear",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (lambda shape, num_classes: nn.Linear(8, 5), ["gives (5,)", "logits, (4,)"]),
+        (lambda shape, num_classes: nn.Unflatten(1, (4, 2)), ["gives (4, 2)", "logits, (4,)"]),
+        (lambda shape, num_classes: nn.Linear(9, 4), ["fit features (8,)"]),
+        (lambda shape, num_classes: nn.Conv2d(8, 4, 3), ["fit features (8,)"]),
+        (lambda shape, num_classes: nn.LSTM(8, 4), ["fit features (8,)", "gives tuple, not a tensor"]),
+        (lambda shape, num_classes: nn.Bilinear(8, 8, 4), ["fit features (8,)", "missing"]),
+        (lambda shape, num_classes: torch.randn(8, 4), ["Tensor", "torch.nn.Module"]),
+        (lambda shape, num_classes: None, ["NoneType", "torch.nn.Module"]),
+        (lambda shape: nn.Linear(8, 4), ["cannot be made", "num_classes"]),
+        ("mlp", ["head: 'mlp'", "function of shape and num_classes"]),
+    ],
+)
+def test_what_is_no_head_gets_one_line(head, words):
+    with pytest.raises(UserError) as caught:
+        build_head({"after": "fc1", "head": head}, (8,), 4)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("the exit after 'fc1' has ")
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("key", ["convs", "fc", "global_pool", "kernal"])
+def test_layers_beside_a_head_of_ones_own_get_one_line(key):
+    with pytest.raises(UserError, match=f"a head of its own and '{key}': leave one of them out") as caught:
+        build_head({"after": "conv1", "head": pooled, key: []}, (8, 4, 4), 4)
+    assert "\n" not in str(caught.value) and "conv1" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 4, 5)])
+def test_features_of_another_number_of_dimensions_want_a_head_of_ones_own(shape):
+    with pytest.raises(UserError, match="give it a `head` of its own") as caught:
+        build_head({"after": "tokens"}, shape, 4)
+    message = str(caught.value)
+    assert "\n" not in message and "'tokens'" in message and str(shape) in message
+    assert "maps or vectors, of 3 or 1 dimensions" in message
+
+
+def test_another_kind_of_place_has_a_head_of_its_kind(monkeypatch):
+    """Rows of numbers, such as a transformer's."""
+    got = []
+
+    def build(spec, head, num_classes):
+        got.append((spec["fc"], spec["convs"], head.shape, num_classes))
+        head.add(MeanOver())
+        return head.classify(spec, num_classes)
+
+    monkeypatch.setitem(KINDS, "rows", Kind(2, build))
+    head = build_head({"after": "tokens", "fc": [6]}, (5, 12), 4)
+    assert got == [([6], [], (5, 12), 4)]
+    assert kinds(head) == ["MeanOver", "Linear", "ReLU", "Linear"] and head[1].in_features == 5
+    assert head(torch.randn(2, 5, 12)).shape == (2, 4)
+    with pytest.raises(UserError, match="maps or vectors or rows, of 3 or 1 or 2 dimensions"):
+        build_head({"after": "tokens"}, (2, 3, 4, 5), 4)
+
+
 def test_global_pooling_makes_the_classifier_small():
     head = build_head({"after": "x", "convs": [6], "global_pool": True}, (3, 9, 9), 4)
     assert head[-1].in_features == 6 and head(torch.randn(2, 3, 9, 9)).shape == (2, 4)
@@ -109,7 +209,7 @@ def test_global_pooling_makes_the_classifier_small():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"kernal": 3}, ["kernal", "kernel"]),
+        ({"kernal": 3}, ["kernal", "kernel", "after, head"]),
         ({"convs": [8, 8], "kernel": [3]}, ["1 values of kernel", "2 convolutions"]),
         ({"convs": [0]}, ["convs", "above 0"]),
         ({"convs": 8}, ["convs", "list"]),

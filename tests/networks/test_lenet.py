@@ -75,7 +75,7 @@ def test_original_weights_have_a_standard_deviation_of_one_over_root_fan_in():
         ({"in_channels": -1}, ["in_channels=-1", "above 0"]),
         ({"num_classes": 0}, ["num_classes=0", "above 0"]),
         ({"size": 28.0}, ["size=28.0", "above 0"]),
-        ({"init": "chainer"}, ["init='chainer'", "default, he, original"]),
+        ({"init": "chainer"}, ["init=chainer", "default, he, original"]),
     ],
 )
 def test_impossible_arguments_get_one_line(arguments, words):

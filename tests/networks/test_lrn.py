@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from branchynet.networks.lrn import LocalResponseNorm, released_lrn
-from branchynet.runtime.onnx import export
 from branchynet.runtime.session import load_session
+from branchynet.runtime.to_onnx import export
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -117,7 +117,7 @@ def test_a_block_is_its_main_path_added_to_option_as_shortcut(channels, width, s
     block, x = BasicBlock(channels, width, stride).eval(), torch.randn(2, channels, side, side)
     end = -(-side // stride)
     shortcut = torch.zeros(2, width, end, end)
-    for c in range(channels):  # option A: every stride-th pixel, channels of zeros behind
+    for c in range(channels):  # option A: every stride-th pixel, channels of zeros after its own
         for row in range(end):
             for column in range(end):
                 shortcut[:, c, row, column] = x[:, c, row * stride, column * stride]
@@ -178,7 +178,7 @@ def test_places_are_the_blocks_ends_and_none_lies_inside_a_block():
         ({"depth": 20.0}, ["depth=20.0", "above 0"]),
         ({"in_channels": 0}, ["in_channels=0", "above 0"]),
         ({"num_classes": None}, ["num_classes=None", "above 0"]),
-        ({"stem": "imagenet"}, ["stem='imagenet'", "he, released"]),
+        ({"stem": "imagenet"}, ["stem=imagenet", "he, released"]),
         ({"stem": None}, ["stem=None", "he, released"]),
     ],
 )

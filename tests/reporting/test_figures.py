@@ -1,11 +1,12 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
+from branchynet.exits.trace import Trace
 from branchynet.reporting import figures
 from branchynet.reporting.style import GREEN, RED, to_array
 
@@ -33,10 +34,22 @@ def test_the_trade_off_shows_every_point_where_it_is(report):
     np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
 
 
-def test_a_weak_exit_does_not_squeeze_the_trade_off(report, make_report):
-    # The point where all leave at exit 1 is right on 10 %, the others lie above 87 %.
-    points = replace(report.points_test, accuracy=torch.tensor([0.88, 0.9, 0.89, 0.1], dtype=torch.float64))
-    figure = figures.trade_off(make_report(points_val=points, points_test=points, baseline_accuracy=0.88))
+def weak_trace():
+    """100 samples. Exit 1 is right on 10, exit 2 on 88; at 0.25, 0.45 and 0.9 2, 3 and all leave at exit 1."""
+    uncertainty = torch.tensor([0.1, 0.1, 0.3, *[0.6] * 97])[:, None].repeat(1, 2)
+    label = torch.zeros(100, dtype=torch.int64)
+    # The first two are right at exit 1 alone, the third at exit 2 alone.
+    first = torch.tensor([0, 0, 1, *[0] * 8, *[1] * 89])
+    last = torch.tensor([1, 1, *[0] * 88, *[1] * 10])
+    return Trace(uncertainty, torch.stack([first, last], 1), label)
+
+
+def test_a_weak_exit_does_not_squeeze_the_trade_off(make_report):
+    # The point where all leave at exit 1 is right on 10 %, the others, on 88, 90 and 89 %, lie above 87 %.
+    weak, right = weak_trace(), torch.arange(100) < 88
+    report = make_report(traces={"val": weak, "test": weak}, baseline={"val": right, "test": right})
+    assert report.points.accuracy.tolist() == [0.88, 0.9, 0.89, 0.1]
+    figure = figures.trade_off(report)
     top, *_, bottom = figure.axes
     assert len(figure.axes) == 4
     assert top.get_ylim()[0] < 10
@@ -44,7 +57,7 @@ def test_a_weak_exit_does_not_squeeze_the_trade_off(report, make_report):
     assert bottom.get_ylim() == pytest.approx((86, 90.4))
     for panel in figure.axes:
         np.testing.assert_allclose(
-            line(panel, "knee").get_xdata(), [25 if panel in figure.axes[::2] else 250e-6]
+            line(panel, "knee").get_xdata(), [48.8 if panel in figure.axes[::2] else 488e-6]
         )
     assert [panel.get_xlabel() != "" for panel in figure.axes] == [False, False, True, True]
     assert figure.axes[2].get_ylabel() == "accuracy on test, % (from 86.0)"
@@ -66,7 +79,7 @@ def test_the_trade_off_names_units_engine_and_protocol(report, make_report):
 def test_the_curves_over_a_threshold_follow_the_trace(report):
     values, overall, leaving, rates = figures.threshold_curves(report, 0)
     # Figure 2 of the paper, sample by sample.
-    trace = report.trace_test
+    trace = report.trace
     for at, value in enumerate(values):
         right = right_here = here = 0
         for sample in range(trace.num_samples):
@@ -95,7 +108,7 @@ def test_the_figure_over_thresholds_marks_the_chosen_ones(three_exits):
     for n, chosen in enumerate([0.25, 0.21]):
         for panel in panels[:, n]:
             assert line(panel, f"chosen: {chosen}").get_xdata() == pytest.approx([chosen, chosen])
-        assert panels[1, n].get_xlabel() == f"threshold $T_{{{n + 1}}}$, entropy in nats"
+        assert panels[1, n].get_xlabel() == f"threshold $T_{{{n + 1}}}$, entropy, nats"
     assert panels[0, 0].get_ylabel() == "accuracy on test, %"
     assert panels[1, 0].get_ylabel() == "exit rate on test, %"
     exits = [drawn.get_label() for drawn in panels[1, 0].get_lines()]
@@ -110,19 +123,18 @@ def test_the_histograms_count_right_and_wrong_answers(report):
         "threshold: 0.45",
     ]
     assert [text.get_text() for text in second.get_legend().get_texts()] == ["right: 7", "wrong: 1"]
-    assert first.get_xlabel() == "uncertainty (entropy in nats)"
+    assert first.get_xlabel() == "uncertainty (entropy, nats)"
     assert first.get_yscale() == "log"
     assert first.get_ylim()[1] >= 7
 
 
 def test_the_unit_follows_the_criterion(make_report):
-    figure = figures.uncertainty_histograms(make_report(criterion="margin"))
+    figure = figures.uncertainty_histograms(make_report(criterion="margin", unit="0 to 1"))
     assert figure.axes[0].get_xlabel() == "uncertainty (margin, 0 to 1)"
 
 
-def test_a_threshold_above_everything_is_named_but_does_not_squeeze_the_figure(report, make_report):
-    points = replace(report.points_test, thresholds=torch.tensor([[0.0], [0.25], [10.0], [0.9]]))
-    changed = make_report(points_val=points, points_test=points)
+def test_a_threshold_above_everything_is_named_but_does_not_squeeze_the_figure(make_report):
+    changed = make_report(thresholds=[[0.0], [0.25], [10.0], [0.9]])
     panel = figures.uncertainty_histograms(changed).axes[0]
     assert panel.get_xlim()[1] < 1
     assert panel.get_legend().get_texts()[-1].get_text() == "threshold: 10"
@@ -139,3 +151,17 @@ def test_pixels(report):
 
 def test_all_figures_by_name(report, images):
     assert list(figures.draw_all(report, images)) == ["trade_off", "thresholds", "uncertainty", "samples"]
+    # Where there are no images at hand, as after an evaluation from the traces.
+    assert list(figures.draw_all(report, None)) == ["trade_off", "thresholds", "uncertainty"]
+
+
+def words_of(figure):
+    """Every word that a figure shows."""
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_on_validation_no_word_is_of_test(make_report, images):
+    for name, figure in figures.draw_all(make_report(split="val"), images).items():
+        shown = words_of(figure)
+        assert not any("test" in text.lower() for text in shown), name
+        assert name == "samples" or any("validation" in text for text in shown), name

@@ -1,3 +1,5 @@
+"""The files that a run leaves for people and other programs."""
+
 import csv
 import json
 from dataclasses import replace
@@ -6,10 +8,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from branchynet.evaluation.trade_offs import trade_offs
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.rules import Selection
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting import files
+from branchynet.reporting.figures import draw_all
 from branchynet.reporting.tables import report_page
-from branchynet.evaluation.trade_offs import trade_offs
+from branchynet.runs.stored import StoredCriterion
+
+CRITERION = StoredCriterion({"_target_": "branchynet.exits.criteria.Entropy"}, "torch", [{}, {}])
 
 
 def rows_of(path):
@@ -29,7 +37,7 @@ def test_the_sweep_is_read_back(three_exits, tmp_path):
         "on_frontier",
         "knee",
     ]
-    points = three_exits.points_test
+    points = three_exits.points
     thresholds = [[float(row["threshold_1"]), float(row["threshold_2"])] for row in rows]
     assert torch.equal(torch.tensor(thresholds), points.thresholds)
     rates = [[float(row[f"val_exit_rate_{n}"]) for n in (1, 2, 3)] for row in rows]
@@ -43,33 +51,40 @@ def test_the_sweep_is_read_back(three_exits, tmp_path):
 
 
 def test_validation_and_test_are_not_mixed_up(report, make_report, tmp_path):
-    trace = replace(report.trace_val, prediction=(report.trace_val.prediction + 1) % 3)
-    changed = make_report(trace_val=trace, points_val=evaluate(trace, report.points_val.thresholds))
+    trace = replace(report.trace, prediction=(report.trace.prediction + 1) % 3)
+    changed = make_report(traces={"val": trace})
     files.write_sweep(tmp_path / "sweep.csv", changed)
     rows = rows_of(tmp_path / "sweep.csv")
-    assert [float(row["val_accuracy"]) for row in rows] == changed.points_val.accuracy.tolist()
-    assert [float(row["test_accuracy"]) for row in rows] == changed.points_test.accuracy.tolist()
+    for split, its in (("val", trace), ("test", report.trace)):
+        accuracies = evaluate(its, report.points.thresholds).accuracy
+        assert [float(row[f"{split}_accuracy"]) for row in rows] == accuracies.tolist()
     assert rows[2]["val_accuracy"] != rows[2]["test_accuracy"]
 
 
-@pytest.mark.parametrize(("count", "written"), [(2000, 2000), (2001, 3)])
+@pytest.mark.parametrize(("count", "written"), [(2000, 2000), (2001, 5)])
 def test_of_a_large_sweep_the_frontier_and_the_knee_are_written(
     report, make_report, tmp_path, count, written
 ):
-    points = evaluate(report.trace_test, torch.linspace(0, 1, count)[:, None])
-    changed = make_report(
-        points_val=points,
-        points_test=points,
-        frontier=torch.tensor([1999, 7]),
-        selection=replace(report.selection, index=500),
-    )
+    thresholds = torch.linspace(0, 1, count)
+    changed = make_report(thresholds=thresholds[:, None], chosen=500)
     files.write_sweep(tmp_path / "sweep.csv", changed)
     rows = rows_of(tmp_path / "sweep.csv")
     assert len(rows) == written
     knees = [float(row["threshold_1"]) for row in rows if row["knee"] == "1"]
-    assert torch.tensor(knees) == points.thresholds[500]
+    assert torch.tensor(knees) == thresholds[500]
+    # With 0 to 8 samples leaving at exit 1, 7, 7, 7, 8, 7, 7, 6, 5 and 5 of 8 are right: four of these are not
+    # beaten, and of equal points the first stays.
+    leaving = (report.trace.uncertainty[:, 0] < thresholds[:, None]).sum(1).tolist()
+    firsts = thresholds[[leaving.index(number) for number in (3, 5, 6, 8)]]
     frontier = [float(row["threshold_1"]) for row in rows if row["on_frontier"] == "1"]
-    assert torch.equal(torch.tensor(frontier), points.thresholds[[7, 1999], 0])
+    assert torch.equal(torch.tensor(frontier), firsts)
+
+
+def test_thresholds_that_were_not_swept_are_no_row(report, tmp_path):
+    """As a rule may find them: then no row is the operating point's."""
+    free = Selection(OperatingPoint((0.31,), 0, (0, 8)), feasible=True, cheaper=True, note="")
+    files.write_sweep(tmp_path / "sweep.csv", replace(report, selection=free))
+    assert [row["knee"] for row in rows_of(tmp_path / "sweep.csv")] == ["0"] * 4
 
 
 def test_the_trade_offs_are_read_back(three_exits, tmp_path):
@@ -101,42 +116,26 @@ def test_the_trade_offs_are_read_back(three_exits, tmp_path):
     for row, made in zip(rows, expected, strict=True):
         assert row["chosen_on"] == "validation"
         assert row["feasible"] == ("1" if made.feasible else "0")
-        assert [float(row[f"threshold_{n}"]) for n in (1, 2)] == list(made.thresholds)
-        assert [float(row[f"test_exit_rate_{n}"]) for n in (1, 2, 3)] == list(made.exit_rates)
+        point, saved = made.point, made.savings
+        assert [float(row[f"threshold_{n}"]) for n in (1, 2)] == list(point.thresholds)
+        assert [float(row[f"test_exit_rate_{n}"]) for n in (1, 2, 3)] == list(point.exit_rates)
         numbers = [row["test_accuracy"], row["test_loss"], row["test_gain_macs"], row["test_gain_latency"]]
-        assert list(map(float, numbers)) == [made.accuracy, made.loss, made.gain_macs, made.gain_latency]
-        assert row["test_static_exit"] == ("" if made.best_static is None else str(made.best_static))
+        assert list(map(float, numbers)) == [point.accuracy, made.loss, saved.gain_macs, saved.gain_latency]
+        # Counted from 1, as people do.
+        assert row["test_static_exit"] == ("" if saved.best_static is None else str(saved.best_static + 1))
     # T = (0.25, 0.21) is right about all eight samples, which no single exit is.
     assert (rows[0]["test_accuracy"], rows[0]["test_gain_over_static"]) == ("1.0", "")
     assert (rows[-1]["test_accuracy"], rows[-1]["test_gain_over_static"]) == ("0.625", "0.8")
-
-
-def test_the_costs(report, tmp_path):
-    files.write_costs(tmp_path / "costs.csv", report)
-    rows = rows_of(tmp_path / "costs.csv")
-    assert [(row["engine"], row["exit"]) for row in rows] == [
-        (engine, exit_name) for engine in ("onnxruntime", "torch") for exit_name in ("baseline", "1", "2")
-    ]
-    assert rows[0]["macs"] == "425" and float(rows[0]["latency_us"]) == 40 and rows[0]["static_macs"] == ""
-    exit_two = {name: float(value) for name, value in rows[5].items() if name not in ("engine", "exit")}
-    assert exit_two == {
-        "macs": 500,
-        "latency_us": 150,
-        "latency_iqr_us": 18.75,
-        "static_macs": 445,
-        "static_latency_us": 126,
-        "static_latency_iqr_us": 15.75,
-        "trunk_only_macs": 400,
-        "trunk_only_latency_us": 114,
-        "trunk_only_latency_iqr_us": 14.25,
-    }
+    assert rows[-1]["test_static_exit"] == "1"
 
 
 def test_what_a_run_leaves(report, tmp_path):
-    files.write_run(tmp_path, report, {"empty": Figure()})
+    files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert written == [
+        "baseline.npz",
         "costs.csv",
+        "criterion.pt",
         "figures/empty.png",
         "report.md",
         "result.json",
@@ -151,14 +150,25 @@ def test_what_a_run_leaves(report, tmp_path):
     assert result["knee"]["thresholds"] == [0.45]
 
 
-def test_a_failure_leaves_the_old_file_and_no_scraps(report, make_report, tmp_path):
-    path = tmp_path / "result.json"
-    path.write_text("old")
-    verified = {"onnxruntime": replace(report.verified["onnxruntime"], latency_us=float("nan"))}
-    with pytest.raises(ValueError, match="nan"):
-        files.write_result(path, make_report(verified=verified))
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
-        temporary.write_text("half of the ne")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+def test_of_a_run_reported_on_validation_nothing_of_test_is_left(make_report, tmp_path):
+    report = make_report(split="val")
+    files.write_run(tmp_path, report, draw_all(report, None), CRITERION)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "baseline.npz" not in {
+        path.name for path in written
+    }  # it holds what the baseline gets right on test
+    for path in written:
+        assert "test" not in path.name
+        if path.suffix != ".png":
+            content = path.read_bytes().lower().replace(b"fastest", b"")
+            assert b"test" not in content, path
+
+
+def test_the_result_is_written_last(report, tmp_path, monkeypatch):
+    """Where it stands, all stands: a run that was stopped in between is not finished."""
+    monkeypatch.setattr(files, "write_result", lambda *arguments: pytest.fail("as if it were stopped here"))
+    with pytest.raises(pytest.fail.Exception):
+        files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert "result.json" not in names
+    assert {"trace-test.npz", "costs.csv", "criterion.pt", "sweep.csv", "report.md", "empty.png"} <= names

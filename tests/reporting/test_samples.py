@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -36,8 +34,8 @@ def test_wrong_answers_are_red(report, images):
     assert colours == [BLACK, BLACK, BLACK, RED, BLACK]
 
 
-def test_an_exit_that_nobody_takes_says_so(report, make_report, images):
-    nobody = make_report(selection=replace(report.selection, index=0))
+def test_an_exit_that_nobody_takes_says_so(make_report, images):
+    nobody = make_report(chosen=0)
     first, second = rows(sample_images(nobody, images))
     assert [text.get_text() for text in first[0].texts] == ["exit 1\n0.0 %", "no sample leaves here"]
     assert [text.get_text() for text in second[0].texts] == ["exit 2\n100.0 %"]

@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.tensorboard import SummaryWriter
 
-from branchynet.reporting.tensorboard import LAYOUT, flat_hparams, log_report, scalars
+from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
 
 def write(folder, report, hparams, images):
@@ -72,7 +71,7 @@ def test_the_scalars_stand_once_at_one_step(events):
 
 
 def test_no_gain_over_static_where_there_is_none(report, make_report):
-    best = make_report(selection=replace(report.selection, index=1))
+    best = make_report(chosen=1)
     assert set(scalars(report)) - set(scalars(best)) == {"knee/gain_over_static"}
 
 
@@ -157,7 +156,7 @@ def test_settings_are_flat_words_and_numbers():
         "lr": 1e-3,
         "size": torch.Size([1, 28, 28]),
     }
-    assert flat_hparams(settings) == {
+    assert as_hparams(settings) == {
         "weights": "[1.0, 0.3]",
         "model.exits.after": "conv1",
         "model.depth": 3,

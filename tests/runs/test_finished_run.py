@@ -1,15 +1,18 @@
 """Opening a finished run: the same weights and numbers, mistakes in one line, and nobody else's code."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from branchynet.runs.finished_run import open_run
 from branchynet.errors import UserError
-from branchynet.exits.criteria import entropy
+from branchynet.exits.criteria import Entropy, Margin
+from branchynet.runs.finished_run import open_run
+from branchynet.runs.stored import read_criterion, write_criterion
+from branchynet.runtime.catalogue import ENGINES
 
 
 @torch.no_grad()
@@ -19,9 +22,9 @@ def test_the_network_gives_the_runs_own_trace(finished):
     x, y = run.data.split("test")
     logits = run.network(x)
     assert torch.equal(y, torch.from_numpy(trace["label"]))
-    for n, out in enumerate(logits):
+    for n, (out, criterion) in enumerate(zip(logits, run.criteria, strict=True)):
         assert torch.equal(out.argmax(1), torch.from_numpy(trace["prediction"][:, n]))
-        assert torch.allclose(run.criterion(out), torch.from_numpy(trace["uncertainty"][:, n]), atol=1e-6)
+        assert torch.allclose(criterion(out), torch.from_numpy(trace["uncertainty"][:, n]), atol=1e-6)
     accuracy = float((run.baseline.trunk()(x).argmax(1) == y).double().mean())
     assert accuracy == pytest.approx(run.result["baseline"]["accuracy"])
     # Stage 1 and the joint training end with other weights.
@@ -32,7 +35,9 @@ def test_the_network_gives_the_runs_own_trace(finished):
 def test_what_stands_in_the_result_is_at_hand(finished):
     run = open_run(str(finished))
     knee = json.loads((finished / "result.json").read_text())["knee"]
-    assert list(run.thresholds) == knee["thresholds"] and run.criterion is entropy
+    assert list(run.thresholds) == knee["thresholds"] and run.criterion_name == knee["criterion"] == "entropy"
+    assert [type(criterion) for criterion in run.criteria] == [Entropy, Entropy]
+    assert run.backend is ENGINES["torch"]
     assert run.config.name == "b_lenet_digits"
 
 
@@ -71,6 +76,8 @@ def test_an_older_run_takes_the_facts_from_the_data_set(copied):
         ("checkpoints/joint/best.ckpt", "junk", "network", ["best.ckpt", "checkpoint"]),
         ("checkpoints/baseline.pt", None, "baseline", ["baseline.pt", "train it again"]),
         ("checkpoints/baseline.pt", "junk", "baseline", ["baseline.pt", "damaged"]),
+        ("criterion.pt", None, "criteria", ["criterion.pt", "train it again"]),
+        ("criterion.pt", "junk", "criteria", ["criterion.pt", "delete it"]),
     ],
 )
 def test_what_is_missing_or_damaged_is_said_in_one_sentence(file, content, use, words, copied):
@@ -113,3 +120,87 @@ def test_settings_may_call_what_is_known(target, copied):
     config.model.trunk = {"_target_": target}
     OmegaConf.save(config, path)
     assert open_run(copied).config.model.trunk._target_ == target
+
+
+def changed_criterion(folder, **changes):
+    """The run's criterion with other fields."""
+    stored = read_criterion(folder / "criterion.pt")
+    write_criterion(folder / "criterion.pt", replace(stored, **changes))
+
+
+def test_what_was_evaluated_last_is_the_criterion_and_not_what_training_began_with(copied):
+    changed_criterion(copied, settings={"_target_": "branchynet.exits.criteria.Margin"})
+    run = open_run(copied)
+    assert run.config.criterion._target_.endswith("Entropy")
+    assert [type(criterion) for criterion in run.criteria] == [Margin, Margin]
+
+
+def test_the_criterion_calls_nobody_elses_code(copied):
+    """criterion.pt can be exchanged without the settings, and its settings are called as theirs are."""
+    mine = copied / "code has run"
+    changed_criterion(copied, settings={"_target_": "os.mkdir", "path": str(mine)})
+    for use in ("stored_criterion", "criteria"):
+        with pytest.raises(UserError, match=r"criterion\.pt would call os\.mkdir.*trust=true"):
+            getattr(open_run(copied), use)
+    assert not mine.exists()
+    # Who trusts it has it called.
+    with pytest.raises(AttributeError):
+        _ = open_run(copied, trust=True).criteria
+    assert mine.exists()
+
+
+def test_a_criterion_of_another_network_is_refused(copied):
+    changed_criterion(copied, states=[{}])
+    with pytest.raises(UserError, match=r"criterion\.pt is damaged: it is of 1 exits, the network has 2"):
+        _ = open_run(copied).criteria
+    changed_criterion(copied, states=[{}, {"mean": torch.zeros(3)}])
+    with pytest.raises(UserError, match=r"criterion\.pt is of another criterion: 1 .* such as mean"):
+        _ = open_run(copied).criteria
+
+
+def test_an_engine_that_is_not_here_any_more_is_named(copied):
+    result = json.loads((copied / "result.json").read_text())
+    (copied / "result.json").write_text(json.dumps({**result, "engine": "abacus"}))
+    with pytest.raises(UserError, match="evaluated on the engine abacus, which is not here: name another"):
+        _ = open_run(copied).backend
+
+
+def test_old_runs_leave_no_evidence_and_say_so_by_none(copied):
+    assert open_run(copied).evidence is not None
+    for name in ("criterion.pt", "baseline.npz", "data.json"):
+        kept = (copied / name).read_bytes()
+        (copied / name).unlink()
+        assert open_run(copied).evidence is None
+        (copied / name).write_bytes(kept)
+
+
+def test_the_evidence_is_what_the_choice_was_made_from(finished):
+    run = open_run(finished)
+    evidence = run.evidence
+    assert evidence.classes == tuple("0123456789")
+    assert (evidence.machine, evidence.versions) == (run.result["machine"], run.result["versions"])
+    for split in ("val", "test"):
+        label = run.data.split(split)[1]
+        assert torch.equal(evidence.traces[split].label, label)
+        assert evidence.baseline_correct[split].shape == label.shape
+    right = evidence.baseline_correct["test"].double().mean()
+    assert float(right) == pytest.approx(run.result["baseline"]["accuracy"])
+    assert evidence.macs.exits == tuple(each["macs"] for each in run.result["exits"])
+    assert evidence.latencies["torch"].exits[0].median_us == 30.0
+
+
+def test_a_run_of_branchynet_0_1_is_named_as_such(copied):
+    """Then criteria and rules had names instead of `_target_`."""
+    path = copied / ".hydra" / "config.yaml"
+    for group in ("criterion", "sweep.rule"):
+        config = OmegaConf.load(path)
+        OmegaConf.update(config, group, {"name": "margin"}, merge=False)
+        OmegaConf.save(config, copied / "old.yaml")
+        old = copied.parent / f"old {group}"
+        (old / ".hydra").mkdir(parents=True)
+        (copied / "old.yaml").rename(old / ".hydra" / "config.yaml")
+        with pytest.raises(UserError) as caught:
+            open_run(old)
+        message = str(caught.value)
+        assert "is of branchynet 0.1" in message and f"{group}.name=margin" in message
+        assert "train it again" in message and "\n" not in message

@@ -1,10 +1,12 @@
+"""result.json, to the letter."""
+
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from branchynet.runs.result import result_dict
+from branchynet.runs.result import result_dict, write_result
 
 # DESIGN.md's form of result.json, with the tiny report's numbers.
 EXPECTED = {
@@ -54,8 +56,8 @@ def test_another_split_than_test_is_named(make_report):
     assert result_dict(make_report(split="val")) == {**EXPECTED, "split": "val"}
 
 
-def test_no_static_rival_is_null(report, make_report):
-    result = result_dict(make_report(selection=replace(report.selection, index=1)))
+def test_no_static_rival_is_null(make_report):
+    result = result_dict(make_report(chosen=1))
     assert result["knee"]["gain_over_static"] is None
 
 
@@ -67,10 +69,7 @@ def test_three_exits_have_two_thresholds(three_exits):
 
 
 def test_inexact_images_only_add_keys(make_report):
-    right = torch.arange(8) < 6
-    result = result_dict(
-        make_report(baseline_correct=right, inexact_test=torch.tensor([0, 7]), inexact_training=73)
-    )
+    result = result_dict(make_report(inexact_test=torch.tensor([0, 7]), inexact_training=73))
     added = {
         "inexact_test_images": 2,
         "inexact_training_images": 73,
@@ -90,3 +89,19 @@ def test_a_number_that_json_cannot_say_is_refused_by_name(report, make_report, v
     verified = {"onnxruntime": replace(report.verified["onnxruntime"], latency_us=value)}
     with pytest.raises(ValueError, match=r"knee\.measured\.latency_us is (nan|inf)"):
         result_dict(make_report(verified=verified))
+
+
+def test_it_is_written_as_plain_json(report, tmp_path):
+    write_result(tmp_path / "result.json", report)
+    text = (tmp_path / "result.json").read_text(encoding="utf-8")
+    assert json.loads(text) == EXPECTED and text.endswith("}\n")
+
+
+def test_a_failure_leaves_the_old_file_and_no_scraps(report, make_report, tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    verified = {"onnxruntime": replace(report.verified["onnxruntime"], latency_us=float("nan"))}
+    with pytest.raises(ValueError, match="nan"):
+        write_result(path, make_report(verified=verified))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

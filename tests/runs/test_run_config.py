@@ -6,10 +6,9 @@ import torch
 from omegaconf import OmegaConf
 
 from branchynet.commands.app import user_message
-from branchynet.commands.evaluate_run import stored_evidence
-from branchynet.runs.finished_run import open_run
-from branchynet.commands.train_run import train_run
 from branchynet.commands.train import resume
+from branchynet.commands.train_run import train_run
+from branchynet.runs.finished_run import open_run
 
 
 def refuse(door, trace):
@@ -37,7 +36,13 @@ def test_weights_of_a_run(file, copied, evil):
 def test_evidence_of_a_run(file, copied, evil):
     write, trace = evil
     write(copied / file)
-    assert file in refuse(lambda: stored_evidence(open_run(copied)), trace)
+    assert file in refuse(lambda: open_run(copied).evidence, trace)
+
+
+def test_the_criterion_of_a_run(copied, evil):
+    write, trace = evil
+    write(copied / "criterion.pt")
+    assert "criterion.pt" in refuse(lambda: open_run(copied).criteria, trace)
 
 
 def test_objects_inside_an_archive(copied, evil):
@@ -46,7 +51,7 @@ def test_objects_inside_an_archive(copied, evil):
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **{**arrays, "label": np.array([write.object], dtype=object)})
-    assert "trace-test.npz" in refuse(lambda: stored_evidence(open_run(copied)), trace)
+    assert "trace-test.npz" in refuse(lambda: open_run(copied).evidence, trace)
 
 
 def test_init(copied, evil, tmp_path):
@@ -54,7 +59,7 @@ def test_init(copied, evil, tmp_path):
     write(tmp_path / "theirs.ckpt")
     config = OmegaConf.load(copied / ".hydra" / "config.yaml")
     config.init = str(tmp_path / "theirs.ckpt")
-    assert "theirs.ckpt" in refuse(lambda: execute(config, tmp_path / "mine"), trace)
+    assert "theirs.ckpt" in refuse(lambda: train_run(config, tmp_path / "mine"), trace)
     # Before the first epoch, not after the baseline's last.
     assert not (tmp_path / "mine").exists()
 
@@ -89,10 +94,10 @@ def test_a_shared_baseline(copied, evil, tmp_path):
     write, trace = evil
     config = OmegaConf.load(copied / ".hydra" / "config.yaml")
     config.cache = str(tmp_path / "cache")
-    first = execute(config, tmp_path / "first")
+    first = train_run(config, tmp_path / "first")
     (entry,) = (tmp_path / "cache").glob("*.pt")
     write(entry)
-    second = execute(config, tmp_path / "second")
+    second = train_run(config, tmp_path / "second")
     assert not trace.exists()
     assert first["baseline"]["accuracy"] == second["baseline"]["accuracy"]
     assert set(torch.load(entry)) == set(torch.load(tmp_path / "first" / "checkpoints" / "baseline.pt"))

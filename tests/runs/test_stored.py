@@ -1,3 +1,6 @@
+"""The evidence of a run is read back as it was written; what is damaged is told in one line."""
+
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -5,17 +8,29 @@ import pytest
 import torch
 
 from branchynet.errors import UserError
-from branchynet.reporting import files
-from branchynet.runs.stored import read_baseline, read_costs, read_trace
+from branchynet.exits.criteria import Criterion, Entropy
+from branchynet.runs.stored import (
+    StoredCriterion,
+    read_baseline,
+    read_costs,
+    read_criterion,
+    read_evidence,
+    read_trace,
+    write_baseline,
+    write_costs,
+    write_criterion,
+    write_evidence,
+    write_trace,
+)
 
 
 def test_a_trace_is_read_back(report, tmp_path):
     path = tmp_path / "trace-test.npz"
-    files.write_trace(path, report.trace_test)
+    write_trace(path, report.trace)
     back = read_trace(path)
-    assert torch.equal(back.uncertainty, report.trace_test.uncertainty)
-    assert torch.equal(back.prediction, report.trace_test.prediction)
-    assert torch.equal(back.label, report.trace_test.label)
+    assert torch.equal(back.uncertainty, report.trace.uncertainty)
+    assert torch.equal(back.prediction, report.trace.prediction)
+    assert torch.equal(back.label, report.trace.label)
     with np.load(path) as archive:
         kinds = {name: (archive[name].dtype.name, archive[name].shape) for name in archive}
     assert kinds == {
@@ -83,7 +98,7 @@ def damage_single_array(path):
 )
 def test_a_damaged_trace_is_told_in_one_line(report, tmp_path, damage):
     path = tmp_path / "trace-test.npz"
-    files.write_trace(path, report.trace_test)
+    write_trace(path, report.trace)
     damage(path)
     with pytest.raises(UserError, match="is no trace") as caught:
         read_trace(path)
@@ -102,7 +117,7 @@ def test_costs_are_read_back_to_the_last_digit(report, three_exits, tmp_path):
         third = replace(original.latencies["onnxruntime"].baseline, median_us=100 / 3, iqr_us=1 / 7)
         timed = replace(original.latencies["onnxruntime"], baseline=third)
         original = replace(original, latencies={**original.latencies, "onnxruntime": timed})
-        files.write_costs(tmp_path / "costs.csv", original)
+        write_costs(tmp_path / "costs.csv", original)
         macs, latencies = read_costs(tmp_path / "costs.csv")
         assert macs == original.macs
         assert list(latencies) == list(original.latencies)
@@ -130,7 +145,7 @@ def test_costs_are_read_back_to_the_last_digit(report, three_exits, tmp_path):
 )
 def test_damaged_costs_are_told_in_one_line(report, tmp_path, damage):
     path = tmp_path / "costs.csv"
-    files.write_costs(path, report)
+    write_costs(path, report)
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match="is damaged") as caught:
         read_costs(path)
@@ -139,15 +154,16 @@ def test_damaged_costs_are_told_in_one_line(report, tmp_path, damage):
 
 def test_what_the_baseline_gets_right_is_read_back(make_report, tmp_path):
     report = make_report(
-        baseline_correct=torch.arange(8) < 6,
-        baseline_val_correct=torch.arange(8) != 3,
+        baseline={"test": torch.arange(8) < 6, "val": torch.arange(8) != 3},
         inexact_test=torch.tensor([2, 5]),
         inexact_training=7,
     )
-    files.write_baseline(tmp_path / "baseline.npz", report)
+    write_baseline(tmp_path / "baseline.npz", report)
     back = read_baseline(tmp_path / "baseline.npz")
-    assert torch.equal(back.correct["test"], report.baseline_correct)
-    assert torch.equal(back.correct["val"], report.baseline_val_correct)
+    assert (back.correct["test"].tolist(), back.correct["val"].tolist()) == (
+        [n < 6 for n in range(8)],
+        [n != 3 for n in range(8)],
+    )
     assert back.inexact_test.tolist() == [2, 5] and back.inexact_training == 7
 
 
@@ -171,3 +187,112 @@ def test_damaged_and_missing_files_are_told_in_one_line(tmp_path):
 
 
 ARRAYS = ("val_correct", "test_correct", "inexact_test", "inexact_training")
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_costs(report, tmp_path):
+    write_costs(tmp_path / "costs.csv", report)
+    rows = rows_of(tmp_path / "costs.csv")
+    assert [(row["engine"], row["exit"]) for row in rows] == [
+        (engine, exit_name) for engine in ("onnxruntime", "torch") for exit_name in ("baseline", "1", "2")
+    ]
+    assert rows[0]["macs"] == "425" and float(rows[0]["latency_us"]) == 40 and rows[0]["static_macs"] == ""
+    exit_two = {name: float(value) for name, value in rows[5].items() if name not in ("engine", "exit")}
+    assert exit_two == {
+        "macs": 500,
+        "latency_us": 150,
+        "latency_iqr_us": 18.75,
+        "static_macs": 445,
+        "static_latency_us": 126,
+        "static_latency_iqr_us": 15.75,
+        "trunk_only_macs": 400,
+        "trunk_only_latency_us": 114,
+        "trunk_only_latency_iqr_us": 14.25,
+    }
+
+
+class Learned(Criterion):
+    """With something that it has learned."""
+
+    name, unit, learns = "learned", "units", True
+
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(value))
+
+
+SETTINGS = {"_target_": "branchynet.exits.criteria.Entropy", "words": ["a", {"b": None}], "number": 0.1}
+
+
+def test_a_criterion_is_read_back(tmp_path):
+    stored = StoredCriterion.of(SETTINGS, "torch", (Learned([1.0, 2.0]), Learned([3.0])))
+    write_criterion(tmp_path / "criterion.pt", stored)
+    back = read_criterion(tmp_path / "criterion.pt")
+    assert (back.settings, back.traced_by) == (SETTINGS, "torch")
+    assert [state["value"].tolist() for state in back.states] == [[1.0, 2.0], [3.0]]
+    # One that learns nothing has nothing to store, but is there for every exit.
+    assert list(StoredCriterion.of({}, "torch", (Entropy(), Entropy())).states) == [{}, {}]
+    assert read_criterion(tmp_path / "nowhere.pt") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"settings": {}, "traced_by": "torch"},
+        {"settings": {}, "traced_by": "torch", "states": 3},
+        {"settings": {}, "traced_by": "torch", "states": [{}, 3]},
+        {"settings": 3, "traced_by": "torch", "states": []},
+        [1, 2],
+        torch.zeros(2),
+    ],
+)
+def test_a_file_with_something_else_in_it_is_no_criterion(content, tmp_path):
+    path = tmp_path / "criterion.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"criterion\.pt is damaged") as caught:
+        read_criterion(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_criterion_that_is_cut_off_is_told_in_one_line(tmp_path):
+    path = tmp_path / "criterion.pt"
+    write_criterion(path, StoredCriterion.of(SETTINGS, "torch", (Learned([1.0]),)))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"criterion\.pt is not a checkpoint .*delete it") as caught:
+        read_criterion(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_whole_evidence_is_read_back(make_report, tmp_path):
+    report = make_report(inexact_test=torch.tensor([2, 5]), inexact_training=7)
+    write_evidence(tmp_path, report, StoredCriterion(SETTINGS, "torch", [{}, {}]))
+    back = read_evidence(tmp_path, report.classes, report.machine, report.versions)
+    for split in ("val", "test"):
+        assert torch.equal(back.traces[split].uncertainty, report.traces[split].uncertainty)
+        assert torch.equal(back.baseline_correct[split], report.baseline_correct[split])
+    assert (back.macs, back.latencies) == (report.macs, report.latencies)
+    assert (back.classes, back.machine, back.versions) == (report.classes, "a machine", {"torch": "2.15.0"})
+    assert back.inexact_test.tolist() == [2, 5] and back.inexact_training == 7
+
+
+@pytest.mark.parametrize("name", ["trace-val.npz", "trace-test.npz", "costs.csv", "baseline.npz"])
+def test_evidence_of_two_runs_is_noticed(name, report, three_exits, make_report, tmp_path):
+    """Another number of samples or of exits shows."""
+    stored = StoredCriterion(SETTINGS, "torch", [{}, {}])
+    write_evidence(tmp_path, report, stored)
+    short = {split: trace.at(torch.arange(7)) for split, trace in report.traces.items()}
+    other = three_exits if name == "costs.csv" else make_report(traces=short)
+    write_evidence(tmp_path / "other", other, stored)
+    (tmp_path / "other" / name).replace(tmp_path / name)
+    with pytest.raises(UserError, match="are not of one run: take from=network"):
+        read_evidence(tmp_path, report.classes, report.machine, report.versions)
+
+
+def test_of_validation_alone_nothing_of_test_is_written(make_report, tmp_path):
+    write_evidence(tmp_path, make_report(split="val"), StoredCriterion(SETTINGS, "torch", [{}, {}]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["costs.csv", "criterion.pt", "trace-val.npz"]

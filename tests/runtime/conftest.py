@@ -1,5 +1,11 @@
-"""A small network, images, and the slow loop that every engine has to agree with."""
+"""A small network, images, criteria with parameters, and the slow loop that engines have to agree with.
 
+tests/exports uses these fixtures, too.
+"""
+
+import math
+from copy import copy
+from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -7,20 +13,27 @@ import pytest
 import torch
 from torch import nn
 
-from branchynet.exits.criteria import entropy
+from branchynet.exits.criteria import Criterion, Entropy, for_exits
 from branchynet.networks.attach import attach
-from branchynet.runtime.engine import make_engine
+from branchynet.runtime.catalogue import ENGINES, make_engine
 
 SHAPE = (1, 12, 12)
+ENTROPIES = (Entropy(),) * 3
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is an optional extra")
 
 
 @pytest.fixture(
     scope="session", params=["torch", "onnxruntime", pytest.param("openvino", marks=needs_openvino)]
 )
-def engine_name(request):
+def backend(request):
     """Every engine that computes in float32 and is quickly made."""
-    return request.param
+    return ENGINES[request.param]
+
+
+@pytest.fixture(scope="session", params=["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+def host_backend(request):
+    """Those of them that run one exported model per segment."""
+    return ENGINES[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -53,19 +66,83 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def made(engine_name, network):
-    """The engine, made once: copy it before its thresholds are set."""
-    return make_engine(engine_name, network, entropy, (1.0, 1.0), SHAPE)
+def engine_of(network):
+    """A function: the network on an engine, with entropy, made once."""
+    return cache(lambda backend: make_engine(backend, network, Entropy(), (1.0, 1.0), SHAPE))
+
+
+@pytest.fixture
+def engine(backend, engine_of):
+    """A copy: its thresholds may be set."""
+    return copy(engine_of(backend))
+
+
+@pytest.fixture
+def host_engine(host_backend, engine_of):
+    """Likewise, of those with one exported model per segment."""
+    return copy(engine_of(host_backend))
+
+
+class Scaled(Entropy):
+    """Entropy times a number that an exit has learned."""
+
+    name = "scaled"
+    learns = True
+
+    def prepare(self, num_classes, shape):
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, logits):
+        return self.factor * super().forward(logits)
+
+
+class Seeing(Criterion):
+    """What a layer of its own makes of the features, less how large the logits are."""
+
+    name, unit = "seeing", "0 to 1"
+    learns = of_features = True
+
+    def prepare(self, num_classes, shape):
+        self.layer = nn.Linear(math.prod(shape), 1)
+
+    def forward(self, logits, features):
+        return (self.layer(features.flatten(1))[:, 0] - 0.1 * logits.amax(dim=1)).sigmoid()
+
+
+@pytest.fixture(scope="session", params=[Scaled, Seeing])
+def own_criteria(request, network):
+    """Three criteria with parameters, which differ from exit to exit."""
+    torch.manual_seed(2)
+    criteria = for_exits(request.param(), network.feature_shapes(SHAPE), 10)
+    for n, criterion in enumerate(criteria):
+        for tensor in criterion.state_dict().values():
+            tensor.mul_(n + 2)
+    return criteria
+
+
+def unsure(criterion, logits, features):
+    return criterion(logits, features) if criterion.of_features else criterion(logits)
 
 
 @pytest.fixture(scope="session")
-def middling(network, images):
-    """Thresholds that send about a third of the samples out at each exit, and no sample near them."""
-    with torch.no_grad():
-        uncertainty = torch.stack([entropy(out) for out in network(torch.from_numpy(images))], 1)
-    first = uncertainty[:, 0].sort().values
-    rest = uncertainty[uncertainty[:, 0] >= first[85], 1].sort().values
-    return float(first[84] + first[85]) / 2, float(rest[84] + rest[85]) / 2
+def thirds():
+    """A function: thresholds that send about a third of 257 images out at each exit, and none near them."""
+
+    @torch.no_grad()
+    def find(network, criteria, x):
+        outputs = network.with_features(torch.from_numpy(x))
+        first, second, _ = (unsure(*each) for each in zip(criteria, *outputs, strict=True))
+        rising = first.sort().values
+        rest = second[first >= rising[85]].sort().values
+        return float(rising[84] + rising[85]) / 2, float(rest[84] + rest[85]) / 2
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def middling(network, images, thirds):
+    """The thirds of the images by entropy."""
+    return thirds(network, ENTROPIES, images)
 
 
 @pytest.fixture(scope="session")
@@ -73,14 +150,14 @@ def figure_2():
     """`BranchyNetFastInference(x, T)`, line by line, a sample at a time."""
 
     @torch.no_grad()
-    def run(network, x, thresholds):
+    def run(network, x, thresholds, criteria=ENTROPIES):
         answers = []
         for sample in torch.from_numpy(x):
             z = sample[None]
             for n in range(network.num_exits):
                 z = network.segments[n](z)
                 y = network.heads[n](z)
-                e = np.float32(entropy(y).item())
+                e = np.float32(unsure(criteria[n], y, z).item())
                 if n == network.num_exits - 1 or e < np.float32(thresholds[n]):
                     answers.append((int(y.argmax()), n, e))
                     break

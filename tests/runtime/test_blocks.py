@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.exits.criteria import MaxProbability
 from branchynet.networks.attach import attach
-from branchynet.networks.graph import split, trace
+from branchynet.networks.branched import undivided
+from branchynet.networks.graph import split, traced
 from branchynet.networks.resnet import resnet_cifar
 from branchynet.runtime.blocks import keep_in_blocks
-from branchynet.runtime.early_exit import undivided
-from branchynet.runtime.engine import make_engine
+from branchynet.runtime.catalogue import make_engine
 from branchynet.runtime.for_inference import frozen
-from branchynet.runtime.onnx import export
 from branchynet.runtime.session import load_session
+from branchynet.runtime.to_onnx import export
 
 
 def prepared(module, shape):
@@ -36,7 +37,7 @@ def trunk():
 
 
 def rest_behind(trunk, place):
-    graph, outputs = trace(trunk, {place.split(".")[0]})
+    graph, outputs = traced(trunk, {place.split(".")[0]})
     return split(trunk, graph, [outputs[place][0]])[1]
 
 
@@ -95,9 +96,9 @@ def test_the_engine_gives_what_pytorch_gives(trunk):
     torch.manual_seed(1)
     network = attach(trunk, [{"after": "stage1.0", "global_pool": True}], (3, 32, 32), 10).eval()
     x = np.random.default_rng(0).standard_normal((9, 3, 32, 32)).astype(np.float32)
-    for made, thresholds in ((network, (2.2,)), (undivided(trunk), ())):
+    for made, thresholds in ((network, (0.0,)), (undivided(trunk), ())):
         engines = [
-            make_engine(name, made, lambda z: z.softmax(dim=1).amax(dim=1), thresholds, (3, 32, 32))
+            make_engine(name, made, MaxProbability(), thresholds, (3, 32, 32))
             for name in ("torch", "onnxruntime")
         ]
         for size in (1, 9):

@@ -7,20 +7,20 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from branchynet.errors import UserError
-from branchynet.exits.criteria import entropy
+from branchynet.exits.criteria import Entropy
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runtime.catalogue import get_backend, make_engine
 from branchynet.runtime.compiled import CompiledEngine
-from branchynet.runtime.engine import check_engine, make_engine
 
 SHAPE = (1, 12, 12)
 
 
 def test_all_batch_sizes_need_three_versions_of_a_step_at_most(network, images, middling):
     """Captured by the compiler, run as captured: what is counted is the same with code made of it."""
-    eager = make_engine("torch", network, entropy, middling, SHAPE)
+    eager = make_engine("torch", network, Entropy(), middling, SHAPE)
     engines = [CompileCounterWithBackend("eager") for _ in range(4)]
     for counter in engines:  # four engines of three steps: more than what one piece of code may have versions
-        engine = CompiledEngine(network, entropy, middling, backend=counter)
+        engine = CompiledEngine(network, [Entropy()] * 3, middling, backend=counter)
         sizes = range(1, len(images) + 1) if counter is engines[0] else (1, 2, 257)
         for size in sizes:
             found, expected = engine.run(images[:size]), eager.run(images[:size])
@@ -40,7 +40,7 @@ def test_nothing_but_a_batch_is_dynamic(network, images, middling):
         return graph
 
     for _ in range(2):
-        engine = CompiledEngine(network, entropy, (-np.inf, -np.inf), backend=backend)
+        engine = CompiledEngine(network, [Entropy()] * 3, (-np.inf, -np.inf), backend=backend)
         for size in (1, 40):
             del seen[:]
             engine.run(images[:size])
@@ -51,17 +51,43 @@ def test_nothing_but_a_batch_is_dynamic(network, images, middling):
 def test_compiled_code_gives_the_eager_answers():
     """Two linear segments only, for compiling takes its time."""
     try:
-        check_engine("torch_compile", 1)
+        get_backend("torch_compile").check()
     except UserError:
         pytest.skip("there is no C++ compiler")
     torch.manual_seed(0)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 8))
     network = BranchedNetwork([nn.Identity(), flat], [nn.Flatten(), nn.Linear(8, 16)], ["input"]).eval()
     images = np.random.default_rng(0).standard_normal((40, 1, 4, 4)).astype(np.float32)
-    limit = [float(entropy(torch.from_numpy(images).flatten(1)).median())]
-    engines = [make_engine(name, network, entropy, limit, (1, 4, 4)) for name in ("torch", "torch_compile")]
+    limit = [float(Entropy()(torch.from_numpy(images).flatten(1)).median())]
+    engines = [make_engine(name, network, Entropy(), limit, (1, 4, 4)) for name in ("torch", "torch_compile")]
     for size in (1, 40):
         expected, found = (engine.run(images[:size]) for engine in engines)
         assert np.array_equal(found.exit, expected.exit)
         assert np.array_equal(found.prediction, expected.prediction)
         np.testing.assert_allclose(found.uncertainty, expected.uncertainty, atol=1e-5)
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler"):
+        get_backend("torch_compile").check()
+
+
+def test_undivided_models_and_chains_are_compiled_for_one_image(network, images):
+    """Captured once each, and run as captured."""
+    captured, compile = [], torch.compile
+
+    def capture(function, *, backend, dynamic, options):
+        return compile(function, backend=lambda graph, _: captured.append(graph) or graph, dynamic=dynamic)
+
+    backend = get_backend("torch_compile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", capture)
+        classify = backend.classifier(network.trunk(), SHAPE, 1)
+        run = backend.chain([nn.Sequential(nn.ReLU(), nn.Flatten()), nn.Linear(144, 3)], SHAPE, 1)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images[:9]))[-1].argmax(dim=1).tolist()
+    assert [classify(images[i : i + 1]) for i in range(9)] == expected
+    for i in range(3):
+        run(images[i : i + 1])
+    assert len(captured) == 3, "one graph of the classifier, one of each module of the chain"

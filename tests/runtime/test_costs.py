@@ -1,13 +1,25 @@
 """MACs by hand, and what a measurement consists of. No times are asserted."""
 
 import math
+from typing import ClassVar
 
+import pytest
 import torch
+from torch import nn
 
-from branchynet.exits.criteria import entropy
+from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability, for_exits
 from branchynet.networks.attach import attach
 from branchynet.networks.lenet import lenet5
-from branchynet.runtime.costs import count_macs, describe_machine, in_turns, measure_latencies, summary
+from branchynet.runtime.catalogue import ENGINES
+from branchynet.runtime.costs import (
+    Latency,
+    count_macs,
+    describe_machine,
+    in_turns,
+    measure_latencies,
+    summary,
+)
+from branchynet.runtime.early_exit import EagerTorch
 
 
 def test_b_lenets_macs_by_hand():
@@ -31,12 +43,66 @@ def test_an_exit_on_the_input_costs_its_head_alone():
     assert macs.trunk_only == (0, 112_500, 1_140_070)
 
 
-def test_a_measurement_has_every_exit_every_way(engine_name, network):
-    found = measure_latencies(engine_name, network, network.trunk(), entropy, (1, 12, 12), seconds=0.02)
+class OfLogits(Criterion):
+    """A hidden layer of seven on the logits."""
+
+    name, unit, learns = "of logits", "none", True
+
+    def prepare(self, num_classes, shape):
+        self.layers = nn.Sequential(nn.Linear(num_classes, 7), nn.ReLU(), nn.Linear(7, 1))
+
+    def forward(self, logits):
+        return self.layers(logits)[:, 0].exp()
+
+
+class OfFeatures(Criterion):
+    """A layer on the features."""
+
+    name, unit = "of features", "none"
+    learns = of_features = True
+
+    def prepare(self, num_classes, shape):
+        self.layer = nn.Linear(math.prod(shape), 1)
+
+    def forward(self, logits, features):
+        return self.layer(features.flatten(1))[:, 0].exp()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "decisions"),
+    [
+        (OfLogits(), (77, 77, 77)),
+        (OfFeatures(), (784, 4500, 84)),  # the image, 5 channels of 30 × 30, the last hidden layer
+        (Entropy(), (0, 0, 0)),
+        (Margin(), (0, 0, 0)),
+        (MaxProbability(), (0, 0, 0)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_criterions_matrix_products_count_at_every_exit_on_the_way(criterion, decisions):
+    """The last exit's are counted, too: they are computed, for users ask for its uncertainty."""
+    network = attach(lenet5(), [{"after": "input"}, {"after": "conv1"}], (1, 28, 28), 10)
+    shapes = network.feature_shapes((1, 28, 28))
+    criteria = for_exits(criterion, shapes, 10)
+    if criterion.of_features:
+        assert decisions == tuple(math.prod(shape) for shape in shapes)
+    without, macs = count_macs(network, (1, 28, 28)), count_macs(network, (1, 28, 28), criteria)
+    assert macs.exits == tuple(exit + sum(decisions[: n + 1]) for n, exit in enumerate(without.exits))
+    # Nothing of it is the baseline's, nor of a network that has no decision to take.
+    assert (macs.baseline, macs.static, macs.trunk_only) == (
+        without.baseline,
+        without.static,
+        without.trunk_only,
+    )
+    assert all(tensor.device.type == "cpu" for each in criteria for tensor in each.parameters())
+
+
+def test_a_measurement_has_every_exit_every_way(backend, network):
+    found = measure_latencies(backend, network, network.trunk(), [Entropy()] * 3, (1, 12, 12), seconds=0.02)
     for kind in (found.exits, found.static, found.trunk_only):
         assert len(kind) == 3
     for latency in (found.baseline, *found.exits, *found.static, *found.trunk_only):
-        assert 0 < latency.median_us < math.inf and latency.iqr_us >= 0 and latency.runs > 0
+        assert 0 < latency.median_us < math.inf and latency.iqr_us >= 0
 
 
 def test_candidates_take_turns_and_each_starts_once():
@@ -58,11 +124,19 @@ def test_threads_are_set_while_measuring_and_restored():
 
 
 def test_summary_by_hand():
-    found = summary([1.0, 2.0, 3.0, 4.0, 5.0], runs=50)
-    assert (found.median_us, found.iqr_us, found.runs) == (3.0, 2.0, 50)
+    assert summary([1.0, 2.0, 3.0, 4.0, 5.0]) == Latency(median_us=3.0, iqr_us=2.0)
 
 
 def test_the_machine_is_named_with_its_versions():
-    machine, versions = describe_machine()
+    machine, versions = describe_machine([ENGINES["onnxruntime"]])
     assert machine.endswith("cores") and versions["torch"].startswith(torch.__version__.split("+")[0])
     assert {"python", "onnxruntime", "branchynet"} <= set(versions)
+
+
+def test_packages_are_those_of_the_engines_that_are_installed():
+    class Mine(EagerTorch):
+        packages: ClassVar = {"numpy": "the package numpy", "no_such_package": "another"}
+
+    usual = set(describe_machine()[1])
+    assert not usual & {"onnxruntime", "onnx", "onnxscript"}
+    assert set(describe_machine([Mine(), ENGINES["torch"]])[1]) == {*usual, "numpy"}

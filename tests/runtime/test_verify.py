@@ -6,36 +6,43 @@ import numpy as np
 import pytest
 import torch
 
-from branchynet.exits.criteria import entropy
-from branchynet.exits.sweep import evaluate
+from branchynet.exits.criteria import Entropy
+from branchynet.exits.sweep import compare, evaluate
 from branchynet.exits.trace import compute_trace
-from branchynet.runtime.engine import Outcome, forced, make_classifier
-from branchynet.runtime.verify import compare, run_for_real
+from branchynet.runtime.base import Outcome, forced
+from branchynet.runtime.steps import exit_steps
+from branchynet.runtime.verify import run_for_real, run_in_batches
 
 
-def test_every_sample_leaves_where_the_sweep_says(engine_name, made, network, images):
+def test_every_sample_leaves_where_the_sweep_says(backend, engine, network, images):
     labels = torch.arange(len(images)) % 10
-    x = torch.from_numpy(images)
-    trace = compute_trace(network, [(x, labels)], entropy)
+    trace = compute_trace(exit_steps(network, [Entropy()] * 3), [torch.from_numpy(images)], labels)
     thresholds = [float(trace.uncertainty[:, n].median()) + 1e-3 for n in range(2)]
-    engine = copy.copy(made)
     engine.thresholds = thresholds
-    baseline = make_classifier(engine_name, network.trunk(), (1, 12, 12), 1)
+    classify, said = backend.classifier(network.trunk(), (1, 12, 12), 1), []
+
+    def baseline(x):
+        said.append(classify(x))
+        return said[-1]
+
     run = run_for_real(engine, baseline, images)
-    found = compare(run.outcome, trace.uncertainty.numpy(), trace.prediction.numpy(), engine.thresholds)
+    found = compare(
+        trace, engine.thresholds, torch.from_numpy(run.outcome.exit), torch.from_numpy(run.outcome.prediction)
+    )
     assert found.unexplained == 0 and found.differences <= found.near_threshold
     point = evaluate(trace, torch.tensor([thresholds]))
     rates = np.bincount(run.outcome.exit, minlength=3) / len(images)
     if not found.differences:
         assert rates.tolist() == point.exit_rates[0].tolist()
         assert (run.outcome.prediction == labels.numpy()).mean() == point.accuracy[0].item()
-    assert np.array_equal(run.baseline_prediction, trace.prediction[:, -1].numpy())
+    # The baseline has had the same samples in the same order: twenty to warm up, then pass after pass.
+    passes = np.array(said[20:]).reshape(-1, len(images))
+    assert len(passes) and (passes == trace.prediction[:, -1].numpy()).all()
     assert run.latency_us > 0 and run.baseline_latency_us > 0 and run.latency_iqr_us >= 0
 
 
-def test_every_layer_has_run_before_the_clock_starts(made, images):
+def test_every_layer_has_run_before_the_clock_starts(engine, images):
     """No sample gets beyond exit 1; an engine that compiles in its first run would do so in a timed one."""
-    engine = copy.copy(made)
     engine.thresholds = forced(0, 3)
     seen = []
 
@@ -50,43 +57,48 @@ def test_every_layer_has_run_before_the_clock_starts(made, images):
     assert engine.thresholds == forced(0, 3)
 
 
-T = (0.5, 0.5)
-# Samples: sure at 1; sure at 2; sure at neither; on the threshold of 1, which is not below it.
-UNCERTAINTY = np.float32([[0.1, 0.9, 0.9], [0.9, 0.2, 0.9], [0.9, 0.9, 0.9], [0.5, 0.1, 0.9]])
-PREDICTION = np.array([[1, 2, 3]] * 4)
-EXPECTED = Outcome(np.array([1, 2, 3, 2]), np.array([0, 1, 2, 1]), np.zeros(4, np.float32))
+class Slow:
+    """An engine whose clock is the test's: an image takes as many milliseconds as its first pixel says."""
+
+    thresholds = ()
+
+    def __init__(self, patch):
+        self.now, self.threads = 0, set()
+        patch.setattr("time.perf_counter_ns", lambda: self.now)
+
+    def run(self, x):
+        self.threads.add(torch.get_num_threads())
+        self.now += int(1e6 * x.flat[0])
+        return Outcome(np.zeros(len(x), np.int64), np.zeros(len(x), np.int64), np.zeros(len(x), np.float32))
+
+    def baseline(self, x):
+        self.now += int(2e6 * x.flat[0])
+        return 0
 
 
-def changed(prediction=None, exit=None):
-    """EXPECTED, with sample: value changes."""
-    copy = Outcome(*(array.copy() for array in EXPECTED))
-    for array, changes in ((copy.prediction, prediction), (copy.exit, exit)):
-        for sample, value in (changes or {}).items():
-            array[sample] = value
-    return copy
+def test_latencies_by_hand(monkeypatch):
+    """The mean over all samples; the spread is that of the blocks of a hundred: their means are 1, 2 and 6."""
+    engine = Slow(monkeypatch)
+    x = np.repeat(np.float32([1, 2, 6]), 100).reshape(-1, 1, 1, 1)
+    before = torch.get_num_threads()
+    run = run_for_real(engine, engine.baseline, x, threads=before + 1)
+    assert run.latency_us == pytest.approx(3000) and run.baseline_latency_us == pytest.approx(6000)
+    assert run.latency_iqr_us == pytest.approx(2500)  # 1.5 … 4
+    assert engine.threads == {before + 1} and torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(
-    ("outcome", "numbers"),
-    [
-        (EXPECTED, (0, 1, 0)),
-        (changed(exit={3: 0}, prediction={3: 1}), (1, 1, 0)),  # the one on the threshold: rounding
-        (
-            changed(exit={0: 1}, prediction={0: 2}),
-            (1, 1, 1),
-        ),  # far from it: a difference that nothing explains
-        (changed(prediction={2: 7}), (1, 1, 1)),  # the right exit, another answer
-        (changed(exit={3: 0, 1: 2}), (2, 1, 1)),
-    ],
-)
-def test_differences_are_counted_and_those_near_a_threshold_told_apart(outcome, numbers):
-    found = compare(outcome, UNCERTAINTY, PREDICTION, T)
-    assert (found.differences, found.near_threshold, found.unexplained) == numbers
+def test_batches_are_what_was_asked_for_and_keep_the_order(engine, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    filed = np.load(tmp_path / "images.npy", mmap_mode="r")
+    engine.thresholds = forced(1, 3)
+    seen, other = [], copy.copy(engine)
 
+    class Watched(type(engine)):
+        def run(self, x):
+            seen.append(len(x))
+            return super().run(x)
 
-def test_only_thresholds_that_a_sample_met_count_as_near():
-    # Left at exit 1; its uncertainty at exit 2 lies on that threshold, but nobody looked there.
-    uncertainty = np.float32([[0.1, 0.5, 0.9]])
-    outcome = Outcome(np.array([1]), np.array([0]), np.zeros(1, np.float32))
-    found = compare(outcome, uncertainty, PREDICTION[:1], T)
-    assert (found.differences, found.near_threshold, found.unexplained) == (0, 0, 0)
+    other.__class__ = Watched
+    found = run_in_batches(other, filed, 100)
+    assert seen == [100, 100, 57]
+    assert np.array_equal(found.prediction, engine.run(images).prediction)

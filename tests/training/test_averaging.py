@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from branchynet.errors import UserError
-from branchynet.training.averaging import check_decay, ema_update
+from branchynet.training.averaging import Ema, check_decay, ema_update
 
 
 def test_the_average_is_that_of_a_slow_loop_and_counters_are_copied():
@@ -30,5 +30,6 @@ def test_the_average_is_that_of_a_slow_loop_and_counters_are_copied():
 
 @pytest.mark.parametrize("decay", [0, 1, -0.1, 1.5, True, "0.9x", None, float("nan")])
 def test_a_decay_out_of_range_gets_one_line(decay):
-    with pytest.raises(UserError, match="ema="):
-        check_decay(decay)
+    for refuse in (check_decay, Ema):
+        with pytest.raises(UserError, match=f"^ema={decay}: it is the decay per step[^\\n]*$"):
+            refuse(decay)

@@ -12,6 +12,7 @@ from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.failures import is_out_of_memory, user_error
 from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import Joint
 from branchynet.training.stages import fit
 
 TOO_MUCH = 2**52  # numbers: far above what any machine can address
@@ -45,7 +46,7 @@ class Greedy(nn.Module):
 def message(data, folder, part=None, callbacks=()):
     heads = [nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2)]
     network = BranchedNetwork([part or nn.Identity(), nn.ReLU()], heads, ["input"])
-    module = BranchyClassifier(network, (1.0, 1.0), lambda groups: torch.optim.SGD(groups, lr=0.1))
+    module = BranchyClassifier(network, Joint((1.0, 1.0)), lambda groups: torch.optim.SGD(groups, lr=0.1))
     with pytest.raises(UserError) as caught:
         fit(module, data, 1, folder, {"accelerator": "cpu", "devices": 1}, callbacks=callbacks)
     assert "\n" not in str(caught.value)
@@ -74,13 +75,13 @@ def test_torchs_own_error_in_a_step(data, tmp_path):
     assert "data.batch_size" in message(data, tmp_path, Greedy(training=True, raises=error))
 
 
-def test_a_loader_that_asks_for_too_much(data, tmp_path, monkeypatch):
-    def fetch(self, indices):
-        np.empty(TOO_MUCH)
-        yield
-
-    monkeypatch.setattr("branchynet.data.loader.DeviceLoader._fetch", fetch)
-    assert "data.batch_size" in message(data, tmp_path)
+@pytest.mark.parametrize("loader", ["device", "dataloader"])
+def test_a_loader_that_asks_for_too_much(loader, data, tmp_path, monkeypatch):
+    data.loader = loader
+    data.setup()  # which takes images, too
+    monkeypatch.setattr("branchynet.data.datasets.ImageSet.at", lambda images, index: np.empty(TOO_MUCH))
+    text = message(data, tmp_path)
+    assert "in training" in text and "data.batch_size" in text
 
 
 def test_a_sweep_that_asks_for_too_much(data, tmp_path):
@@ -101,6 +102,9 @@ def test_what_another_process_raised():
 
     mistake = user_error(raised("branchynet.errors.UserError: the joint loss is nan"), "training", None)
     assert str(mistake) == "the joint loss is nan"
+    mistake = user_error(raised("branchynet.errors.ArgumentError: shift=28: it is: below"), "training", None)
+    assert isinstance(mistake, UserError) and str(mistake) == "shift=28: it is: below"
+    assert user_error(raised("elsewhere.UserError: the joint loss is nan"), "training", None) is None
     for last in (
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.",
         "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 32.0 PiB",

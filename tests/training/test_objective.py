@@ -1,4 +1,4 @@
-"""The joint loss against numbers worked out by hand; the weights' errors."""
+"""The joint loss against numbers worked out by hand; what objectives are made of; the weights' errors."""
 
 import math
 
@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from branchynet.errors import UserError
-from branchynet.training.objective import check_weights, exit_weights, joint_loss, side_weights
+from branchynet.training.objective import (
+    Joint,
+    check_weights,
+    exit_losses,
+    exit_weights,
+    side_weights,
+    weighted,
+)
 
 
 def test_joint_loss_is_the_weighted_sum_worked_out_by_hand():
@@ -14,7 +21,7 @@ def test_joint_loss_is_the_weighted_sum_worked_out_by_hand():
     uniform = torch.zeros(2, 3)
     sharper = torch.tensor([[2.0, 1.0, 1.0], [1.0, 1.0, 2.0]]).log()
     target = torch.tensor([0, 1])
-    total, losses = joint_loss([uniform, sharper], target, (1.0, 0.3))
+    total, losses = Joint((1.0, 0.3))([uniform, sharper], target)
     first, second = math.log(3), (math.log(2) + math.log(4)) / 2
     assert losses.tolist() == pytest.approx([first, second])
     assert total.item() == pytest.approx(first + 0.3 * second)
@@ -23,7 +30,7 @@ def test_joint_loss_is_the_weighted_sum_worked_out_by_hand():
 def test_an_exit_that_was_not_run_counts_nothing_and_says_nan():
     logits = torch.randn(4, 3, requires_grad=True)
     target = torch.tensor([0, 1, 2, 0])
-    total, losses = joint_loss([None, logits], target, (0.0, 2.0))
+    total, losses = Joint((0.0, 2.0))([None, logits], target)
     assert math.isnan(losses[0]) and total.item() == pytest.approx(2 * losses[1].item())
     total.backward()
     assert logits.grad is not None and logits.grad.abs().sum() > 0
@@ -31,14 +38,79 @@ def test_an_exit_that_was_not_run_counts_nothing_and_says_nan():
 
 def test_a_weighted_exit_that_was_not_run_is_a_bug():
     with pytest.raises(ValueError, match="was not run"):
-        joint_loss([None, torch.zeros(1, 3)], torch.tensor([0]), (1.0, 1.0))
+        Joint((1.0, 1.0))([None, torch.zeros(1, 3)], torch.tensor([0]))
 
 
 def test_label_smoothing_by_hand():
     # Target probability 0.9 + 0.1/2, the other 0.1/2, over logits with p = (0.8, 0.2).
     logits = torch.tensor([[0.8, 0.2]]).log()
-    total, _ = joint_loss([logits], torch.tensor([0]), (1.0,), label_smoothing=0.1)
+    total, _ = Joint((1.0,), label_smoothing=0.1)([logits], torch.tensor([0]))
     assert total.item() == pytest.approx(-(0.95 * math.log(0.8) + 0.05 * math.log(0.2)))
+
+
+def test_the_joint_loss_needs_the_exits_that_it_weights():
+    joint = Joint([1, 0.0, 0.3])
+    assert joint.weights == (1.0, 0.0, 0.3) and joint.needs == (True, False, True)
+    assert not joint.of_features and joint.label_smoothing == 0
+    assert joint == Joint((1.0, 0.0, 0.3)) != Joint((1.0, 0.0, 0.3), 0.1)
+
+
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1, 1.5, True, "0.1", None, math.nan, math.inf])
+def test_label_smoothing_out_of_its_range_gets_one_line(label_smoothing):
+    with pytest.raises(UserError) as caught:
+        Joint((1.0,), label_smoothing)
+    assert str(caught.value) == f"label_smoothing={label_smoothing}: it is between 0 and 1, 1 excluded"
+
+
+@pytest.mark.parametrize(
+    "weights", [(0.0, 0.0), (1.0, -1.0), (1.0, math.nan), ("a", 1.0), (True, 1.0), (), "ab"]
+)
+def test_the_joint_loss_checks_its_weights(weights):
+    with pytest.raises(UserError) as caught:
+        Joint(weights)
+    assert "\n" not in str(caught.value)
+
+
+# What objectives are made of
+
+
+def test_each_exits_own_loss_by_hand():
+    # p(target) = 3/4 and 1/2; then with smoothing 0.2: 0.9 and 0.1 of each.
+    logits = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log().requires_grad_()
+    target = torch.tensor([0, 1])
+    none, loss = exit_losses([None, logits], target)
+    assert none is None and loss.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    loss.backward()
+    assert logits.grad is not None
+    (smooth,) = exit_losses([logits], target, 0.2)
+    expected = (0.9 * math.log(4 / 3) + 0.1 * math.log(4) + math.log(2)) / 2
+    assert smooth.item() == pytest.approx(expected)
+
+
+def test_losses_are_computed_in_float32():
+    logits = torch.tensor([[3.0, 1.0, 0.1]]).bfloat16()
+    (loss,) = exit_losses([logits], torch.tensor([1]))
+    assert loss.dtype == torch.float32
+    assert loss.item() == exit_losses([logits.float()], torch.tensor([1]))[0].item()
+
+
+def test_the_weighted_sum_keeps_the_gradient_and_the_losses_do_not():
+    first, last = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    total, losses = weighted([first, None, last], (0.5, 0.0, 2.0))
+    assert total.item() == 7.0 and losses[[0, 2]].tolist() == [2.0, 3.0] and losses[1].isnan()
+    assert not losses.requires_grad
+    total.backward()
+    assert (first.grad.item(), last.grad.item()) == (0.5, 2.0)
+
+
+def test_a_weighted_loss_that_is_missing_is_a_bug():
+    with pytest.raises(ValueError, match="an exit with a weight above zero was not run"):
+        weighted([torch.tensor(1.0), None], (1.0, 0.1))
+    with pytest.raises(ValueError, match="zip"):
+        weighted([torch.tensor(1.0)], (1.0, 0.1))
+
+
+# Weights
 
 
 def test_weights_between_first_and_last_lie_on_a_line():
@@ -57,8 +129,9 @@ def test_weights_between_first_and_last_lie_on_a_line():
         ([float("inf"), 1.0], ["exit 1", "inf"]),
         ([0.0, 0.0], ["above 0"]),
         (["a", 1.0], ["number"]),
-        (0.5, ["0.5", "list"]),
-        ("ab", ["ab", "list"]),
+        ([True, 1.0], ["True", "number"]),
+        (0.5, ["values=0.5", "list"]),
+        ("ab", ["values=ab", "list"]),
     ],
 )
 def test_wrong_weights_get_one_line_that_says_what_is_wrong(values, words):
@@ -67,6 +140,30 @@ def test_wrong_weights_get_one_line_that_says_what_is_wrong(values, words):
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words)
+    with pytest.raises(UserError) as again:
+        exit_weights({"values": values, "first": 1.0, "last": 0.3}, 2)
+    assert str(again.value) == message
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"first": "high", "last": 0.3}, "first=high: it is a number"),
+        ({"first": 1.0, "last": None}, "last=None: it is a number"),
+        ({"first": 1.0, "last": True}, "last=True: it is a number"),
+        ({"first": 1.0, "last": -0.5}, "the weight of exit 3 is -0.5"),
+        ({"first": math.nan, "last": 0.3}, "the weight of exit 1 is nan"),
+        ({"first": 0, "last": 0}, "at least one exit needs a weight above 0"),
+    ],
+)
+def test_wrong_ends_of_the_line_get_one_line(spec, says):
+    with pytest.raises(UserError) as caught:
+        exit_weights(spec, 3)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_network_of_one_exit_has_the_first_weight():
+    assert exit_weights({"first": 0.7, "last": 0.3, "values": None}, 1) == (0.7,)
 
 
 def test_with_a_frozen_trunk_the_last_exits_weight_counts_as_zero():

@@ -22,6 +22,7 @@ from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.module import BranchyClassifier
+from branchynet.training.objective import Joint
 from branchynet.training.stages import fit
 
 TRAIN, VAL = 53, 21  # with batches of 10: remainders of 3, which two cannot share evenly, and of 1
@@ -86,7 +87,7 @@ def train(folder, devices, *callbacks):
     heads = [nn.Sequential(nn.Flatten(), nn.Linear(16, 3)) for _ in range(3)]
     network = BranchedNetwork(segments, heads, ["first", "second"])
     # The second head is not trained: DDP refuses parameters that get no gradient.
-    module = BranchyClassifier(network, (1.0, 0.0, 0.5), partial(torch.optim.SGD, lr=0.1))
+    module = BranchyClassifier(network, Joint((1.0, 0.0, 0.5)), partial(torch.optim.SGD, lr=0.1))
     trainer = {"accelerator": "cpu", "devices": devices}
     if devices > 1:
         trainer["strategy"] = "ddp_spawn"

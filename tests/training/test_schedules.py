@@ -50,17 +50,19 @@ def test_a_milestone_of_a_short_stage_lets_the_first_step_have_the_full_rate():
 @pytest.mark.parametrize(
     ("spec", "steps", "word"),
     [
-        ({"name": "linear"}, 100, "one_cycle"),
-        ({"name": "one_cycle", "warmup": 1.5}, 100, "warmup"),
+        ({"name": "linear"}, 100, "^name=linear: it is one of none, one_cycle, cosine, multi_step$"),
+        ({"name": "one_cycle", "warmup": 1.5}, 100, "^warmup=1.5: it is"),
         ({"name": "one_cycle", "warmup": "long"}, 100, "warmup=long"),
         ({"name": "one_cycle", "warmup": 0.1}, 5, "too few"),
         ({"name": "multi_step", "milestones": [0.75, 0.5], "factor": 0.1}, 100, "rising"),
         ({"name": "multi_step", "milestones": [30, 60], "factor": 0.1}, 100, "milestones=.*shares"),
         ({"name": "multi_step", "milestones": [], "factor": 0.1}, 100, "milestones"),
+        ({"name": "multi_step", "milestones": [True], "factor": 0.1}, 100, "milestones=.*True"),
         ({"name": "multi_step", "milestones": 0.5, "factor": 0.1}, 100, "milestones=0.5"),
         ({"name": "multi_step", "milestones": [0.5], "factor": 10}, 100, "factor=10"),
     ],
 )
 def test_mistakes_get_one_line(spec, steps, word):
-    with pytest.raises(UserError, match=word):
+    with pytest.raises(UserError, match=word) as caught:
         rates(spec, steps)
+    assert "\n" not in str(caught.value)

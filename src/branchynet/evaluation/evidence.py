@@ -91,7 +91,7 @@ def gather(
             traces[which] = own_trace(engine, measuring.threads, network, criteria, split, data.input_shape)
             on_engine = own_trace(engine, measuring.threads, whole, criteria[-1:], split, data.input_shape)
             correct[which] = on_engine.correct[:, 0]
-    machine, versions = describe_machine()
+    machine, versions = describe_machine(measuring.engines)
     return Evidence(
         classes=tuple(data.classes),
         traces=traces,

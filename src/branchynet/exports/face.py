@@ -54,7 +54,7 @@ class OnImages(ABC):
         """
 
     def checked(self, images: Any) -> np.ndarray:
-        """The images as an array, or a UserError if they are not what the network takes."""
+        """The images as an array in one piece, or a UserError if they are not what the network takes."""
         x = np.asarray(images)
         wanted = ", ".join(map(str, self.input_shape))
         if x.ndim != 4 or x.shape[1:] != self.input_shape or not len(x):
@@ -63,4 +63,4 @@ class OnImages(ABC):
             raise UserError(
                 f"the images are {x.dtype}: give bytes, uint8, 0 to 255; they are normalised here"
             )
-        return x
+        return np.ascontiguousarray(x)  # PyTorch takes no mirrored views

@@ -172,12 +172,7 @@ def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_c
         raise UserError(f"{where} has a head that is {type(head).__name__}: it is a torch.nn.Module")
     try:
         given = _shape_after(head, shape)
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-        TypeError,
-    ) as error:  # what layers raise on a shape, and we below
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # of layers on a shape, and ours below
         reason = " ".join(str(error).split())
         raise UserError(f"{where} has a head that does not fit features {shape} ({reason[:160]})") from error
     if given != (num_classes,):

@@ -135,9 +135,11 @@ def build_measuring(engine: Any) -> Measuring:
     """The engine of the choice, and those to compare with."""
     engine = plain(engine)
     backends = [build_backend(each) for each in (engine, *(engine.get("compare") or ()))]
-    distinct = {backend.name: backend for backend in reversed(backends)}
+    distinct: dict[str, Backend] = {}
+    for backend in backends:
+        distinct.setdefault(backend.name, backend)
     with settings_of("engine"):
-        return Measuring(tuple(reversed(distinct.values())), engine["threads"], engine["seconds"])
+        return Measuring(tuple(distinct.values()), engine["threads"], engine["seconds"])
 
 
 def build_sweep(config: DictConfig, experiment: str, seed: int, split: str = "test") -> SweepSettings:

@@ -20,13 +20,14 @@ from branchynet.errors import UserError
 OWN = (
     "branchynet.networks.",
     "branchynet.data.module.ImageData",
-    "branchynet.exits.criteria.",
-    "branchynet.exits.rules.",
-    "branchynet.training.objective.",
+    "branchynet.exits.",
+    "branchynet.training.",
     "torch.optim.",
     "torchvision.models.",
     "lightning.pytorch.loggers.",
 )
+# What every run names is not looked up: that would import Lightning, and whoever loads a network has no use for it.
+KNOWN = ("branchynet.data.module.ImageData", "lightning.pytorch.loggers.TensorBoardLogger")
 
 
 def read_config(folder: Path, trust: bool = False) -> DictConfig:
@@ -96,6 +97,8 @@ def _targets(node: Any) -> Iterator[Any]:
 
 def _is_own(target: Any) -> bool:
     """Whether a name begins as one of ours, and is one: `branchynet.networks.lenet.torch.load` is torch's."""
+    if target in KNOWN:
+        return True
     if not isinstance(target, str) or not target.startswith(OWN):
         return False
     try:

@@ -247,7 +247,10 @@ def read_criterion(path: Path) -> StoredCriterion | None:
         return None
     content = read_checkpoint(path, "delete it, and the network is run again")
     try:
-        return StoredCriterion(dict(content["settings"]), str(content["traced_by"]), list(content["states"]))
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        states = [dict(state) for state in content["states"]]
+        return StoredCriterion(dict(content["settings"]), str(content["traced_by"]), states)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -7,7 +7,7 @@ import copy
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+import branchynet
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Chain, forced
@@ -176,15 +177,20 @@ def summary(values: list[float]) -> Latency:
     return Latency(median, high - low)
 
 
-def describe_machine() -> tuple[str, dict[str, str]]:
-    """The processor with its number of cores, the GPU if PyTorch sees one, and the versions of what computes."""
+def describe_machine(engines: Iterable[Backend] = ()) -> tuple[str, dict[str, str]]:
+    """The processor with its number of cores, the GPU if PyTorch sees one, and the versions of what computes.
+
+    Args:
+        engines: what they need besides PyTorch is named, too.
+    """
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    versions = {"python": platform.python_version()}
-    for package in ("branchynet", "torch", "lightning", "onnxruntime", "openvino"):
+    versions = {"python": platform.python_version(), "branchynet": branchynet.__version__}
+    needed = dict.fromkeys(package for engine in engines for package in engine.packages)
+    for package in ("torch", "lightning", *needed):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,0 +1,170 @@
+"""The form of `branchynet train`'s settings, looked at before any work.
+
+Hydra composes what the command line says; it would take `epochs=5` and `+nosuch.key=1`. The types are pydantic's and
+not Hydra's structured configs: those cannot say «auto, true or false», nor let a stranger's group have settings of
+its own, and their messages speak of nodes. What belongs to one object alone, a rule's distance or an image set's
+path, that object checks itself as it is made.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from branchynet.errors import UserError
+
+Auto = Literal["auto"] | bool
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """Settings of ours: an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Open(BaseModel):
+    """Settings of which an object takes the rest."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Made(Open):
+    """A group that names what it makes, and has that object's own settings beside it."""
+
+    target: Annotated[Name, Field(alias="_target_")]
+
+
+class Model(Open):
+    """The network; further values may stand here that its exits refer to."""
+
+    name: Name
+    trunk: Made
+    exits: list[dict[str, Any]]
+
+
+class Weights(Strict):
+    """Of the exits: `values`, or a straight line from `first` to `last`."""
+
+    first: float
+    last: float
+    values: list[float] | None
+
+
+class Sweep(Strict):
+    """Which thresholds are tried, and which are taken."""
+
+    rule: Made
+    protocol: str
+    thresholds: list[float] | None
+    max_vectors: int
+
+
+class Engine(Open):
+    """What runs inference; `_target_` for one of somebody's own, with its settings."""
+
+    name: Name
+    threads: int
+    seconds: float
+    compare: list[str | dict[str, Any]] | None
+
+
+class Schedule(Open):
+    """Of the learning rate; the other keys depend on the name."""
+
+    name: Name
+
+
+class Epochs(Strict):
+    """Of the two stages."""
+
+    baseline: int
+    joint: int
+
+
+class Train(Strict):
+    """All settings of `branchynet train`."""
+
+    model: Model
+    data: Made
+    objective: Made
+    weights: Weights
+    criterion: Made
+    sweep: Sweep
+    engine: Engine
+    optimizer: Made
+    schedule: Schedule
+    trainer: dict[str, Any]
+    logger: dict[str, Any] | None = None
+    name: Name
+    seed: Annotated[int, Field(ge=0)]
+    init: Name
+    resume: None
+    cache: Name | None
+    label_smoothing: float
+    ema: float | None
+    freeze: Literal["none", "trunk"]
+    channels_last: Auto
+    compile: Auto
+    study: dict[str, Any]
+    epochs: Epochs
+
+
+# What pydantic calls it, and what is said of it.
+_WORDS = {
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such setting",
+    "none_required": "it is for `branchynet train resume=<run folder>` alone",
+}
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "list_type": "a list, such as [1,2]",
+    "dict_type": "a group of settings",
+    "model_type": "a group of settings",
+    "greater_than_equal": "0 or more",
+}
+
+
+def check_settings(settings: Any) -> None:
+    """A UserError for the first setting that does not have the form of `Train`.
+
+    Args:
+        settings: all of them, as plain values.
+    """
+    try:
+        Train.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first, *others = error.errors()
+    # A union has an error for each of its members, of one place.
+    same = [first, *(other for other in others if _place(other) == _place(first))]
+    place, kind = _place(first), first["type"]
+    given = "" if kind == "missing" else f"={_shown(first['input'])}"
+    if kind in _WORDS:
+        allowed = _WORDS[kind]
+    else:
+        allowed = "it is " + " or ".join(dict.fromkeys(_allowed(each) for each in same))
+    return f"{place}{given}: {allowed}; `branchynet train --cfg job` shows all settings with their values"
+
+
+def _allowed(error: Any) -> str:
+    if error["type"] == "literal_error":
+        return error["ctx"]["expected"].replace("'", "")
+    return _KINDS.get(error["type"], error["msg"])
+
+
+def _place(error: Any) -> str:
+    """The setting's name, without what pydantic adds for the members of a union."""
+    unions = {"literal['auto']", "bool", "str", "float", "list[float]"}
+    return ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and (part in unions or "[" in part)))
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,218 @@
+"""How the commands take their arguments, and how they tell of mistakes."""
+
+import os
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from branchynet.commands import app, predict
+from branchynet.commands.app import (
+    MAX_NAME,
+    asks_for_help,
+    conf_folder,
+    given,
+    one_line,
+    quote_paths,
+    run_name,
+    user_message,
+)
+from branchynet.errors import UserError, not_allowed
+
+
+def composed(name, *overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (None, ""),
+        ("", ""),
+        ("seed=1,weights=early", "-seed=1,weights=early"),
+        ("init=/some/where/best.ckpt", "-init=_some_where_best.ckpt"),
+    ],
+)
+def test_run_names(overrides, name):
+    assert run_name(overrides) == name
+
+
+def test_long_run_names_are_cut_but_stay_apart():
+    first, second = run_name("a=" + "1" * 300), run_name("a=" + "1" * 299 + "2")
+    assert first != second and len(first) <= MAX_NAME + 1
+
+
+@pytest.mark.parametrize("path", ["a=b,c", "it's", "a\\b", "ends\\", "a\\'b", "[x]", "plain"])
+def test_paths_of_any_form_reach_the_command(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["branchynet export", f"run={path}", "format=single"])
+    quote_paths(["run"])
+    assert sys.argv[2] == "format=single"
+    assert composed("export", *sys.argv[1:]).run == path
+
+
+def test_null_and_quoted_paths_stay_as_they_are(monkeypatch):
+    arguments = ["branchynet export", "run=null", "run='a b'", "run="]
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    quote_paths(["run"])
+    assert sys.argv == arguments
+
+
+def test_the_settings_are_where_every_command_finds_its_own():
+    names = {path.stem for path in conf_folder().glob("*.yaml")}
+    assert {"train", "evaluate", "export", "predict"} <= names
+
+
+def typed(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["branchynet train", *arguments])
+
+
+def test_what_is_given_is_read_as_hydra_reads_it(monkeypatch):
+    typed(
+        monkeypatch,
+        "-m",
+        "a=1",
+        "in_place=True",
+        "no=FALSE",
+        "b=[1,2]",
+        "+c=x",
+        "~d",
+        "e='1'",
+        "--cfg",
+        "job",
+    )
+    assert given() == {"a": 1, "in_place": True, "no": False, "b": [1, 2], "c": "x", "d": None, "e": "1"}
+    typed(monkeypatch, "g.h=null", "--multirun", "++k={l: 2}", "m=")
+    assert given() == {"g.h": None, "k": {"l": 2}, "m": ""}
+    typed(monkeypatch)
+    assert given() == {}
+
+
+def test_what_cannot_be_read_is_a_mistake(monkeypatch):
+    typed(monkeypatch, "seed=[1")
+    with pytest.raises(OverrideParseException) as caught:
+        given()
+    message = user_message(caught.value)
+    assert message.startswith("the override 'seed=[1' cannot be read: ") and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [
+        (["--help"], True),
+        (["-h"], True),
+        (["seed=1", "--hydra-help"], True),
+        (["--cfg", "job"], False),
+        (["name=--help"], False),
+        ([], False),
+    ],
+)
+def test_who_asks_for_help(arguments, asks, monkeypatch):
+    typed(monkeypatch, *arguments)
+    assert asks_for_help() is asks
+
+
+def from_cause(error, cause):
+    """`error` as `raise error from cause` leaves it."""
+    error.__cause__ = cause
+    return error
+
+
+def test_a_users_mistake_is_found_however_deep_it_lies():
+    deep = from_cause(RuntimeError("in between"), UserError("look\n  here"))
+    assert user_message(from_cause(ValueError("above"), deep)) == "look here"
+    assert user_message(not_allowed("n", 0, "above 0")) == "n=0: it is above 0"
+
+
+def test_hydras_mistakes_say_where_to_look():
+    with pytest.raises(MissingConfigException) as caught:
+        composed("train", "criterion=entropie")
+    message = user_message(caught.value)
+    assert "entropie" in message and "margin" in message and "--help" in message
+    assert "\n" not in message and "Config search path" not in message
+    with pytest.raises(OmegaConfBaseException) as caught:
+        OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
+    assert "nowhere" in user_message(caught.value)
+
+
+def test_a_bug_of_ours_is_no_user_mistake():
+    assert user_message(ZeroDivisionError("division by zero")) is None
+    assert user_message(KeyError("missing")) is None
+    # Something that Hydra called has failed, and not for its arguments.
+    assert user_message(from_cause(InstantiationException("x"), ZeroDivisionError())) is None
+    assert user_message(from_cause(InstantiationException("x"), TypeError("no argument 'y'"))) is not None
+
+
+def test_one_line():
+    assert one_line("  a\n\tb   c\r\n") == "a b c"
+
+
+@pytest.fixture
+def run_command(monkeypatch):
+    """A function that runs the command `predict` with another `main`, and returns the exit code and what it saw."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+
+    def run(main):
+        monkeypatch.setattr(predict, "main", main)
+        try:
+            app.run("predict", ["a=1"])
+        except SystemExit as exit:
+            return exit.code
+        return 0
+
+    return run
+
+
+def raises(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_a_command_gets_its_own_arguments(run_command):
+    seen = []
+    assert run_command(lambda: seen.append((list(sys.argv), os.environ["HYDRA_FULL_ERROR"]))) == 0
+    assert seen == [(["branchynet predict", "a=1"], "1")]
+
+
+def test_a_mistake_is_the_last_line_on_stderr_and_the_code_2(run_command, capsys):
+    assert run_command(raises(UserError("a\nb"))) == 2
+    assert capsys.readouterr().err == "branchynet: a b\n"
+
+
+def test_ctrl_c_is_told_and_has_the_shells_code(run_command, capsys):
+    assert run_command(raises(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "branchynet: stopped\n"
+
+
+def test_a_bug_keeps_its_traceback(run_command):
+    with pytest.raises(ZeroDivisionError):
+        run_command(raises(ZeroDivisionError()))
+    # A pipe of its own that broke is no reader of ours that has gone.
+    with pytest.raises(BrokenPipeError):
+        run_command(raises(BrokenPipeError()))
+
+
+def test_the_names_of_runs_know_their_settings(run_command):
+    """What conf/ refers to is there once a command runs."""
+    seen = []
+
+    def main():
+        config = OmegaConf.create(
+            {
+                "a": "${run_name:'b=1,c=x/y'}",
+                "p": "${pid:}",
+                "yes": "${if:${q},1,2}",
+                "no": "${if:1,1,2}",
+                "q": True,
+            }
+        )
+        seen.append(OmegaConf.to_container(config, resolve=True))
+
+    assert run_command(main) == 0
+    assert seen == [{"a": "-b=1,c=x_y", "p": os.getpid(), "yes": 1, "no": 2, "q": True}]

@@ -1,0 +1,165 @@
+"""`branchynet evaluate` from the command line; and how a run's own settings become the defaults."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from branchynet.commands.app import conf_folder
+from branchynet.commands.evaluate import read_run_settings, store_as_in_run
+from branchynet.errors import UserError
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def branchynet(*arguments, cwd):
+    command = [sys.executable, "-W", "error", "-m", "branchynet", "evaluate", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_from_the_command_line(finished, tmp_path):
+    """Twice in a multirun, by a folder's name as runs have it; results lie below the run, by their overrides."""
+    run = tmp_path / "0-seed=1,weights.values=[1, 2]"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = branchynet("-m", f"run={run}", "sweep.rule.distance=0,0.9", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("operating point, predicted") == 2
+    strict, loose = (
+        result_of(run / "evaluate" / f"as_in_run-sweep.rule.distance={distance}") for distance in ("0", "0.9")
+    )
+    assert strict["knee"]["thresholds"] == result_of(finished)["knee"]["thresholds"]
+    assert loose["knee"]["exit_rates"] == [1, 0]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in tmp_path.iterdir()} == {run.name}
+
+
+def test_mistakes_on_the_command_line(copied, tmp_path):
+    for arguments, words in (
+        ([], ["run=<run folder>"]),
+        (["run=nowhere"], ["nowhere", "no run"]),
+        ([f"run={copied}", "sweep.rule.budget_us=3"], ["budget_us"]),
+        ([f"run={copied}", "model=b_lenet"], ["model"]),
+        ([f"run={copied}", "criterion=entropie"], ["entropie", "margin"]),
+        ([f"run={copied}", "sweep.rule.distance=-1"], ["sweep.rule.distance=-1: it is"]),
+        ([f"run={copied}", "in_place=yes please"], ["in_place=yes please", "true or false"]),
+    ):
+        done = branchynet(*arguments, cwd=tmp_path)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_help_answers_without_a_run_and_without_torch(tmp_path):
+    code = (
+        "import sys, atexit; from branchynet.__main__ import main;"
+        "sys.argv = ['branchynet', 'evaluate', '--help'];"
+        "atexit.register(lambda: print('torch' if 'torch' in sys.modules else 'no t.', file=sys.stderr));"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.split("\n")[-2] == "no t.", done.stderr
+    for word in ("sweep/rule", "criterion", "in_place"):
+        assert word in done.stdout
+
+
+def test_flags_may_have_capital_letters(copied, tmp_path):
+    """As Python has them."""
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.optimizer = {"_target_": "somewhere.Optimizer", "lr": 1}
+    OmegaConf.save(config, path)
+    before = result_of(copied)
+    arguments = [f"run={copied}", "in_place=True", "engine.seconds=0.01"]
+    done = branchynet(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "somewhere.Optimizer" in done.stderr and "trust=true" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and result_of(copied) == before
+
+    done = branchynet(*arguments, "trust=True", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = result_of(copied)
+    # The fixture's latencies are made up; these are measured.
+    assert found["baseline"]["latency_us"] != before["baseline"]["latency_us"] == 100
+    assert not (copied / "evaluate").exists(), "the results lie in the run itself"
+    assert OmegaConf.load(copied / "evaluate.yaml").in_place is True
+
+
+def test_a_run_of_branchynet_0_1_is_named_as_such(copied, tmp_path):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.criterion = {"name": "entropy"}
+    config.sweep.rule = {"name": "accuracy_floor", "distance": 0.0}
+    OmegaConf.save(config, path)
+    for command in (["evaluate"], ["evaluate", "criterion=margin"], ["export"], ["predict", "input=x.npy"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "branchynet", *command, f"run='{copied}'"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "is of branchynet 0.1" in done.stderr and "criterion.name=entropy" in done.stderr
+    (copied / "result.json").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "branchynet", "train", f"resume={copied}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "is of branchynet 0.1" in done.stderr
+
+
+def settings_of(run, *overrides):
+    store_as_in_run(read_run_settings(run))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("evaluate", overrides=[f"run='{run}'", *overrides])
+
+
+def test_what_is_not_given_is_as_in_the_run(copied):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.sweep.max_vectors = 77
+    config.sweep.rule.distance = 0.25
+    config.engine.threads = 3
+    OmegaConf.save(config, path)
+    found = settings_of(copied)
+    assert OmegaConf.to_container(found.criterion) == OmegaConf.to_container(config.criterion)
+    assert OmegaConf.to_container(found.sweep) == OmegaConf.to_container(config.sweep)
+    assert OmegaConf.to_container(found.engine) == OmegaConf.to_container(config.engine)
+    # Another group leaves the others as they are in the run; other thresholds are no other rule.
+    found = settings_of(copied, "sweep=paper")
+    assert found.sweep.rule.distance == 0.25 and found.engine.threads == 3
+    assert found.sweep.max_vectors == 40000 and len(found.sweep.thresholds) == 17
+    found = settings_of(copied, "sweep/rule=knee")
+    assert set(found.sweep.rule) == {"_target_"} and found.sweep.max_vectors == 77
+
+
+def test_a_list_of_defaults_in_a_runs_settings_chooses_nothing(copied):
+    """Stored settings are values: Hydra must not take some of them for its own."""
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    for node in (config.criterion, config.sweep, config.sweep.rule, config.engine):
+        node.defaults = [{"/data": "mnist"}]
+    OmegaConf.save(config, path)
+    found = settings_of(copied)
+    assert set(found.data) == {"root", "path"}
+    assert found.criterion._target_ == config.criterion._target_
+
+
+@pytest.mark.parametrize(
+    ("group", "value"),
+    [("criterion", None), ("criterion", "margin"), ("sweep", 3), ("engine", [1]), ("sweep.rule", "knee")],
+)
+def test_damaged_settings_are_told_in_one_line(group, value, copied):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.update(config, group, value, merge=False)
+    OmegaConf.save(config, path)
+    with pytest.raises(UserError, match="are damaged") as caught:
+        read_run_settings(copied)
+    assert "\n" not in str(caught.value)

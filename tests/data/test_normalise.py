@@ -1,0 +1,64 @@
+"""Statistics by counting against NumPy's, and normalisation against its definition."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from branchynet.data.normalise import channel_statistics, normalisation, normalise
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randint(0, 256, (103, 2, 7, 6), dtype=torch.uint8, generator=GENERATOR)
+
+
+def test_statistics_are_numpys():
+    mean, std = channel_statistics(IMAGES)
+    values = IMAGES.double().numpy() / 255
+    np.testing.assert_allclose(mean, values.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, values.std((0, 2, 3)), rtol=1e-12)
+    assert all(type(value) is float for value in (*mean, *std))
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 255), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_statistics_of_any_bytes_are_numpys(rows):
+    """Two channels of two pixels each; a channel that never changes has deviation 1."""
+    x = torch.tensor(rows, dtype=torch.uint8).reshape(len(rows), 2, 1, 2)
+    mean, std = channel_statistics(x)
+    for channel in range(2):
+        values = np.array(rows)[:, 2 * channel : 2 * channel + 2] / 255
+        assert mean[channel] == pytest.approx(values.mean(), rel=1e-12)
+        expected = 1.0 if values.min() == values.max() else values.std()
+        assert std[channel] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_constant_channel_becomes_zero():
+    x = torch.full((4, 1, 3, 3), 51, dtype=torch.uint8)
+    mean, std = channel_statistics(x)
+    assert mean[0] == pytest.approx(0.2)
+    assert std == (1.0,)
+    assert normalise(x, *normalisation(mean, std)).abs().max() < 1e-6
+
+
+def test_normalising_is_its_definition_channel_by_channel():
+    mean, std = (0.25, 0.5), (0.125, 2.0)
+    factor, offset = normalisation(mean, std)
+    assert factor.shape == offset.shape == (2, 1, 1)
+    assert factor.dtype == offset.dtype == torch.float32
+    before = IMAGES.clone()
+    found = normalise(IMAGES, factor, offset)
+    assert found.dtype == torch.float32 and torch.equal(IMAGES, before)
+    values = IMAGES.double().numpy() / 255
+    for channel in range(2):
+        expected = (values[:, channel] - mean[channel]) / std[channel]
+        np.testing.assert_allclose(found[:, channel].numpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_normalised_by_its_own_statistics_is_standardised():
+    x = normalise(IMAGES, *normalisation(*channel_statistics(IMAGES))).double()
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(2).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(2).double(), rtol=0, atol=1e-6)
+    # An image alone is normalised as it is among others.
+    one = normalise(IMAGES[5:6], *normalisation(*channel_statistics(IMAGES)))
+    assert torch.equal(one[0].double(), x[5])

@@ -1,0 +1,163 @@
+"""Tracing, fitting and gathering: against the network itself, a sample at a time."""
+
+import pytest
+import torch
+from torch import nn
+
+from branchynet.evaluation.evidence import (
+    fit_criteria,
+    gather,
+    own_trace,
+    trace,
+    traced_by,
+    trunk_correct,
+)
+from branchynet.evaluation.settings import Measuring
+from branchynet.exits.criteria import Criterion, Entropy, Margin
+from branchynet.runtime.catalogue import ENGINES
+from branchynet.runtime.costs import Latencies, Latency
+
+
+class Distance(Criterion):
+    """How far the features lie from their mean on the samples that the exit was right about; and how often it was."""
+
+    name, unit, learns, of_features = "distance", "units", True, True
+
+    def prepare(self, num_classes, shape):
+        self.register_buffer("mean", torch.zeros(shape))
+        self.share = nn.Parameter(torch.zeros(1))
+        self.prepared = (num_classes, shape)
+
+    def fit(self, logits, label, features=None):
+        right = logits.argmax(1) == label
+        self.mean.copy_(features[right].mean(0))
+        # One step of gradient descent from 0, for which gradients have to be on.
+        loss = (self.share - right.float().mean()) ** 2
+        loss.backward()
+        with torch.no_grad():
+            self.share -= 0.5 * self.share.grad
+        self.samples = len(label)
+
+    def forward(self, logits, features):
+        return (features - self.mean).flatten(1).norm(dim=1)
+
+
+class OfLogits(Distance):
+    """Wants no features: it is given none."""
+
+    of_features = False
+
+    def fit(self, logits, label, features=None):
+        assert features is None
+        self.seen = logits
+
+    def forward(self, logits):
+        return logits.amax(dim=1).neg().exp()
+
+
+def test_what_does_not_learn_is_shared(bright_network, bright_data):
+    criterion = Entropy()
+    assert fit_criteria(criterion, bright_network(), bright_data) == (criterion, criterion)
+
+
+def test_what_learns_learns_from_validation_at_its_own_exit(bright_network, bright_data):
+    network, criterion = bright_network(), Distance()
+    first, last = fit_criteria(criterion, network, bright_data)
+    x, label = bright_data.split("val")
+    features = [network.segments[0](x), network.segments[1](network.segments[0](x))]
+    for n, own in enumerate((first, last)):
+        right = network.heads[n](features[n]).argmax(1) == label
+        assert own.prepared == (3, (1, 4, 4)) and own.samples == 100
+        assert torch.allclose(own.mean, features[n][right].mean(0))
+        assert float(own.share) == pytest.approx(float(right.float().mean()))
+        # Ready to be copied, stored and run.
+        assert not own.training and not any(p.requires_grad for p in own.parameters())
+    assert not torch.equal(first.share, last.share)
+    assert not hasattr(criterion, "prepared"), "the settings' own object stays as it was"
+
+
+def test_features_are_for_those_that_want_them(bright_network, bright_data):
+    network = bright_network()
+    _, last = fit_criteria(OfLogits(), network, bright_data)
+    with torch.no_grad():
+        assert torch.allclose(last.seen, network(bright_data.split("val")[0])[1])
+
+
+@torch.no_grad()
+def test_a_trace_is_what_every_exit_says_of_every_sample(bright_network, bright_data):
+    network = bright_network().train()
+    x, label = bright_data.split("test")
+    found = trace(network, [Entropy(), Margin()], x, label)
+    assert network.training, "it keeps the mode that it had"
+    assert torch.equal(found.label, label)
+    for s in range(len(x)):
+        for n, (logits, unsure) in enumerate(zip(network(x[s : s + 1]), (Entropy(), Margin()), strict=True)):
+            assert int(found.prediction[s, n]) == int(logits.argmax())
+            assert float(found.uncertainty[s, n]) == pytest.approx(float(unsure(logits)), abs=1e-6)
+
+
+def test_one_criterion_is_for_all_exits(bright_network, bright_data):
+    network, split = bright_network(), bright_data.split("test")
+    one, both = (trace(network, each, *split) for each in (Margin(), (Margin(), Margin())))
+    assert torch.equal(one.uncertainty, both.uncertainty)
+    with pytest.raises(ValueError, match="3 criteria do not fit 2 exits"):
+        trace(network, [Margin()] * 3, *split)
+
+
+@torch.no_grad()
+def test_more_images_than_a_pass_takes(bright_network, bright_data, monkeypatch):
+    network, split = bright_network(), bright_data.split("test")
+    whole, right = trace(network, Entropy(), *split), trunk_correct(network.trunk(), split)
+    monkeypatch.setattr("branchynet.evaluation.evidence.CHUNK", 30)
+    parts = trace(network, Entropy(), *split)
+    assert torch.equal(parts.prediction, whole.prediction)
+    assert torch.allclose(parts.uncertainty, whole.uncertainty, atol=1e-6)
+    assert torch.equal(trunk_correct(network.trunk(), split), right)
+    assert torch.equal(right, network(split[0])[1].argmax(1) == split[1])
+
+
+def test_an_engines_own_trace_is_of_its_own_outputs(coarse, bright_network, bright_data):
+    network, split = bright_network(), bright_data.split("test")
+    exact = trace(network, Entropy(), *split)
+    found = own_trace(coarse, 1, network, (Entropy(), Entropy()), split, bright_data.input_shape)
+    assert torch.equal(found.uncertainty, (2 * exact.uncertainty).round() / 2)
+    assert torch.equal(found.prediction, exact.prediction) and torch.equal(found.label, split[1])
+
+
+def test_whose_outputs_are_swept(coarse):
+    assert traced_by(ENGINES["torch"]) == traced_by(ENGINES["onnxruntime"]) == "torch"
+    assert traced_by(coarse) == "coarse"
+    assert traced_by(ENGINES["openvino_bf16"]) == "openvino_bf16"
+
+
+def test_everything_is_gathered(coarse, bright_network, bright_data, monkeypatch):
+    """Costs on every engine, the baseline's answers, and the traces of both splits."""
+    asked = []
+    timed = Latencies(Latency(1.0, 0.1), *[(Latency(1.0, 0.1),) * 2] * 3)
+
+    def measure(*arguments):
+        asked.append(arguments)
+        return timed
+
+    monkeypatch.setattr("branchynet.evaluation.evidence.measure_latencies", measure)
+    network, blind, criteria = bright_network(), bright_network(5.0), (Entropy(), Entropy())
+    with torch.no_grad():
+        for parameter in blind.heads[-1].parameters():
+            parameter.copy_(parameter.roll(1))
+    found = gather(
+        Measuring((ENGINES["torch"], coarse), threads=1, seconds=0.25), network, criteria, blind, bright_data
+    )
+    assert found.classes == tuple(bright_data.classes)
+    assert dict(found.latencies) == {"torch": timed, "coarse": timed}
+    assert [arguments[0].name for arguments in asked] == ["torch", "coarse"]
+    for arguments in asked:
+        assert (arguments[1], *arguments[3:]) == (network, criteria, (1, 4, 4), 1, 0.25)
+        assert torch.equal(arguments[2](bright_data.split("test")[0]), blind(bright_data.split("test")[0])[1])
+    # One convolution of 4×4 pixels; exits and heads multiply no matrices.
+    assert found.macs.baseline == 16 and found.macs.exits == (16, 16)
+    assert found.machine and {"python", "torch"} <= set(found.versions)
+    for which in ("val", "test"):
+        x, label = bright_data.split(which)
+        assert torch.equal(found.traces[which].uncertainty, trace(network, criteria, x, label).uncertainty)
+        assert torch.equal(found.baseline_correct[which], blind(x)[1].argmax(1) == label)
+    assert len(found.inexact_test) == found.inexact_training == 0

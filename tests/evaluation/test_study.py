@@ -1,0 +1,212 @@
+"""From evidence to a choice and its proof: what a slow loop says, on the split that the protocol says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from branchynet.data.module import ImageData
+from branchynet.evaluation.evidence import gather
+from branchynet.evaluation.report import without_inexact
+from branchynet.evaluation.study import choose, sweep, verify
+from branchynet.exits.criteria import Entropy
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.rules import Choice, Knee
+from branchynet.exits.sweep import point_at
+from branchynet.runtime.catalogue import ENGINES
+
+BOTH = (Entropy(), Entropy())
+
+
+@pytest.mark.parametrize(("protocol", "split"), [("validation", "val"), ("paper", "test")])
+def test_the_choice_is_made_on_the_protocols_split_and_reported_on_test(
+    protocol, split, make_settings, bright_network, bright_data
+):
+    net, stage_1 = bright_network(), bright_network(5.0)
+    report = sweep(make_settings(protocol=protocol), net, BOTH, stage_1, bright_data)
+    x, y = bright_data.split(split)
+    with torch.no_grad():
+        first, last = (out.argmax(1) == y for out in net(x))
+        entropy = torch.distributions.Categorical(logits=net(x)[0]).entropy()
+        baseline = float((stage_1(x)[1].argmax(1) == y).double().mean())
+    # Slow: every distinct way to split the samples by their entropy, most leaving first.
+    limits = [*sorted(entropy.tolist(), reverse=True)]
+    chosen_rate = max(
+        rate
+        for rate, right in [
+            (
+                float((entropy < t).double().mean()),
+                float(torch.where(entropy < t, first, last).double().mean()),
+            )
+            for t in [9.0, *limits]
+        ]
+        if right >= baseline - 1e-9
+    )
+    assert report.selection.point.exit_rates[0] == pytest.approx(chosen_rate)
+    assert report.selection.feasible and report.protocol == protocol
+    on_test = point_at(report.traces["test"], report.selection.point.thresholds)
+    assert report.point == on_test
+    verified = report.verified["torch"]
+    assert verified.accuracy == pytest.approx(on_test.accuracy)
+    assert verified.exit_rates == pytest.approx(on_test.exit_rates)
+    assert verified.unexplained == 0
+
+
+def test_the_baseline_is_the_stage_1_network_and_not_the_joint_one(
+    make_settings, bright_network, bright_data
+):
+    blind = bright_network()
+    with torch.no_grad():
+        for parameter in blind.heads[-1].parameters():
+            parameter.copy_(parameter.flip(0))
+    report = sweep(make_settings(), bright_network(), BOTH, blind, bright_data)
+    x, y = bright_data.split("test")
+    with torch.no_grad():
+        expected = float((blind(x)[1].argmax(1) == y).double().mean())
+    assert report.baseline_accuracy == pytest.approx(expected)
+    assert report.baseline_accuracy < float(report.trace.correct[:, 1].double().mean())
+
+
+def arrays_of(data, tmp_path, **more):
+    """The same data, with further arrays in the file."""
+    with np.load(data.path) as file:
+        np.savez(tmp_path / "more.npz", **file, **more)
+    return ImageData("arrays", path=str(tmp_path / "more.npz"), batch_size=32, validation_size=100)
+
+
+def test_the_baseline_is_known_sample_by_sample_and_inexact_images_reach_the_report(
+    make_settings, bright_network, bright_data, tmp_path
+):
+    # A baseline that is wrong about many, and differs from the network with exits.
+    blind = bright_network()
+    with torch.no_grad():
+        for parameter in blind.heads[-1].parameters():
+            parameter.copy_(parameter.roll(1))
+    bad = [3, 50, 99]
+    more = arrays_of(bright_data, tmp_path, inexact_test=bad, inexact_train=[0, 1, 2, 3, 199])
+    more.setup()
+    report = sweep(make_settings(), bright_network(), BOTH, blind, more)
+    assert report.inexact_test.tolist() == bad
+    assert report.inexact_training == 5
+    x, y = more.split("test")
+    with torch.no_grad():
+        right = blind(x)[1].argmax(1) == y
+    assert torch.equal(report.baseline_correct["test"], right)
+    kept = [sample for sample in range(100) if sample not in bad]
+    expected = sum(bool(right[sample]) for sample in kept) / 97
+    assert without_inexact(report)[0] == pytest.approx(expected)
+    assert without_inexact(report)[1] != pytest.approx(expected)
+
+
+def test_data_without_inexact_images_says_nothing_of_them(make_settings, bright_network, bright_data):
+    report = sweep(make_settings(), bright_network(), BOTH, bright_network(), bright_data)
+    assert len(report.inexact_test) == report.inexact_training == 0
+    assert without_inexact(report) is None
+
+
+def test_an_engine_of_another_precision_is_swept_with_its_own_outputs(
+    coarse, make_settings, bright_network, bright_data
+):
+    """A network that gives other numbers on one engine: PyTorch's are not looked at for the choice."""
+    net, blind = bright_network(), bright_network(5.0)
+    report = sweep(make_settings((coarse, ENGINES["torch"])), net, BOTH, blind, bright_data)
+    x, y = bright_data.split("test")
+    with torch.no_grad():
+        entropy = torch.distributions.Categorical(logits=net(x)[0]).entropy()
+        right = blind(x)[1].argmax(1) == y
+    assert torch.equal(report.trace.uncertainty[:, 0], (2 * entropy).round() / 2)
+    assert torch.equal(report.baseline_correct["test"], right)
+    # Run for real it leaves where its own outputs say; PyTorch, with the same thresholds, need not.
+    assert report.engine == "coarse" and set(report.verified) == {"coarse", "torch"}
+    assert report.verified["coarse"].differences == 0
+    assert report.verified["coarse"].accuracy == pytest.approx(report.point.accuracy)
+
+
+@pytest.fixture
+def evidence(make_settings, bright_network, bright_data):
+    return gather(make_settings().measuring, bright_network(), BOTH, bright_network(5.0), bright_data)
+
+
+def test_choosing_again_gives_the_same_and_measures_nothing(evidence, make_settings, monkeypatch):
+    for name in ("gather", "verify", "run_for_real"):
+        monkeypatch.setattr(
+            f"branchynet.evaluation.study.{name}", lambda *arguments: pytest.fail("something was run")
+        )
+    first, again = choose(make_settings(), evidence), choose(make_settings(), evidence)
+    assert first.selection == again.selection and first.point == again.point
+    assert first.verified == {}
+    assert (first.criterion, first.unit, first.rule) == ("entropy", "nats", "accuracy_floor")
+    assert choose(make_settings(rule=Knee()), evidence).rule == "knee"
+
+
+def test_on_validation_the_report_holds_nothing_of_test(evidence, make_settings):
+    named = replace(evidence, inexact_test=torch.tensor([1]), inexact_training=2)
+    assert choose(make_settings(), named).inexact_training == 2
+    report = choose(make_settings(split="val"), named)
+    assert set(report.traces) == set(report.baseline_correct) == {"val"}
+    assert len(report.inexact_test) == report.inexact_training == 0
+    assert report.point == report.selection.point
+
+
+def test_thresholds_that_are_told_are_tried_besides_none_and_all(evidence, make_settings):
+    report = choose(make_settings(thresholds=[0.25, 0.5]), evidence)
+    tried = report.points.thresholds[:, 0].tolist()
+    assert tried[:3] == [0.0, 0.25, 0.5] and len(tried) == 4
+    assert tried[3] > float(evidence.traces["val"].uncertainty[:, 0].max())
+
+
+class Own:
+    """A rule with thresholds of its own: every image leaves at exit 1 whose uncertainty is below 0.321."""
+
+    name, cost = "own", "macs"
+
+    def choose(self, view):
+        return Choice(point_at(view.trace, (0.321,)), feasible=False, note="As you like it.")
+
+
+def test_a_rule_may_find_its_own_thresholds(evidence, make_settings):
+    report = choose(make_settings(rule=Own(), thresholds=[0.5]), evidence)
+    assert report.index is None and report.rule == "own"
+    left = int((evidence.traces["test"].uncertainty[:, 0] < np.float32(0.321)).sum())
+    assert report.point.thresholds == (0.321,) and report.point.left == (left, 100 - left)
+    # Both exits have the same MACs: nothing is saved, in the rule's own kind of cost.
+    assert report.selection.note.startswith("As you like it. This point costs 16.0 MACs per sample")
+    assert not report.selection.cheaper and not report.selection.feasible
+
+
+def verified(report, settings, engine, network, data):
+    return verify(report, settings, engine, network, BOTH, network.trunk().eval(), data)
+
+
+def test_a_real_run_that_contradicts_the_trace_is_a_bug_in_pytorch_and_counted_elsewhere(
+    evidence, make_settings, bright_network, bright_data
+):
+    network = bright_network()
+    report = choose(make_settings(), evidence)
+    # Far from every threshold the trace says something else of ten samples.
+    prediction = report.trace.prediction.clone()
+    prediction[:10] = (prediction[:10] + 1) % 3
+    lying = replace(report, traces={**report.traces, "test": replace(report.trace, prediction=prediction)})
+    with pytest.raises(RuntimeError, match="10 samples did not leave where the sweep says"):
+        verified(lying, make_settings(), ENGINES["torch"], network, bright_data)
+    other = make_settings((ENGINES["torch"], ENGINES["onnxruntime"]))
+    found = verified(lying, other, ENGINES["onnxruntime"], network, bright_data)
+    assert (found.differences, found.unexplained) == (10, 10)
+    found = verified(report, make_settings(), ENGINES["torch"], network, bright_data)
+    assert (found.differences, found.unexplained) == (0, 0)
+    assert found.latency_us > 0 and found.baseline_latency_us > 0
+
+
+def test_the_point_is_run_on_the_split_that_is_reported(
+    evidence, make_settings, bright_network, bright_data
+):
+    network, settings = bright_network(), make_settings(split="val")
+    report = choose(settings, evidence)
+    asked = []
+    split = bright_data.split
+    bright_data.split = lambda which: asked.append(which) or split(which)
+    found = verified(report, settings, ENGINES["torch"], network, bright_data)
+    assert asked == ["val"]
+    assert found.accuracy == pytest.approx(report.point.accuracy)
+    assert isinstance(report.point, OperatingPoint)

@@ -1,0 +1,87 @@
+"""What a report says in words."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+
+
+def test_sentences_of_an_ordinary_run(report):
+    assert sentences(report) == [
+        "The rule accuracy_floor chose T1 = 0.45 (entropy) on validation. Gain in MACs 1.70; gain in latency "
+        "with the trunk's segments alone on the clock, as in the paper's Table I, 2.39.",
+        "Gain over static 1.68: exit 2 alone is the cheapest that is at least as accurate.",
+        "Run for real on onnxruntime: 8 samples, all as the sweep predicts (0 within rounding, 1e-5, of a "
+        "threshold).",
+        "On torch: baseline 120.0 µs, operating point 75.0 µs predicted (gain 1.60).",
+    ]
+
+
+def test_sentences_that_must_not_be_missing(report, make_report):
+    verified = replace(report.verified["onnxruntime"], differences=3, near_threshold=2, unexplained=1)
+    changed = make_report(
+        protocol="paper",
+        baseline={"test": torch.arange(8) < 4},
+        chosen=3,
+        note="Nothing was feasible.",
+        verified={"onnxruntime": verified},
+    )
+    texts = sentences(changed)
+    assert any("chosen on the test split itself" in text for text in texts)
+    assert "Nothing was feasible." in texts
+    assert any("does not pay for itself: exit 1 alone" in text and "takes 0.80" in text for text in texts)
+    assert any(
+        "A single exit beats the whole trunk: exit 1 alone is right on 62.50 %" in text for text in texts
+    )
+    assert any(
+        "3 not as the sweep predicts, 1 of these not near a threshold (2 within" in text for text in texts
+    )
+
+
+def test_no_static_rival_in_words(make_report):
+    texts = sentences(make_report(chosen=1))
+    assert "No single exit alone is as accurate on test as the operating point." in texts
+
+
+def test_inexact_images_in_words(make_report):
+    changed = make_report(inexact_test=torch.tensor([3]), inexact_training=73)
+    text = (
+        "1 of the 8 test images and 73 of those of training and validation are not the published ones; on the "
+        "other test images the baseline is right on 71.43 %, the operating point on 100.00 %."
+    )
+    assert text in sentences(changed)
+    text = "0 of the 8 test images and 73 of those of training and validation are not the published ones."
+    assert text in sentences(make_report(inexact_training=73))
+
+
+def test_a_point_that_was_not_run_says_so(make_report):
+    texts = sentences(make_report(verified={}))
+    assert "Not run for real: chosen from the stored traces and the latencies measured with them." in texts
+    assert not any(text.startswith("Run for real") for text in texts)
+
+
+def test_another_engine_that_was_run_has_its_measured_gain(report, make_report):
+    own = report.verified["onnxruntime"]
+    both = {"onnxruntime": own, "torch": replace(own, latency_us=60.0, baseline_latency_us=90.0)}
+    assert (
+        "On torch: baseline 120.0 µs, operating point 75.0 µs predicted (gain 1.60), 60.0 µs measured (gain 1.50)."
+        in sentences(make_report(verified=both))
+    )
+
+
+def test_on_validation_the_choice_flatters_and_test_is_not_named(make_report):
+    texts = sentences(make_report(split="val"))
+    assert any("validation split that is reported" in text and "flatter" in text for text in texts)
+    assert not any("test" in text.lower().replace("fastest", "") for text in texts)
+
+
+@pytest.mark.parametrize(("value", "text"), [(13.94, "13.9"), (999.94, "999.9"), (11309.4, "11,309")])
+def test_microseconds(value, text):
+    assert microseconds(value) == text
+
+
+def test_percent_and_threads(make_report):
+    assert percent(0.9921) == "99.21" and percent(1) == "100.00"
+    assert [threads(make_report(threads=count)) for count in (1, 2)] == ["1 thread", "2 threads"]

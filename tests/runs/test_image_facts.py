@@ -1,0 +1,58 @@
+"""data.json: what is written is read back, and what is damaged is told in one line."""
+
+import json
+
+import pytest
+
+from branchynet.data.module import ImageData
+from branchynet.errors import UserError
+from branchynet.runs.image_facts import NAME, ImageFacts, facts_of, read_facts, write_facts
+
+FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3))
+
+
+def test_the_facts_are_read_back_to_the_last_digit(tmp_path):
+    assert read_facts(tmp_path) is None
+    write_facts(tmp_path, FACTS)
+    assert read_facts(tmp_path) == FACTS and FACTS.num_classes == 3
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert "Bär" in (tmp_path / NAME).read_text(encoding="utf-8"), "for people, too"
+
+
+def test_the_facts_of_a_data_set_are_its_own():
+    data = ImageData("digits", batch_size=64, validation_size=200)
+    facts = facts_of(data)  # sets it up
+    assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std)
+    x = data.images("train").double() / 255
+    assert facts.mean == pytest.approx([float(x.mean())])
+    assert facts.std == pytest.approx([float(x.std(correction=0))])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_shape": [3, 32]},
+        {"input_shape": [3, 0, 32]},
+        {"input_shape": "square"},
+        {"mean": [0.1]},
+        {"mean": ["dark"] * 3},
+        {"std": [0.2, 0.0, 0.1]},
+        {"std": [0.2, -0.2, 0.1]},
+        {"classes": 3},
+        {"classes": None},
+    ],
+)
+def test_damaged_facts_are_told_in_one_line(change, tmp_path):
+    write_facts(tmp_path, FACTS)
+    content = json.loads((tmp_path / NAME).read_text(encoding="utf-8"))
+    (tmp_path / NAME).write_text(json.dumps({**content, **change}))
+    with pytest.raises(UserError, match=r"data\.json is damaged .*delete it") as caught:
+        read_facts(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"classes": ["a"]}'])
+def test_what_is_no_facts_at_all(content, tmp_path):
+    (tmp_path / NAME).write_text(content)
+    with pytest.raises(UserError, match="is damaged"):
+        read_facts(tmp_path)

@@ -1,0 +1,113 @@
+"""Segment, head and criterion as one step: the network's own numbers, and what a model hands out of them."""
+
+import pytest
+import torch
+from torch import nn
+
+from branchynet.exits.criteria import Entropy
+from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, steps_for_inference
+
+
+@pytest.fixture
+def x(images):
+    return torch.from_numpy(images[:8])
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def check_chain(steps, network, criteria, x, check):
+    """The steps, one after the other, against what the network and the criteria say."""
+    with torch.no_grad():
+        logits, features = network.with_features(x)
+        for step, out, at, criterion in zip(steps, logits, features, criteria, strict=True):
+            x, found, uncertainty = step(x)
+            check(x, at)
+            check(found, out)
+            check(uncertainty, criterion(out, at) if criterion.of_features else criterion(out))
+
+
+def test_steps_one_after_the_other_are_the_network(network, own_criteria, x):
+    steps = exit_steps(network, own_criteria)
+    check_chain(
+        steps, network, own_criteria, x, lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0)
+    )
+    check_chain(
+        [step.function() for step in steps],
+        network,
+        own_criteria,
+        x,
+        lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0),
+    )
+
+
+def test_they_share_the_networks_parts_and_change_nothing(network):
+    criterion = Entropy()
+    steps = exit_steps(network, [criterion] * 3)
+    for n, step in enumerate(steps):
+        assert step.segment is network.segments[n] and step.head is network.heads[n]
+        assert step.criterion is criterion
+    network.train()
+    try:
+        assert all(step.segment.training for step in exit_steps(network, [criterion] * 3))
+    finally:
+        network.eval()
+
+
+def test_every_exit_needs_a_criterion(network):
+    with pytest.raises(ValueError, match="zip"):
+        exit_steps(network, [Entropy()] * 2)
+    with pytest.raises(ValueError, match="zip"):
+        steps_for_inference(network, [Entropy()] * 2)
+
+
+def called_norms(steps):
+    """How many normalisations the steps run."""
+    count = 0
+
+    def hook(*_):
+        nonlocal count
+        count += 1
+
+    for step in steps:
+        for layer in step.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.register_forward_hook(hook)
+    return lambda: count
+
+
+def test_for_inference_they_are_copies_in_its_form(network, own_criteria, x):
+    network.train()
+    try:
+        steps = steps_for_inference(network, own_criteria)
+        assert network.training
+    finally:
+        network.eval()
+    assert not any(step.segment.training or step.head.training or step.criterion.training for step in steps)
+    ran = called_norms(steps)
+    check_chain(steps, network, own_criteria, x, close)
+    assert ran() == 0, "they are in the convolutions"
+    theirs = {id(tensor) for module in (network, *own_criteria) for tensor in tensors(module)}
+    assert not theirs & {id(tensor) for step in steps for tensor in tensors(step)}
+    assert not any(parameter.requires_grad for step in steps for parameter in step.parameters())
+
+
+def tensors(module):
+    return [*module.parameters(), *module.buffers()]
+
+
+@pytest.mark.parametrize("forwards", [False, True])
+@pytest.mark.parametrize("confidence", [False, True])
+def test_a_model_hands_out_what_is_asked_of_it(forwards, confidence, x):
+    torch.manual_seed(0)
+    step = ExitStep(nn.Flatten(), nn.Linear(144, 10), Entropy())
+    with torch.no_grad():
+        features, logits, uncertainty = step(x)
+        found = ModelStep(step, forwards, confidence)(x)
+    expected = [logits.argmax(dim=1), uncertainty]
+    expected += [logits.softmax(dim=1).max(dim=1).values] if confidence else []
+    expected += [features] if forwards else []
+    assert isinstance(found, tuple)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
