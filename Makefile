@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test lint bench environment
 
 demo: environment
-	$(BIN)/branchynet train experiment=b_lenet_digits
+	$(BIN)/branchynet train experiment=b_lenet_digits_cluttered
 
 test: environment
 	$(BIN)/python -m pytest

@@ -35,7 +35,7 @@ from branchynet.runtime.costs import describe_machine
 PAPER = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2, 3, 5, 10)
 SAMPLES = 10_000
 BATCH = 1000
-EVERY = 12  # the network is run for every so many-th pair: 25 of 289
+EVERY = 12  # the network is run for one pair in 12: 25 of 289
 ROUNDS = 7  # of the sweep; its time is their median
 LARGE = 40_000  # vectors
 
@@ -189,7 +189,7 @@ class ThreeExits(nn.Module):
         self.scales = [1.0, 1.0, 1.0]
 
     def step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features behind segment n (0-based) and head n's logits (B, K)."""
+        """Features after segment n (0-based) and head n's logits (B, K)."""
         x = self.segments[n](x)
         return x, self.heads[n](x) * self.scales[n]
 

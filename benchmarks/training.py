@@ -232,7 +232,7 @@ def ours(case: Case, path: Path) -> Round:
 def bare(case: Case, path: Path) -> Round:
     x, y = training_images(path)
     images = torch.from_numpy(x).to(DEVICE, torch.float32).div_(255).sub_(0.5).div_(0.25)
-    # Pixel by pixel; permuted behind the index, for with one channel `channels_last` alone leaves open which it is.
+    # Pixel by pixel; permuted after the index: with one channel `channels_last` alone leaves open which it is.
     images = images.permute(0, 2, 3, 1).contiguous()
     labels = torch.from_numpy(y).to(DEVICE)
 

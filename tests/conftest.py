@@ -31,6 +31,8 @@ from branchynet.exits.rules import Cost, Selection, View
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import Trace
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runs.run_config import plain
+from branchynet.runs.started_run import start_run
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
 TINY = [
@@ -50,9 +52,8 @@ def make_run(folder, *overrides):
     """Train as the command does, with the settings beside the run."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", overrides=[*TINY, f"cache={folder.parent}/cache", *overrides])
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    train_run(config, folder)
+    start_run(folder, plain(config))
+    train_run(OmegaConf.create(plain(config)), folder)
     return folder
 
 
@@ -133,7 +134,7 @@ class Means(nn.Module):
 
 @pytest.fixture
 def bright_network():
-    """A function that makes a network of two such exits, the first right less often; `sharpness`: how sure that is."""
+    """A function that makes a network of two such exits, the first right less often, and as sure as `sharpness`."""
 
     def make(sharpness=2.0):
         same = nn.Conv2d(1, 1, 1)  # the identity: there has to be something to count

@@ -147,7 +147,7 @@ def test_somebody_elses_classes_are_refused_unless_trusted(copied):
     config = OmegaConf.load(path)
     config.optimizer = {"_target_": "os.mkdir", "path": str(copied / "code has run")}
     OmegaConf.save(config, path)
-    with pytest.raises(UserError, match="os.mkdir"):
+    with pytest.raises(UserError, match=r"os\.mkdir"):
         branchynet.load(copied)
     assert branchynet.load(copied, trust=True).classes
     assert not (copied / "code has run").exists(), "nothing needs the optimiser here"
@@ -226,7 +226,7 @@ def test_what_the_package_gives_is_listed_and_described():
 
 
 def test_what_type_checkers_are_told_is_what_there_is():
-    """The names imported for them alone, at the top of the package, are those of `__all__`, from the same places."""
+    """The names imported for them alone are those of `__all__`, from the same places."""
     tree = ast.parse(Path(branchynet.__file__).read_text())
     (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
     told = {alias.name: node.module for node in guarded.body for alias in node.names}

@@ -7,6 +7,7 @@ network.thresholds = [0.3]
 prediction, exit, uncertainty = network.run(images)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from branchynet.runtime.catalogue import make_engine as make_engine
 
 __version__ = "0.2.0"
+
+# ONNX Runtime would look for its maker's server. It reads this as it is imported, so it is said here.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when they are asked for: torch takes seconds, and the command's help answers at once.
 _WHERE = {

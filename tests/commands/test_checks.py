@@ -29,7 +29,7 @@ def test_where_joint_training_starts(tmp_path):
 def test_whether_the_trunk_is_frozen():
     assert check_freeze("none", "scratch") is False
     assert check_freeze("trunk", "baseline") is check_freeze("trunk", "some.ckpt") is True
-    with pytest.raises(UserError, match="^freeze=heads: it is none or trunk$"):
+    with pytest.raises(UserError, match=r"^freeze=heads: it is none or trunk$"):
         check_freeze("heads", "baseline")
     with pytest.raises(UserError, match="would leave the trunk untrained"):
         check_freeze("trunk", "scratch")
@@ -99,5 +99,5 @@ def test_mistakes_in_the_trainer(settings, words):
 def test_a_gpu_that_is_not_there_is_told_as_such(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for accelerator in ("gpu", "cuda"):
-        with pytest.raises(UserError, match="there is no GPU here .*take trainer=cpu"):
+        with pytest.raises(UserError, match=r"there is no GPU here .*take trainer=cpu"):
             check_trainer({**CPU, "accelerator": accelerator})

@@ -94,6 +94,7 @@ def test_a_run_of_branchynet_0_1_is_named_as_such(copied, tmp_path):
     config = OmegaConf.load(path)
     config.criterion = {"name": "entropy"}
     config.sweep.rule = {"name": "accuracy_floor", "distance": 0.0}
+    config.data.seed = "${seed}"  # they had references
     OmegaConf.save(config, path)
     for command in (["evaluate"], ["evaluate", "criterion=margin"], ["export"], ["predict", "input=x.npy"]):
         done = subprocess.run(

@@ -237,7 +237,7 @@ def test_in_place_with_another_criterion_the_traces_are_known_to_be_of_that_one(
     again = evaluate(copied, tmp_path / "margin", rule, "criterion=margin", "from=trace")
     assert (again["knee"]["criterion"], again["knee"]["rule"]) == ("margin", "knee")
     # … but not for the one of the settings, whatever those say.
-    with pytest.raises(UserError, match="from=trace is not enough, because .* of the criterion margin"):
+    with pytest.raises(UserError, match=r"from=trace is not enough, because .* of the criterion margin"):
         evaluate(copied, tmp_path / "entropy", rule, "from=trace")
     caplog.clear()
     again = evaluate(copied, tmp_path / "entropy", rule, *QUICK)

@@ -104,11 +104,25 @@ def test_nothing_is_written_over_unless_asked(finished, tmp_path):
     (output / "segment-1.onnx").write_bytes(b"old")
     with pytest.raises(Exception, match="overwrite=true"):
         export(composed(*overrides), tmp_path)
+    # Nor what is no part of an export, whatever is asked.
+    with pytest.raises(Exception, match=r"holds more than an export, notes\.txt"):
+        export(composed(*overrides, "overwrite=true"), tmp_path)
     assert (output / "segment-1.onnx").read_bytes() == b"old"
+    assert (output / "notes.txt").read_text() == "mine"
+    (output / "notes.txt").unlink()
     export(composed(*overrides, "overwrite=true"), tmp_path)
     onnxruntime.InferenceSession(output / "segment-1.onnx")
-    assert (output / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["export"], "no scratch folder is left"
+
+
+def test_another_format_in_its_place_leaves_no_file_of_the_first(finished, tmp_path):
+    output = tmp_path / "export"
+    overrides = [f"run={finished}", f"output={output}", "compare=40", "overwrite=true"]
+    export(composed(*overrides), tmp_path)
+    (tmp_path / ".export-killed").mkdir()  # of an export that was killed
+    export(composed(*overrides, "format=single"), tmp_path)
+    assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "model.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_path, monkeypatch):
@@ -120,9 +134,17 @@ def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_pat
         return [answer._replace(prediction=answer.prediction + 1) for answer in replay(*arguments, **options)]
 
     monkeypatch.setattr(agreement, "replay", wrong)
+    settings = [f"run={finished}", f"output={tmp_path}/export", "compare=40"]
     with pytest.raises(RuntimeError, match="not the network's"):
-        export(composed(f"run={finished}", f"output={tmp_path}/export", "compare=40"), tmp_path)
+        export(composed(*settings), tmp_path)
     assert list(tmp_path.iterdir()) == []
+    # An older one stays as it is.
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "manifest.json").write_text("old")
+    with pytest.raises(RuntimeError, match="not the network's"):
+        export(composed(*settings, "overwrite=true"), tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["export", "manifest.json"]
+    assert (tmp_path / "export" / "manifest.json").read_text() == "old"
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,7 @@ def test_mistakes_get_one_line(exported, finished, pictures, x, tmp_path):
         ([image], ["one of export=", "run="]),
         ([export, f"run={finished}", image], ["one of export="]),
         ([export], ["input="]),
+        ([export, "input="], ["input="]),
         ([export, image, "format=xml"], ["xml", "table, csv, jsonl"]),
         ([f"export={tmp_path}/nowhere", image], ["nowhere", "no export"]),
         ([f"export={finished}", image], ["no export"]),
@@ -206,6 +207,32 @@ def test_mistakes_get_one_line(exported, finished, pictures, x, tmp_path):
     ):
         message = refused(*overrides)
         assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("name", ["itself", "a link", "a hard link"])
+def test_the_input_is_never_written_over(name, exported, pictures, tmp_path):
+    image = pictures / "0.png"
+    before, other = image.read_bytes(), tmp_path / "other.png"
+    if name == "a link":
+        other.symlink_to(image)
+    elif name == "a hard link":
+        other.hardlink_to(image)
+    output = image if name == "itself" else other
+    for source in (image, pictures):
+        message = refused(f"export={exported}", f"input={source}", f"output={output}", "overwrite=true")
+        assert "one of the images" in message
+    assert image.read_bytes() == before
+
+
+def test_a_prediction_that_fails_leaves_the_old_output(exported, pictures, tmp_path):
+    broken, output = tmp_path / "broken.png", tmp_path / "old.csv"
+    broken.write_bytes((pictures / "0.png").read_bytes()[:60])
+    output.write_text("old\n")
+    refused(f"export={exported}", f"input={broken}", f"output={output}", "format=csv", "overwrite=true")
+    assert output.read_text() == "old\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.png", "old.csv", "pictures"]
+    predicted(f"export={exported}", f"input={pictures}", f"output={output}", "format=csv", "overwrite=true")
+    assert len(output.read_text().splitlines()) == 6
 
 
 def test_a_damaged_export_gets_one_line(exported, pictures, tmp_path):

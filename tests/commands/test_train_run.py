@@ -16,6 +16,7 @@ from branchynet.commands.train_run import (
     train_run,
     without,
 )
+from branchynet.errors import UserError
 from branchynet.runs.baseline_cache import cache_key
 from branchynet.runs.build import build_data, build_network
 
@@ -231,6 +232,34 @@ def test_other_images_and_versions_make_another_baseline(key_of, monkeypatch):
     assert key_of(data=other) != own
     monkeypatch.setattr("branchynet.__version__", "0.0")
     assert key_of() != own
+
+
+def test_another_trunk_under_the_same_settings_makes_another_baseline(key_of, monkeypatch):
+    """A function of one's own, or a file of weights that it reads, may change."""
+    own = key_of()
+    monkeypatch.setattr("branchynet.runs.baseline_cache.digest_of_trunk", lambda network: "another")
+    assert key_of() != own
+
+
+@pytest.mark.parametrize("cache", ["null", "a_file"])
+def test_a_cache_is_not_needed(cache, tmp_path, monkeypatch, caplog, capsys):
+    """Nor one that cannot be written: the run keeps its own baseline."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    result = train_run(composed(f"cache={cache}", *STILL), tmp_path / "run")
+    assert result["baseline"]["accuracy"] > 0
+    assert (tmp_path / "run" / "checkpoints" / "baseline.pt").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "a_file"}
+    assert ("cannot be written" in caplog.text) == (cache == "a_file")
+
+
+def test_a_run_does_not_go_on_with_other_images(copied):
+    (copied / "result.json").unlink()
+    facts = json.loads((copied / "data.json").read_text())
+    (copied / "data.json").write_text(json.dumps({**facts, "fingerprint": "of others"}))
+    config = OmegaConf.load(copied / ".hydra" / "config.yaml")
+    with pytest.raises(UserError, match="the data set is another one"):
+        train_run(config, copied)
 
 
 def test_settings_without_some_of_them():

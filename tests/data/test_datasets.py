@@ -388,7 +388,7 @@ def test_missing_arrays(tmp_path):
 
 
 def test_unknown_name():
-    names = "mnist, fashion_mnist, cifar10, cifar100, digits, arrays"
+    names = "mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, arrays"
     with pytest.raises(UserError, match=f"'mnits'; there are {names}"):
         load_dataset("mnits")
 
@@ -407,6 +407,32 @@ def test_channel_places(tmp_path, place):
     there = {"none": (4, 2, 1), "first": (4, 2, 2, 1), "last": (4, 2, 1, 2)}[place]
     assert dataset.train.x[4, -1, 2, 1] == data["x_train"][there]
     assert dataset.classes == tuple("abcdefghij")
+
+
+def labelled(tmp_path, labels, **more):
+    data = arrays()
+    data["y_train"], data["y_test"] = (np.resize(labels, len(data[name])) for name in ("y_train", "y_test"))
+    np.savez(tmp_path / "f.npz", **data, **more)
+    return tmp_path / "f.npz"
+
+
+def test_labels_from_one_are_named_and_the_cure_said(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_dataset("arrays", path=labelled(tmp_path, [1, 2, 3]))
+    message = str(caught.value)
+    assert "no training image is of class 0" in message and "begin at 1: subtract 1" in message
+    assert "\n" not in message
+
+
+def test_gaps_are_named(tmp_path):
+    with pytest.raises(UserError, match="no training image is of 0, 1, 2, 4, 5, 6, 7; number the classes"):
+        load_dataset("arrays", path=labelled(tmp_path, [3, 8]))
+
+
+def test_a_class_with_a_name_may_be_empty_and_is_told(tmp_path, caplog):
+    path = labelled(tmp_path, [0, 2], classes=np.array(["a", "b", "c"]))
+    assert load_dataset("arrays", path=path).classes == ("a", "b", "c")
+    assert "no training image is of class b" in caplog.text
 
 
 # Download

@@ -19,7 +19,7 @@ from branchynet.runtime.costs import Latencies, Latency
 
 
 class Distance(Criterion):
-    """How far the features lie from their mean on the samples that the exit was right about; and how often it was."""
+    """How far features are from their mean over what the exit was right about; and how often it was right."""
 
     name, unit, learns, of_features = "distance", "units", True, True
 

@@ -198,9 +198,7 @@ def test_a_real_run_that_contradicts_the_trace_is_a_bug_in_pytorch_and_counted_e
     assert found.latency_us > 0 and found.baseline_latency_us > 0
 
 
-def test_the_point_is_run_on_the_split_that_is_reported(
-    evidence, make_settings, bright_network, bright_data
-):
+def test_the_point_is_run_on_the_split_that_is_reported(evidence, make_settings, bright_network, bright_data):
     network, settings = bright_network(), make_settings(split="val")
     report = choose(settings, evidence)
     asked = []

@@ -22,7 +22,7 @@ def test_importing_it_imports_no_torch_and_needs_none(module):
         assert done.stdout == "None\n"
 
 
-def test_steps_behind_the_exit_that_was_taken_are_not_run():
+def test_steps_after_the_exit_that_was_taken_are_not_run():
     def first(x):
         return np.zeros(len(x), np.int64), np.float32(x), np.ones(len(x), np.float32), x
 
@@ -35,7 +35,7 @@ def test_steps_behind_the_exit_that_was_taken_are_not_run():
     assert (by_exit([first, fail])(np.float32([1, 2]), (3.0,)).exit == 0).all()
 
 
-def test_a_program_of_torch_runs_on_so_many_threads_and_records_no_gradients():
+def test_a_program_of_torch_runs_on_the_threads_asked_for_and_records_no_gradients():
     seen = []
 
     def module(x):
@@ -50,7 +50,7 @@ def test_a_program_of_torch_runs_on_so_many_threads_and_records_no_gradients():
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["segments", "single"])
-def test_models_run_on_so_many_threads(name, threads, folders, monkeypatch):
+def test_models_run_on_the_threads_asked_for(name, threads, folders, monkeypatch):
     from branchynet.runtime import session
 
     asked, load = [], session.load_session

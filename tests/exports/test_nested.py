@@ -1,5 +1,8 @@
 """One model of several: what is deeper lies in branches, and only those that are needed are run."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -52,7 +55,9 @@ class Step(nn.Module):
         return (*outputs, y) if self.forwards else outputs
 
 
+@cache
 def models(count):
+    """N of them, as nested models; not to be changed."""
     made = []
     for n in range(1, count + 1):
         names = ["prediction", "uncertainty", "confidence", *(["features"] if n < count else [])]
@@ -63,7 +68,7 @@ def models(count):
     return made
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_models_of_equal_names_are_kept_apart(count):
     """The uncertainty at exit n is that of the image, plus n (0-based)."""
     thresholds = [-10.0] * (count - 1)
@@ -89,7 +94,7 @@ def test_the_comparison_is_strict_and_in_float32():
 
 
 def test_what_is_made_is_checked():
-    broken = models(2)
+    broken = copy.deepcopy(models(2))
     for node in broken[0].graph.node:
         node.output[:] = ["elsewhere" if name == "features_1" else name for name in node.output]
     with pytest.raises(onnx.checker.ValidationError):

@@ -164,11 +164,15 @@ def test_of_a_run_reported_on_validation_nothing_of_test_is_left(make_report, tm
             assert b"test" not in content, path
 
 
-def test_the_result_is_written_last(report, tmp_path, monkeypatch):
-    """Where it stands, all stands: a run that was stopped in between is not finished."""
-    monkeypatch.setattr(files, "write_result", lambda *arguments: pytest.fail("as if it were stopped here"))
-    with pytest.raises(pytest.fail.Exception):
-        files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
-    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert "result.json" not in names
-    assert {"trace-test.npz", "costs.csv", "criterion.pt", "sweep.csv", "report.md", "empty.png"} <= names
+def test_a_failure_on_the_way_leaves_the_old_files_and_no_scraps(report, make_report, tmp_path, monkeypatch):
+    """Where result.json is, all is, and of one writing."""
+    files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_result", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_run(tmp_path, make_report(chosen=1), {"empty": Figure()}, CRITERION)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

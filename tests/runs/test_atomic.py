@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from branchynet.runs.atomic import replacing, write_csv
+from branchynet.runs.atomic import put_in_place, remove_leftovers, replacing, together, write_csv
 
 
 def test_the_file_is_there_at_the_end_and_not_before(tmp_path):
@@ -54,3 +54,84 @@ def test_rows_that_fail_on_the_way_leave_the_old_table(tmp_path):
     with pytest.raises(RuntimeError):
         write_csv(tmp_path / "table.csv", ["n"], rows())
     assert (tmp_path / "table.csv").read_text() == "n\n1\n"
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def write_all(folder, text, fail=False):
+    with together(folder, last="result") as staging:
+        for name in ("a", "sub/b", "result"):
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_text(text)
+            assert staging.parent == folder, "else it could lie on another disk, and not simply be moved"
+        if fail:
+            raise RuntimeError
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    folder = tmp_path / "new" / "run"
+    write_all(folder, "one")
+    assert names(folder) == ["a", "result", "sub/b"]
+    (folder / "own").write_text("mine")
+    write_all(folder, "two")
+    assert {(folder / name).read_text() for name in ("a", "result", "sub/b")} == {"two"}
+    assert (folder / "own").read_text() == "mine" and len(names(folder)) == 4
+
+
+def test_a_failure_leaves_all_of_the_old_ones(tmp_path):
+    write_all(tmp_path, "one")
+    with pytest.raises(RuntimeError):
+        write_all(tmp_path, "two", fail=True)
+    assert names(tmp_path) == ["a", "result", "sub/b"]
+    assert {(tmp_path / name).read_text() for name in names(tmp_path)} == {"one"}
+
+
+def test_whoever_is_killed_in_between_leaves_it_unfinished(tmp_path, monkeypatch):
+    """The last file is there with all others of its own writing, or not at all."""
+    write_all(tmp_path, "one")
+    replace, moved = type(tmp_path).replace, []
+
+    def killed(self, target):
+        if len(moved) == 1:
+            raise KeyboardInterrupt
+        moved.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_all(tmp_path, "two")
+    assert "result" not in names(tmp_path) and len(moved) == 1
+
+
+def test_through_a_link_nothing_elsewhere_is_written(tmp_path):
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir(), run.mkdir()
+    (elsewhere / "file").write_text("theirs")
+    (run / "sub").symlink_to(elsewhere)
+    (run / "a").symlink_to(elsewhere / "file")
+    write_all(run, "mine")
+    assert names(elsewhere) == ["file"] and (elsewhere / "file").read_text() == "theirs"
+    assert (run / "a").read_text() == (run / "sub" / "b").read_text() == "mine"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_takes_anothers_place(exchange, tmp_path, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr("ctypes.CDLL", lambda *arguments, **options: object())
+    new, target = tmp_path / "new", tmp_path / "target"
+    for text in ("one", "two"):
+        new.mkdir()
+        (new / text).write_text(text)
+        put_in_place(new, target)
+        assert names(target) == [text]
+        assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path):
+    for name in (".writing-x/sub/a", "sub/.a.csv.17.tmp", "a.tmp", ".hidden", "sub/.writing-y/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "a.tmp", "sub/.writing-y/b"]

@@ -25,7 +25,6 @@ from branchynet.runs.build import (
     build_sweep,
     made,
 )
-from branchynet.runs.run_config import read_config
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.early_exit import EagerTorch
 from branchynet.training.objective import Joint
@@ -99,24 +98,33 @@ def test_a_bug_inside_is_no_mistake_of_the_users():
         made("x", {"_target_": FRACTION, "numerator": 1, "denominator": 0})
 
 
-def test_text_that_looks_like_a_reference_stays_text(tmp_path, monkeypatch):
-    """Stored settings are resolved once, and then looked at; what is text then is text in the object, too."""
+@pytest.mark.parametrize("text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "a ${b} c"])
+def test_text_that_looks_like_a_reference_stays_text(text, monkeypatch):
+    """Stored settings, as criterion.pt has them, are values: nothing is looked up once they have been looked at."""
     monkeypatch.setenv("SECRET", "of this machine")
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "config.yaml").write_text(
-        "model: 1\ndata: 1\nx:\n"
-        f"  _target_: {SPACE}\n"
-        "  escaped: \\${oc.env:SECRET}\n"
-        "  nested: [{deeper: '\\${oc.env:SECRET}'}]\n"
-        "  inner: {_target_: types.SimpleNamespace, escaped: '\\${oc.env:SECRET}'}\n"
-        "  once: ${model}\n"
+    settings = {"_target_": SPACE, "a": text, "b": [{"c": text}], "d": {"_target_": SPACE, "e": text}}
+    found = made("x", settings)
+    assert found.a == found.b[0]["c"] == found.d.e == text
+
+
+def test_what_hydra_composes_is_resolved_once(monkeypatch):
+    """A reference is what it refers to; one that was escaped is text, and stays that at any depth."""
+    monkeypatch.setenv("SECRET", "of this machine")
+    config = OmegaConf.create(
+        {
+            "one": 1,
+            "x": {
+                "_target_": SPACE,
+                "once": "${one}",
+                "escaped": "\\${oc.env:SECRET}",
+                "nested": [{"deeper": "\\${oc.env:SECRET}"}],
+                "inner": {"_target_": SPACE, "escaped": "\\${oc.env:SECRET}"},
+            },
+        }
     )
-    found = made("x", read_config(tmp_path, trust=True).x)
+    found = made("x", config.x)
     assert found.once == 1
-    assert found.escaped == found.inner.escaped == "${oc.env:SECRET}"
-    assert found.nested == [{"deeper": "${oc.env:SECRET}"}]
-    # Plain settings, as criterion.pt has them, are not resolved at all.
-    assert made("x", {"_target_": SPACE, "a": "${oc.env:SECRET}"}).a == "${oc.env:SECRET}"
+    assert found.escaped == found.inner.escaped == found.nested[0]["deeper"] == "${oc.env:SECRET}"
 
 
 @pytest.mark.parametrize("name", ["entropy", "max_probability", "margin"])

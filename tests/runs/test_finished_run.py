@@ -66,7 +66,7 @@ def test_an_older_run_takes_the_facts_from_the_data_set(copied):
         (".hydra/config.yaml", None, "config", ["no run", "config.yaml"]),
         (".hydra/config.yaml", "a: [1", "config", ["damaged"]),
         (".hydra/config.yaml", "[1, 2]", "config", ["damaged"]),
-        (".hydra/config.yaml", "model: ${nowhere}\ndata: 1", "config", ["damaged", "nowhere"]),
+        (".hydra/config.yaml", "model:\n  trunk: ${nowhere}\ndata: 1", "config", ["damaged", "nowhere"]),
         ("result.json", None, "config", ["not finished", "train resume="]),
         ("result.json", "{", "config", ["result.json", "damaged"]),
         ("result.json", '{"knee": {"thresholds": ["?"]}}', "config", ["result.json", "damaged"]),
@@ -97,14 +97,12 @@ def test_what_is_missing_or_damaged_is_said_in_one_sentence(file, content, use, 
         "branchynet.networks.attach.torch.load",  # torch's, by a name that begins as ours
         "torchvision.models.WeightsEnum.get_state_dict",  # unpickles what an address gives
         "branchynet.nowhere",
-        "${name}",
         ["os", "mkdir"],
     ],
 )
 def test_settings_call_nobody_elses_code(target, copied):
     path = copied / ".hydra" / "config.yaml"
     config = OmegaConf.load(path)
-    config.name = "os.mkdir"
     config.model.trunk = {"_target_": target, "path": str(copied / "code has run")}
     OmegaConf.save(config, path)
     with pytest.raises(UserError, match="trust=true"):
@@ -189,18 +187,35 @@ def test_the_evidence_is_what_the_choice_was_made_from(finished):
     assert evidence.latencies["torch"].exits[0].median_us == 30.0
 
 
-def test_a_run_of_branchynet_0_1_is_named_as_such(copied):
-    """Then criteria and rules had names instead of `_target_`."""
-    path = copied / ".hydra" / "config.yaml"
-    for group in ("criterion", "sweep.rule"):
-        config = OmegaConf.load(path)
-        OmegaConf.update(config, group, {"name": "margin"}, merge=False)
-        OmegaConf.save(config, copied / "old.yaml")
-        old = copied.parent / f"old {group}"
-        (old / ".hydra").mkdir(parents=True)
-        (copied / "old.yaml").rename(old / ".hydra" / "config.yaml")
-        with pytest.raises(UserError) as caught:
-            open_run(old)
-        message = str(caught.value)
-        assert "is of branchynet 0.1" in message and f"{group}.name=margin" in message
-        assert "train it again" in message and "\n" not in message
+OLD = """\
+model:
+  name: b_lenet
+  trunk: {_target_: branchynet.networks.lenet.lenet5, in_channels: 1, num_classes: 10}
+  exits: [{after: conv1, convs: [10], pool: 2}]
+data: {_target_: branchynet.data.module.ImageData, name: digits, seed: "${seed}"}
+criterion: CRITERION
+sweep:
+  rule: {RULE}
+  protocol: validation
+name: b_lenet_digits
+seed: 0
+cache: "${oc.env:BRANCHYNET_CACHE,outputs/.baselines}"
+"""
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize(
+    ("criterion", "rule", "words"),
+    [
+        ("{name: entropy}", "name: accuracy_floor, distance: 0.0", "criterion.name=entropy"),
+        ("{_target_: branchynet.exits.criteria.Entropy}", "name: knee", "sweep.rule.name=knee"),
+    ],
+)
+def test_a_run_of_branchynet_0_1_is_named_as_such(criterion, rule, words, trust, tmp_path):
+    """Then criteria and rules had names instead of `_target_`, and stored settings had references."""
+    text = OLD.replace("RULE", rule).replace("CRITERION", criterion)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"is of branchynet 0\.1, .*: train it again") as caught:
+        open_run(tmp_path, trust)
+    assert words in str(caught.value) and "\n" not in str(caught.value)

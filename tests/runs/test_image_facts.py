@@ -1,14 +1,22 @@
 """data.json: what is written is read back, and what is damaged is told in one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
-from branchynet.runs.image_facts import NAME, ImageFacts, facts_of, read_facts, write_facts
+from branchynet.runs.image_facts import (
+    NAME,
+    ImageFacts,
+    check_same_images,
+    facts_of,
+    read_facts,
+    write_facts,
+)
 
-FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3))
+FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3), "abc")
 
 
 def test_the_facts_are_read_back_to_the_last_digit(tmp_path):
@@ -22,7 +30,8 @@ def test_the_facts_are_read_back_to_the_last_digit(tmp_path):
 def test_the_facts_of_a_data_set_are_its_own():
     data = ImageData("digits", batch_size=64, validation_size=200)
     facts = facts_of(data)  # sets it up
-    assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std)
+    everything = data.fingerprint(("train", "val", "test"))
+    assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std, everything)
     x = data.images("train").double() / 255
     assert facts.mean == pytest.approx([float(x.mean())])
     assert facts.std == pytest.approx([float(x.std(correction=0))])
@@ -38,6 +47,8 @@ def test_the_facts_of_a_data_set_are_its_own():
         {"mean": ["dark"] * 3},
         {"std": [0.2, 0.0, 0.1]},
         {"std": [0.2, -0.2, 0.1]},
+        {"mean": [0.1, float("nan"), 0.1]},
+        {"std": [0.1, float("inf"), 0.1]},
         {"classes": 3},
         {"classes": None},
     ],
@@ -49,6 +60,17 @@ def test_damaged_facts_are_told_in_one_line(change, tmp_path):
     with pytest.raises(UserError, match=r"data\.json is damaged .*delete it") as caught:
         read_facts(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path):
+    check_same_images(tmp_path, FACTS)  # a new run
+    write_facts(tmp_path, FACTS)
+    check_same_images(tmp_path, FACTS)
+    with pytest.raises(UserError, match=r"another one than .* was started with"):
+        check_same_images(tmp_path, replace(FACTS, fingerprint="xyz"))
+    # A run that did not keep it cannot tell.
+    write_facts(tmp_path, replace(FACTS, fingerprint=None))
+    check_same_images(tmp_path, FACTS)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"classes": ["a"]}'])

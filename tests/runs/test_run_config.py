@@ -1,5 +1,8 @@
 """Nothing that came with someone else's checkpoint or run runs code: one door after the other."""
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,9 @@ from omegaconf import OmegaConf
 from branchynet.commands.app import user_message
 from branchynet.commands.train import resume
 from branchynet.commands.train_run import train_run
+from branchynet.errors import UserError
 from branchynet.runs.finished_run import open_run
+from branchynet.runs.run_config import KNOWN, check_places, check_targets, plain, read_config
 
 
 def refuse(door, trace):
@@ -101,3 +106,176 @@ def test_a_shared_baseline(copied, evil, tmp_path):
     assert not trace.exists()
     assert first["baseline"]["accuracy"] == second["baseline"]["accuracy"]
     assert set(torch.load(entry)) == set(torch.load(tmp_path / "first" / "checkpoints" / "baseline.pt"))
+
+
+PLACES = (
+    *("criterion", "sweep.rule", "objective", "optimizer", "logger", "data", "trainer", "model.trunk"),
+    *("model.exits.0.head", "engine", "engine.compare.0", "study", "study.deeper.0.still", "nobody.knows.it"),
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_target_is_found_wherever_it_stands(place):
+    settings = {"_target_": "subprocess.run", "args": "true"}
+    for step in reversed(place.split(".")):
+        settings = [settings] if step == "0" else {step: settings}
+    with pytest.raises(UserError, match=r"^some/file\.yaml would call subprocess\.run, .* trust=true$"):
+        check_targets(settings, Path("some/file.yaml"))
+    with pytest.raises(UserError, match="would call"):
+        check_targets(OmegaConf.create(settings), Path("some/file.yaml"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "branchynet.data.module.ImageData.setup",  # a method: its `self` could come from the settings
+        "branchynet.data.module.np.load",
+        "branchynet.data.datasets.load_dataset",
+        "branchynet.exits.criteria.copy.deepcopy",
+        "branchynet.networks.weights.torch.load",
+        "branchynet.networks.weights",  # a module
+        "branchynet.runs.finished_run.open_run",
+        "branchynet.api.load",
+        "branchynet.networks.lenet.lenet5.__globals__",
+        "lightning.pytorch.loggers.tensorboard.os.makedirs",
+        "lightning.pytorch.Trainer",
+        "torch.load",
+        "torch.optim.Optimizer.load_state_dict",
+        "torch.optim.nosuch",
+        "torchvision.models",
+        "builtins.exec",
+        "",
+        None,
+        7,
+    ],
+)
+def test_others_calls_and_those_that_only_begin_as_ours(target):
+    with pytest.raises(UserError, match="would call"):
+        check_targets({"model": {"trunk": {"_target_": target}}}, Path("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "branchynet.data.module.ImageData",
+            "branchynet.networks.lenet.lenet5",
+            "branchynet.exits.rules.Knee",
+        ),
+        *("branchynet.exits.criteria.Entropy", "branchynet.training.objective.Joint", "torch.optim.SGD"),
+        *("torchvision.models.resnet18", "lightning.pytorch.loggers.TensorBoardLogger"),
+        "lightning.pytorch.loggers.CSVLogger",
+    ],
+)
+def test_what_conf_may_name_is_taken(target):
+    check_targets({"any": [{"_target_": target}]}, Path("config.yaml"))
+
+
+def test_what_is_not_looked_up_is_what_it_says_it_is():
+    """Names that are known are trusted as they stand: so they have to be ours, or Lightning's."""
+    for target in KNOWN:
+        module, _, name = target.rpartition(".")
+        found = getattr(import_module(module), name)
+        assert isinstance(found, type) and f"{found.__module__}.{name}".startswith(module)
+
+
+def test_a_target_by_way_of_a_reference():
+    """Looked at as it would be called: with references resolved."""
+    config = OmegaConf.create({"word": "os.mkdir", "a": {"_target_": "${word}"}})
+    with pytest.raises(UserError, match=r"would call os\.mkdir"):
+        check_targets(config, Path("config.yaml"))
+
+
+def test_plain_values():
+    config = OmegaConf.create({"a": [1, {"b": "${c}"}], "c": 3, "d": "\\${c}"})
+    assert plain(config) == {"a": [1, {"b": 3}], "c": 3, "d": "${c}"}
+    assert type(plain(config)["a"]) is list
+    for value in (3, None, [1], {"a": "${c}"}):
+        assert plain(value) is value
+
+
+def test_settings_of_a_run_are_read_whole(finished):
+    config = read_config(finished)
+    assert config.name == "b_lenet_digits" and config.epochs.joint == 2
+    assert config.label_smoothing == config.objective.label_smoothing == 0
+
+
+def stored(folder, text):
+    """A run with these settings."""
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(text)
+    return folder
+
+
+LAUGHS = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 'ha'}]" for n in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {}\ndata: [", "damaged"),
+        ("[1, 2]", "no settings of a run"),
+        ("model: 3\ndata: {}", "no settings of a run"),
+        ("model: {}", "no settings of a run"),
+        ("model: {}\ndata: {}\nx: !!python/object/apply:os.mkdir [code]", "damaged"),
+        # What would grow to gigabytes, or take hours to read.
+        (f"model: {{}}\ndata: {{}}\n{LAUGHS}", "an alias"),
+        ("model: {}\ndata: {}\nx: " + "a" * 1_000_001, "more than 1,000,000 bytes"),
+        ("model: {}\ndata: {}\nx: " + "[" * 20_000, "damaged"),
+        # What would be looked up on the machine that reads it.
+        ("model: {}\ndata: {}\nx: {y: [1, '${oc.env:HOME}']}", "x.y.1 is '\\${oc.env:HOME}'"),
+        ("model: {}\ndata: {}\nx: {'${oc.env:HOME}': 1}", "plain values"),
+        ("model: {}\ndata: {}\nx: a ${now:%Y} b", "plain values"),
+    ],
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_damaged_settings_are_told_in_one_line(text, words, trust, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        read_config(stored(tmp_path, text), trust)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert not (tmp_path / "code").exists()
+
+
+def test_without_trust_nothing_reaches_out(copied):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.data.download, config.cache = True, "/somewhere/else"
+    OmegaConf.save(config, path)
+    found = read_config(copied)
+    assert (found.data.download, found.cache) == (False, None)
+    found = read_config(copied, trust=True)
+    assert (found.data.download, found.cache) == (True, "/somewhere/else")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"logger": {"name": "/etc"}}, r"would write elsewhere, logger\.name=/etc"),
+        ({"logger": {"version": "../../x"}}, r"would write elsewhere, logger\.version"),
+        ({"logger": {"sub_dir": "a/../../x"}}, r"would write elsewhere, logger\.sub_dir"),
+        (
+            {"model": {"trunk": {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"}}},
+            "fetch weights",
+        ),
+        (
+            {"model": {"trunk": {"_target_": "torchvision.models.resnet18", "pretrained": True}}},
+            "fetch weights",
+        ),
+        (
+            {"model": {"trunk": {"_target_": "torchvision.models.vgg11", "weights_backbone": "V1"}}},
+            "fetch weights",
+        ),
+        ({"model": {"trunk": {"_target_": "torchvision.models.detection.ssd300_vgg16"}}}, "fetch weights"),
+    ],
+)
+def test_places_elsewhere_ask_for_trust(change, words):
+    with pytest.raises(UserError, match=f"{words}.*trust=true"):
+        check_places(change, Path("config.yaml"))
+
+
+def test_places_in_the_run_do_not():
+    check_places({"logger": None}, Path("config.yaml"))
+    check_places({"logger": {"name": "", "version": "", "sub_dir": None}}, Path("config.yaml"))
+    trunk = {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 10}
+    check_places({"model": {"trunk": trunk}}, Path("config.yaml"))

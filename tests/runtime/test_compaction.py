@@ -141,7 +141,7 @@ def test_the_one_loop_gives_in_numpy_and_in_torch_what_a_loop_over_the_rows_give
     assert {frozenset({0}), frozenset({0, 1, 2, 3}), frozenset({3})} <= taken
 
 
-def test_nothing_behind_the_last_row_is_run():
+def test_nothing_is_run_once_all_have_left():
     def step(n, x):
         assert n < 1, "all have left"
         return x, np.zeros(len(x), np.int64), np.full(len(x), 0.5, np.float32)

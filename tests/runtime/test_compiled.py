@@ -49,7 +49,7 @@ def test_nothing_but_a_batch_is_dynamic(network, images, middling):
 
 
 def test_compiled_code_gives_the_eager_answers():
-    """Two linear segments only, for compiling takes its time."""
+    """Two linear segments only: compiling takes its time."""
     try:
         get_backend("torch_compile").check()
     except UserError:

@@ -80,7 +80,7 @@ class OfFeatures(Criterion):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_criterions_matrix_products_count_at_every_exit_on_the_way(criterion, decisions):
-    """The last exit's are counted, too: they are computed, for users ask for its uncertainty."""
+    """The last exit's are counted, too: users ask for its uncertainty, and so it is computed."""
     network = attach(lenet5(), [{"after": "input"}, {"after": "conv1"}], (1, 28, 28), 10)
     shapes = network.feature_shapes((1, 28, 28))
     criteria = for_exits(criterion, shapes, 10)

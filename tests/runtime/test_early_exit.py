@@ -18,7 +18,7 @@ LAST = torch.channels_last
 ON_A_GPU = ["torch_cuda", "torch_compile_cuda"]
 
 
-def test_layers_behind_the_exit_that_was_taken_are_not_run(network, images):
+def test_layers_after_the_exit_that_was_taken_are_not_run(network, images):
     """A later segment that would fail does not matter to samples that left before it."""
     engine = make_engine("torch", network, Entropy(), forced(0, 3), SHAPE)
 

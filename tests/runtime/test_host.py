@@ -85,7 +85,7 @@ def test_for_one_image_a_segment_reads_what_the_one_before_has_written(watched, 
     np.testing.assert_allclose(features, expected[1].numpy(), atol=1e-5)
 
 
-def test_models_behind_the_exit_that_was_taken_are_not_run(watched, images):
+def test_models_after_the_exit_that_was_taken_are_not_run(watched, images):
     engine, load = watched
     deeper = [output for _, outputs in load.bound[1:3] for output in outputs]
     for output in deeper:
@@ -98,7 +98,7 @@ def test_models_behind_the_exit_that_was_taken_are_not_run(watched, images):
 
 
 def test_a_network_of_identities_hands_the_image_on(images):
-    """Two exits on the image itself, and one behind a layer."""
+    """Two exits on the image itself, and one after a layer."""
     torch.manual_seed(0)
     flat = [nn.Sequential(nn.Flatten(), nn.Linear(144, 4)) for _ in range(3)]
     network = BranchedNetwork([nn.Identity(), nn.Identity(), nn.ReLU()], flat, ["a", "b"]).eval()

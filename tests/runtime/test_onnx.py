@@ -31,7 +31,7 @@ def test_a_model_reads_and_writes_the_memory_it_is_bound_to(content):
         call = model.bind(x, [best, double])
         for index in range(3):
             x[...] = 0
-            x[:, index] = 5  # behind the model's back
+            x[:, index] = 5  # after it was bound
             call()
             assert best.tolist() == [index] * rows and np.array_equal(double, 2 * x)
 
@@ -53,13 +53,16 @@ def test_every_output_has_to_be_bound(content):
         OnnxModel(content, 1).bind(np.zeros((1, 3), np.float32), [np.empty(1, np.int64)])
 
 
-def test_the_engine_loads_its_models_on_so_many_threads(content, monkeypatch):
+def test_the_engine_loads_its_models_on_the_threads_asked_for(content, monkeypatch):
     from branchynet.runtime import session
 
     asked, load = [], session.load_session
-    monkeypatch.setattr(
-        session, "load_session", lambda model, threads: asked.append(threads) or load(model, threads)
-    )
+
+    def watched(model, threads):
+        asked.append(threads)
+        return load(model, threads)
+
+    monkeypatch.setattr(session, "load_session", watched)
     assert isinstance(OnnxRuntime().load(3)(content), OnnxModel) and asked == [3]
     classify = ENGINES["onnxruntime"].classifier(nn.Sequential(nn.Flatten(), nn.Identity()), (1, 2, 2), 2)
     assert classify(torch.eye(4)[2].reshape(1, 1, 2, 2).numpy()) == 2 and asked == [3, 2]

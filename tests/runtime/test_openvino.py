@@ -33,7 +33,7 @@ def test_a_precision_makes_a_name_and_says_whether_it_is_exact():
         ("openvino", True),
         ("openvino_bf16", False),
     ]
-    with pytest.raises(ArgumentError, match="^precision=int8: it is one of f32, bf16$"):
+    with pytest.raises(ArgumentError, match=r"^precision=int8: it is one of f32, bf16$"):
         OpenVino("int8")
 
 
@@ -44,7 +44,7 @@ def test_a_model_reads_and_writes_the_memory_it_is_bound_to():
         x, y = np.zeros((rows, 3), np.float32), np.empty((rows, 3), np.float32)
         call = model.bind(x, [y])
         for value in (1, -1, 12):
-            x[...] = value  # behind the model's back
+            x[...] = value  # after it was bound
             call()
             assert np.array_equal(y, x.clip(0, 9))
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions: so many threads, on the CPU, and no PyTorch."""
+"""ONNX Runtime's sessions: threads, the CPU, and no PyTorch."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def model():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_session_runs_on_the_cpu_on_so_many_threads(threads, model):
+def test_a_session_runs_on_the_cpu_on_the_threads_asked_for(threads, model):
     session = load_session(model, threads)
     options = session.get_session_options()
     assert options.intra_op_num_threads == threads and options.inter_op_num_threads == 1

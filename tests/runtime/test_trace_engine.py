@@ -1,4 +1,4 @@
-"""What an engine's own exits say of every sample: the network's trace, but for rounding."""
+"""What an engine's own exits say of every sample: the network's trace, within rounding."""
 
 import numpy as np
 import pytest

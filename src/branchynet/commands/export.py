@@ -1,6 +1,8 @@
 """`branchynet export`: a finished run's network as models that need nothing of it."""
 
 import os
+import re
+import shutil
 import tempfile
 import textwrap
 from pathlib import Path
@@ -52,6 +54,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     # Only now: torch takes seconds to import, and help has to answer at once.
     from branchynet.exports.agreement import agreement
     from branchynet.exports.write import write_export
+    from branchynet.runs.atomic import put_in_place
     from branchynet.runs.finished_run import open_run
 
     run = open_run(source, config.trust)
@@ -60,13 +63,20 @@ def export(config: DictConfig, _: Path) -> Manifest:
     normalised = run.data.split("test")[0][: config.compare]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-            written = write_export(Path(scratch), run.network, run.criteria, manifest)
-            found = agreement(Path(scratch), run.network, run.criteria, manifest, x, normalised)
+        for left in output.parent.glob(f".{output.name}-*"):  # of an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+        try:
+            scratch.chmod(0o755)
+            written = write_export(scratch, run.network, run.criteria, manifest)
+            found = agreement(scratch, run.network, run.criteria, manifest, x, normalised)
             unexplained = found.operating_point.unexplained + found.elsewhere.unexplained
             if unexplained or max(found.uncertainty, found.confidence) > ROUNDING:
                 raise RuntimeError(f"the export's answers are not the network's: {found}")
-            _move(Path(scratch), output, written)
+            take_along(output, scratch)
+            put_in_place(scratch, output)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}): set output=<folder>") from error
     print(summary(output, written, found))
@@ -106,6 +116,10 @@ def describe(run: "FinishedRun", format: str, size: str = "bilinear", channels: 
     )
 
 
+# The names of what an export holds: overwrite=true takes nothing else away.
+_EXPORTS = re.compile(r"manifest\.json|model\.onnx|segment-\d+\.(onnx|pt2)").fullmatch
+
+
 def check_free(output: Path, overwrite: bool) -> None:
     """A UserError if `output` is a file, or a folder that holds something, unless that may be written over."""
     if output.exists() and not output.is_dir():
@@ -133,9 +147,12 @@ def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
     )
 
 
-def _move(scratch: Path, output: Path, manifest: Manifest) -> None:
-    """Every file to its place, the manifest last: a folder with a manifest is whole."""
-    output.mkdir(exist_ok=True)
-    (output / FILE).unlink(missing_ok=True)
-    for name in [*manifest.files, FILE]:
-        os.replace(scratch / name, output / name)
+def take_along(old: Path, new: Path) -> None:
+    """Let the folder `new` have all that is in `old` and no part of an export: the same files, not copies."""
+    for path in old.iterdir() if old.is_dir() else ():
+        if _EXPORTS(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=os.link)
+        else:
+            os.link(path, new / path.name, follow_symlinks=False)

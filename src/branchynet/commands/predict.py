@@ -23,6 +23,7 @@ from branchynet.errors import UserError, check_choice, check_flag, is_number
 from branchynet.exports.load import Exported, load_export
 from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
+from branchynet.runs.atomic import replacing
 
 BATCH = 64  # images at a time
 COLUMNS = ("image", "class", "confidence", "exit", "uncertainty", "macs", "latency_us")
@@ -47,7 +48,7 @@ def predict(config: DictConfig, _: Path) -> None:
     check_choice("format", config.format, tuple(WRITERS))
     for name in ("overwrite", "trust"):
         check_flag(name, config[name])
-    if config.input is None:
+    if config.input in (None, ""):
         raise UserError("predict wants input=<image file, folder or .npy file>")
     exported = open_network(config)
     source = Path(str(config.input)).expanduser()
@@ -56,10 +57,11 @@ def predict(config: DictConfig, _: Path) -> None:
         batches, total = read(source, exported.manifest, problems)
     except FileProblem as problem:
         raise UserError(f"input={source}: {problem}") from None
+    check_output(config.output, source)
     with opened(config.output, config.overwrite) as file:
         WRITERS[config.format](rows(exported, batches), exported.manifest, file)
-    if problems and not source.is_dir():
-        raise UserError(str(problems[0]))
+        if problems and not source.is_dir():
+            raise UserError(str(problems[0]))  # inside: then what stood in the output's place stays there
     if problems:
         raise UserError(f"{len(problems)} of {total} images were left out for the reasons above")
 
@@ -203,6 +205,18 @@ WRITERS: dict[str, Callable[[Iterable[Row], Manifest, TextIO], None]] = {
 }
 
 
+def check_output(output: object, source: Path) -> None:
+    """A UserError if writing the output would write over something that is read, by whatever name."""
+    if output is None:
+        return
+    path = Path(str(output)).expanduser()
+    if not path.is_file():
+        return
+    inputs = find_images(source) if source.is_dir() else [source]
+    if any(file.samefile(path) for file in inputs):
+        raise UserError(f"output={path} is one of the images to be classified: name another file")
+
+
 @contextmanager
 def opened(output: object, overwrite: bool) -> Iterator[TextIO]:
     """The file to write, or the terminal; whoever stops reading there (`| head`) is no mistake."""
@@ -210,12 +224,17 @@ def opened(output: object, overwrite: bool) -> Iterator[TextIO]:
         path = Path(str(output)).expanduser()
         if path.exists() and not overwrite:
             raise UserError(f"output={path} is there already: add overwrite=true, or name another file")
+        if path.exists() and not path.is_file():
+            raise UserError(f"output={path} is no file: name one")
+        # In the place of a link's target, not of the link; and only once all is written.
+        path = path.resolve()
+        if not path.parent.is_dir():
+            raise UserError(f"output={path} cannot be written (there is no folder {path.parent})")
         try:
-            file = path.open("w", newline="", encoding="utf-8")
+            with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                yield file
         except OSError as error:
             raise UserError(f"output={path} cannot be written ({error.strerror})") from error
-        with file:
-            yield file
         return
     try:
         yield sys.stdout

@@ -1,8 +1,8 @@
 """The form of `branchynet train`'s settings, looked at before any work.
 
-Hydra composes what the command line says; it would take `epochs=5` and `+nosuch.key=1`. The types are pydantic's and
-not Hydra's structured configs: those cannot say «auto, true or false», nor let a stranger's group have settings of
-its own, and their messages speak of nodes. What belongs to one object alone, a rule's distance or an image set's
+Hydra composes what the command line says; it would take `epochs=5` and `+nosuch.key=1`. The types are pydantic's
+and not Hydra's structured configs: those cannot say «auto, true or false», nor let a stranger's group have settings
+of its own, and their messages speak of nodes. What belongs to one object alone, a rule's distance or an image set's
 path, that object checks itself as it is made.
 """
 
@@ -161,8 +161,8 @@ def _allowed(error: Any) -> str:
 
 def _place(error: Any) -> str:
     """The setting's name, without what pydantic adds for the members of a union."""
-    unions = {"literal['auto']", "bool", "str", "float", "list[float]"}
-    return ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and (part in unions or "[" in part)))
+    parts = [str(part) for part in error["loc"]]
+    return ".".join(part for part in parts if part not in ("bool", "str", "float") and "[" not in part)
 
 
 def _shown(value: Any) -> str:

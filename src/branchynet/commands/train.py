@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app
 from branchynet.errors import UserError, check_flag
-from branchynet.runs.run_config import read_config
+from branchynet.runs.run_config import plain, read_config
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     given = app.given()
     folder = given.pop("resume", None)
     if folder is None:
-        app.start(train, "train")
+        app.start(start, "train")
     else:
         trust = given.pop("trust", False)
         check_flag("trust", trust)
@@ -37,6 +38,18 @@ def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     config = read_config(folder, trust)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     return train(config, folder)
+
+
+def start(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """A new run in `folder`, or one that was started there with the same settings. Returns as `train`."""
+    from branchynet.commands.settings import check_settings
+    from branchynet.runs.started_run import start_run
+
+    settings = plain(config)
+    check_settings(settings)
+    start_run(folder, settings, HydraConfig.get().overrides.task)
+    # What is trained is what a resume would read.
+    return train(OmegaConf.create(settings), folder)
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, Any]:

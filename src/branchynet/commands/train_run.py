@@ -20,7 +20,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import load_network
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import build_data, build_network, build_objective, build_sweep, made
-from branchynet.runs.image_facts import facts_of, write_facts
+from branchynet.runs.image_facts import check_same_images, facts_of, write_facts
 from branchynet.runs.run_config import plain
 from branchynet.runtime.costs import count_macs
 from branchynet.training.averaging import check_decay
@@ -57,6 +57,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     data = build_data(config.data)
     facts = facts_of(data)
+    check_same_images(folder, facts)
     network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
     optimizer = made("optimizer", config.optimizer)
@@ -133,11 +134,12 @@ def train_baseline(
 ) -> None:
     """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
     checkpoints = folder / "checkpoints"
-    cache = Path(config.cache)
+    cache = None if config.cache is None else Path(config.cache)
     determinants = baseline_determinants(config, data, baseline)
     key = baseline_cache.cache_key(determinants)
-    state = baseline_cache.load(checkpoints, "baseline")
-    if state is None and (state := baseline_cache.load(cache, key)) is not None:
+    like = baseline.trunk_state_dict()
+    state = baseline_cache.load(checkpoints, "baseline", like)
+    if state is None and cache is not None and (state := baseline_cache.load(cache, key, like)) is not None:
         log.info("the baseline is taken from %s", cache / f"{key}.pt")
         baseline_cache.store(checkpoints, "baseline", state, determinants)
     if state is not None:
@@ -149,19 +151,33 @@ def train_baseline(
         folder=checkpoints / "baseline",
         callbacks=[EpochProgress()],
     )
-    for place, name in ((cache, key), (checkpoints, "baseline")):
-        baseline_cache.store(place, name, baseline.trunk_state_dict(), determinants)
+    # The run's own copy first: a cache that cannot be written costs nothing but the next training.
+    baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants)
+    if cache is not None:
+        try:
+            baseline_cache.store(cache, key, baseline.trunk_state_dict(), determinants)
+        except OSError as error:
+            log.warning(
+                "the baseline is not kept for other runs: cache=%s cannot be written (%s)", cache, error
+            )
 
 
 def baseline_determinants(config: DictConfig, data: ImageData, baseline: BranchedNetwork) -> dict[str, Any]:
     """What determines the baseline's weights, as plain values: all settings but those known not to matter, what
-    `auto` stands for, the images, and the versions."""
+    `auto` stands for, the images, the trunk's initial weights and code, and the versions.
+
+    Args:
+        config: the run's settings.
+        data: the images.
+        baseline: not trained yet.
+    """
     return {
         **without(plain(config), NOT_OF_BASELINE),
         "trainer": trainer_settings(config.trainer, baseline, data),
         "channels_last": resolve_channels_last(config.channels_last),
         "compile": resolve_compile(config.compile, config.trainer.accelerator),
         "images": data.fingerprint(),
+        "initial": baseline_cache.digest_of_trunk(baseline),
         "cuda": torch.cuda.is_available(),
         "torch": torch.__version__,
         "branchynet": branchynet.__version__,

@@ -5,6 +5,7 @@ S samples, C channels, H, W pixels, K classes. Images stay unsigned bytes, 0 (ba
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, one_line, read_idx, read_npz
 from branchynet.errors import UserError
+
+log = logging.getLogger(__name__)
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -46,7 +50,9 @@ PUBLISHED = {
     "cifar10": Published("CIFAR10", "cifar-10-batches-py", None),
     "cifar100": Published("CIFAR100", "cifar-100-python", None),
 }
-NAMES = (*PUBLISHED, "digits", "arrays")
+# Made from what comes with scikit-learn.
+EMBEDDED = {"digits": plain_digits, "digits_cluttered": cluttered_digits}
+NAMES = (*PUBLISHED, *EMBEDDED, "arrays")
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def load_dataset(
     Args:
         name: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`, looked for in `root` as torchvision lays it
             out (MNIST's files plain or as .gz), then as `<name>.npz`, then downloaded if `download`; `digits`,
-            scikit-learn's 1,797 digits at 28×28, needs no file; `arrays`, the .npz file at `path`.
+            scikit-learn's 1,797 digits at 28×28, and `digits_cluttered`, made of them, need no file; `arrays`, the
+            .npz file at `path`.
         root: folder; default is the environment variable BRANCHYNET_DATA, else `data`.
         download: whether torchvision may download (with checksums) what is not in `root`.
         path: the file of `arrays`: x_train, x_test uint8 (S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4;
@@ -102,8 +109,8 @@ def load_dataset(
     Raises:
         UserError: unknown name; a file that is missing, truncated or corrupt; a download that fails.
     """
-    if name == "digits":
-        return _digits()
+    if name in EMBEDDED:
+        return _build(name, EMBEDDED[name](), DIGITS, name)
     if name in PUBLISHED:
         folder = Path(str(root or os.environ.get("BRANCHYNET_DATA") or "data")).expanduser()
         wanted = f"{_files_wanted(name)} or {name}.npz in the folder {folder}"
@@ -234,22 +241,6 @@ def _from_npz(name: str, path: Path, classes: tuple[str, ...] | None = None) -> 
     )
 
 
-def _digits() -> Dataset:
-    """scikit-learn's digits, 8×8 with values 0 … 16, as bytes at 28×28; 1,437 for training, 360 for test."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    values, labels = bunch.images, bunch.target
-    # Every fifth image of each class, in a random order that NumPy's policy keeps for ever.
-    order = np.lexsort((np.random.RandomState(2016).random_sample(len(labels)), labels))
-    test = np.zeros(len(labels), bool)
-    test[order[::5]] = True
-    x = torch.from_numpy(values).to(torch.float32)[:, None] * (255 / 16)
-    x = torch.nn.functional.interpolate(x, size=(28, 28), mode="bilinear", align_corners=False)
-    images = x.round().to(torch.uint8).numpy()
-    return _build("digits", (images[~test], labels[~test], images[test], labels[test]), DIGITS, "digits")
-
-
 def _build(
     name: str,
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
@@ -269,6 +260,7 @@ def _build(
             raise FileProblem(f"{source}: {len(x)} images in x_{part}, {len(y)} labels in y_{part}")
     if train.shape[1:] != test.shape[1:]:
         raise FileProblem(f"{source}: images are {train.shape[1:]} in x_train, {test.shape[1:]} in x_test")
+    named = classes is not None
     if classes is None:
         # More classes than images: these are no class numbers.
         count = min(int(y_train.max()) + 1, len(y_train))
@@ -280,7 +272,22 @@ def _build(
         low, high = int(y.min()), int(y.max())
         if low < 0 or high > top:
             raise FileProblem(f"{source}: labels {low} … {high} in y_{part}, allowed are 0 … {top}")
+    _check_classes(y_train, classes, named, source)
     return Dataset(name, _image_set(train, y_train), _image_set(test, y_test), classes)
+
+
+def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source: str) -> None:
+    """A FileProblem where classes that nobody has named have no training image, a warning where they have names."""
+    empty = [classes[k] for k in range(len(classes)) if not (y == k).any()]
+    if not empty:
+        return
+    shown = ", ".join(empty[:8]) + (" …" if len(empty) > 8 else "")
+    what = f"no training image is of class {shown}" if len(empty) == 1 else f"no training image is of {shown}"
+    if named:
+        log.warning("%s: %s", source, what)
+        return
+    cure = "the labels seem to begin at 1: subtract 1" if empty == ["0"] else "number the classes 0 … K-1"
+    raise FileProblem(f"{source}: {what}; {cure}, or give the names of all in an array `classes`")
 
 
 def _channels_first(x: np.ndarray, source: str) -> np.ndarray:

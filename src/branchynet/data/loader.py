@@ -27,7 +27,8 @@ def shares(samples: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list
     """The part of every batch of an epoch that one of several processes takes, as slices of 0 … samples.
 
     All ranks have equally many parts, none of them empty; together they are every sample once. The parts of
-    one batch differ by one sample at most. A last batch of fewer samples than ranks joins the one before it.
+    one batch differ by one sample at most. A last batch of fewer samples than ranks, or of a single one, which
+    batch norm cannot train on, joins the one before it.
 
     Raises:
         UserError: fewer samples in a batch, or in all, than ranks.
@@ -38,7 +39,7 @@ def shares(samples: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list
             f"data.eval_batch_size and data.validation_size to {ranks} or more, or lower trainer.devices"
         )
     starts = list(range(0, samples, batch_size))
-    if samples - starts[-1] < ranks:
+    if len(starts) > 1 and samples - starts[-1] < max(ranks, 2):
         starts.pop()
     return [
         slice(start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks)

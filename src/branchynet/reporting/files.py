@@ -14,7 +14,7 @@ from branchynet.evaluation.report import Report, medians
 from branchynet.evaluation.trade_offs import trade_offs
 from branchynet.exits.point import decimal
 from branchynet.reporting.tables import report_page
-from branchynet.runs.atomic import replacing, write_csv
+from branchynet.runs.atomic import together, write_csv
 from branchynet.runs.result import write_result
 from branchynet.runs.stored import StoredCriterion, write_evidence
 
@@ -25,16 +25,16 @@ MAX_SWEEP_ROWS = 2000
 def write_run(
     folder: Path, report: Report, figures: Mapping[str, Figure], criterion: StoredCriterion
 ) -> None:
-    """Write everything of `report` into a run's folder, `result.json` last: where it stands, all stands."""
-    write_evidence(folder, report, criterion)
-    write_sweep(folder / "sweep.csv", report)
-    write_trade_offs(folder / "trade_offs.csv", report)
-    with replacing(folder / "report.md") as temporary:
-        temporary.write_text(report_page(report), encoding="utf-8")
-    for name, figure in figures.items():
-        with replacing(folder / "figures" / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png")
-    write_result(folder / "result.json", report)
+    """Write everything of `report` into a run's folder at once: where `result.json` is, all is, and fits."""
+    with together(folder, last="result.json") as staging:
+        write_evidence(staging, report, criterion)
+        write_sweep(staging / "sweep.csv", report)
+        write_trade_offs(staging / "trade_offs.csv", report)
+        (staging / "report.md").write_text(report_page(report), encoding="utf-8")
+        (staging / "figures").mkdir()
+        for name, figure in figures.items():
+            figure.savefig(staging / "figures" / f"{name}.png", format="png")
+        write_result(staging / "result.json", report)
 
 
 def write_sweep(path: Path, report: Report) -> None:

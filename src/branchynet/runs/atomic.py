@@ -1,11 +1,77 @@
 """Files that appear whole or not at all."""
 
 import csv
+import ctypes
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+STAGING = ".writing-"
+
+
+@contextmanager
+def together(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write files into that then take their places in `folder`, all of them or none.
+
+    A reader that finds the file `last` finds all others of the same writing: it is taken away first and put back at
+    the end. Whoever is killed in between leaves `folder` without it, and so unfinished.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+    try:
+        yield staging
+        # Through a link no file elsewhere is written.
+        for path in [
+            folder,
+            *(folder / part.relative_to(staging) for part in staging.rglob("*") if part.is_dir()),
+        ]:
+            if path != folder and path.is_symlink():
+                path.unlink()
+            path.mkdir(exist_ok=True)
+        (folder / last).unlink(missing_ok=True)
+        written = [part for part in staging.rglob("*") if part.is_file()]
+        for part in sorted(written, key=lambda part: part.name == last):
+            part.replace(folder / part.relative_to(staging))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Let the folder `new` take the place of the folder `target`, which stays whole until then; it is then removed.
+
+    Where the system cannot exchange two folders at once, there is a moment without either.
+    """
+    if not target.exists():
+        new.rename(target)
+        return
+    if not _exchange(new, target):
+        aside = new.with_name(f"{new.name}.old")
+        target.rename(aside)
+        new.rename(target)
+        new = aside
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Linux' renameat2 with RENAME_EXCHANGE; False where there is none."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return libc.renameat2(-100, os.fsencode(first), -100, os.fsencode(second), 2) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer has left in a folder."""
+    for path in folder.glob(f"{STAGING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.rglob(".*.tmp"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,15 +1,22 @@
 """Trained baselines, kept by what determines them, so that a multirun trains each once."""
 
 import hashlib
+import inspect
 import json
+import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
+from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import check_fits
 from branchynet.runs.atomic import replacing
+
+log = logging.getLogger(__name__)
 
 
 def cache_key(determinants: Mapping[str, Any]) -> str:
@@ -18,14 +25,46 @@ def cache_key(determinants: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load(folder: Path, key: str) -> dict[str, Tensor] | None:
-    """The trunk's state dict, or None where there is none that can be read."""
+def digest_of_trunk(network: BranchedNetwork) -> str:
+    """sha256 (hex) of a trunk before it is trained: its weights, its graph, and the code of its modules.
+
+    Settings alone do not say that: a file of weights or a function of one's own changes under the same name.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.trunk_state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    trunk = network.trunk()
+    if isinstance(trunk, fx.GraphModule):
+        digest.update(trunk.code.encode())
+    for name, module in trunk.named_modules():
+        digest.update(f"{name} {module.extra_repr()}\n{_source(type(module))}".encode())
+    return digest.hexdigest()
+
+
+def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The trunk's state dict, or None where there is none that is whole and fits; why is said.
+
+    Args:
+        folder: the cache's, or a run's checkpoints.
+        key: the name.
+        like: a state dict with the names and shapes that it has to have.
+    """
+    path = folder / f"{key}.pt"
+    if not path.exists():
+        return None
     try:
-        return torch.load(folder / f"{key}.pt", map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        # torch.load does not look at the checksums that torch.save has put into the file.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise ValueError("its checksum is another one")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        check_fits(like, state, "it is of another trunk", "this one")
+    except Exception as error:  # torch.load raises about anything on a foreign file
+        reason = " ".join(str(error).split())[:120]
+        log.warning("%s is not used (%s)", path, reason or type(error).__name__)
         return None
-    except Exception:  # a damaged file: torch.load raises about anything; train it again and replace the file
-        return None
+    return state
 
 
 def store(folder: Path, key: str, state: Mapping[str, Tensor], determinants: Mapping[str, Any]) -> None:
@@ -33,8 +72,22 @@ def store(folder: Path, key: str, state: Mapping[str, Tensor], determinants: Map
 
     Each file appears whole or not at all, whatever other jobs do. Two jobs that train the same baseline at once
     write the same numbers.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     with replacing(folder / f"{key}.pt") as temporary:
         torch.save({name: tensor.cpu() for name, tensor in state.items()}, temporary)
     with replacing(folder / f"{key}.json") as temporary:
-        temporary.write_text(json.dumps(determinants, sort_keys=True, indent=1) + "\n")
+        text = json.dumps(determinants, sort_keys=True, indent=1)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _source(cls: type[nn.Module]) -> str:
+    """The code of a module's class; torch's own goes by its version, which is in the key."""
+    if cls.__module__.partition(".")[0] == "torch":
+        return cls.__qualname__
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # made at run time, as torch.fx's are: their graph is in the key
+        return ""

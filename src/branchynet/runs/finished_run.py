@@ -116,7 +116,7 @@ class FinishedRun:
         """The network of stage 1, in eval mode, on the CPU; its trunk and last head are the baseline."""
         network = self._build()
         path = self._existing("checkpoints/baseline.pt")
-        state = baseline_cache.load(path.parent, path.stem)
+        state = baseline_cache.load(path.parent, path.stem, network.trunk_state_dict())
         if state is None:
             raise UserError(f"{path} is damaged: it should hold the baseline's tensors and nothing else")
         network.load_trunk_state_dict(state)

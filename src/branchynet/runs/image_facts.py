@@ -4,6 +4,7 @@ So a trained network can be built and fed without its data set. Shapes: C channe
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ class ImageFacts:
     classes: tuple[str, ...]  # K
     mean: tuple[float, ...]  # C, of the training split, of values 0 … 1
     std: tuple[float, ...]  # C, the same
+    fingerprint: str | None = None  # sha256 of all images and labels; None where a run did not keep it
 
     @property
     def num_classes(self) -> int:
@@ -35,7 +37,18 @@ class ImageFacts:
 def facts_of(data: "ImageData") -> ImageFacts:
     """What `data`, set up, says of its images."""
     data.setup()
-    return ImageFacts(data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std))
+    fingerprint = data.fingerprint(("train", "val", "test"))
+    return ImageFacts(data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std), fingerprint)
+
+
+def check_same_images(folder: Path, facts: ImageFacts) -> None:
+    """A UserError if the run in `folder` was started with other images than these."""
+    before = read_facts(folder)
+    if before is not None and before.fingerprint not in (None, facts.fingerprint):
+        raise UserError(
+            f"the data set is another one than {folder} was started with: put the images back that it was, or "
+            "train in another folder"
+        )
 
 
 def write_facts(folder: Path, facts: ImageFacts) -> None:
@@ -58,10 +71,13 @@ def read_facts(folder: Path) -> ImageFacts | None:
         classes = tuple(str(name) for name in found["classes"])
         if min(channels, height, width) < 1 or not len(mean) == len(std) == channels or min(std) <= 0:
             raise ValueError("the numbers do not fit each other")
+        if not all(map(math.isfinite, (*mean, *std))):
+            raise ValueError("mean and std have to be finite")
+        fingerprint = found.get("fingerprint")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}): delete it, and it is taken from the data set"
         ) from error
-    return ImageFacts((channels, height, width), classes, mean, std)
+    return ImageFacts((channels, height, width), classes, mean, std, fingerprint)

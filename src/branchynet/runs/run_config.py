@@ -12,7 +12,6 @@ import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.errors import UserError
 
@@ -26,34 +25,117 @@ OWN = (
     "torchvision.models.",
     "lightning.pytorch.loggers.",
 )
+MAX_BYTES = 1_000_000  # of settings
+_TRUST = "if you trust whoever made this folder, add trust=true"
 # What every run names is not looked up: that would import Lightning, and whoever loads a network has no use for it.
 KNOWN = ("branchynet.data.module.ImageData", "lightning.pytorch.loggers.TensorBoardLogger")
 
 
 def read_config(folder: Path, trust: bool = False) -> DictConfig:
-    """What a run was started with.
+    """What a run was started with: plain values, as they were stored.
+
+    Without trust, nothing of it reaches out: no data set is downloaded, and the cache of baselines that it names is
+    left alone.
+
+    Args:
+        folder: the run's.
+        trust: also take settings that would run others' code, fetch something or write elsewhere.
 
     Raises:
-        UserError: no run, a damaged file, or settings that would run others' code, see `check_targets`.
+        UserError: no run, a damaged file, or settings that ask for trust: see `check_targets`, `check_places`.
     """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run, {path} is missing: name a run's folder")
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
+    settings = _read_yaml(path)
+    if (
+        not isinstance(settings, dict)
+        or not isinstance(settings.get("model"), dict)
+        or "data" not in settings
+    ):
         raise UserError(f"{path} is damaged: it holds no settings of a run")
-    if not trust:
-        check_targets(config, path)
-    groups = {"criterion": config.get("criterion"), "sweep.rule": OmegaConf.select(config, "sweep.rule")}
-    for name, group in groups.items():
-        if isinstance(group, DictConfig) and "name" in group and "_target_" not in group:
+    for name, group in (("criterion", settings.get("criterion")), ("sweep.rule", _rule(settings))):
+        if isinstance(group, dict) and "name" in group and "_target_" not in group:
             raise UserError(
-                f"the run {folder} is of branchynet 0.1, which had {name}.name={group.name}: train it again"
+                f"the run {folder} is of branchynet 0.1, which had {name}.name={group['name']}: train it again"
             )
-    return config
+    # Only now: the settings of branchynet 0.1 had references.
+    _check_plain(settings, path)
+    if not trust:
+        check_targets(settings, path)
+        check_places(settings, path)
+        if isinstance(settings["data"], dict):
+            settings["data"]["download"] = False
+        settings["cache"] = None
+    return OmegaConf.create(settings)
+
+
+def _read_yaml(path: Path) -> Any:
+    """What a file holds, in bounded time and memory: no aliases, no tags."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("it has an alias")
+        settings = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged: {reason}") from error
+    return settings
+
+
+def _check_plain(settings: Any, path: Path) -> None:
+    """A UserError for a text that would be resolved later."""
+    for name, value in _strings(settings):
+        if "${" in value:
+            raise UserError(
+                f"{path} is damaged: {name} is {value[:80]!r}; a run stores plain values, for what is to be looked "
+                "up could be anything"
+            )
+
+
+def _rule(settings: dict[str, Any]) -> Any:
+    sweep = settings.get("sweep")
+    return sweep.get("rule") if isinstance(sweep, dict) else None
+
+
+def _strings(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of plain values, keys too, with its dotted name."""
+    if isinstance(node, str):
+        yield name, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(key, str):
+                yield f"{name}.{key}".lstrip("."), key
+            yield from _strings(value, f"{name}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for n, value in enumerate(node):
+            yield from _strings(value, f"{name}.{n}")
+
+
+def check_places(settings: dict[str, Any], path: Path) -> None:
+    """Refuse settings that would fetch weights, or write beside the run's folder.
+
+    Args:
+        settings: a run's, plain values.
+        path: where they stand.
+
+    Raises:
+        UserError: the first such setting.
+    """
+    logger = settings.get("logger")
+    for key in ("name", "version", "sub_dir"):
+        value = logger.get(key) if isinstance(logger, dict) else None
+        if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
+            raise UserError(f"{path} would write elsewhere, logger.{key}={value}: {_TRUST}")
+    for part in _made(settings):
+        target = part["_target_"]
+        if not str(target).startswith("torchvision.models."):
+            continue
+        fetching = [key for key in part if "weights" in str(key) or key == "pretrained"]
+        if str(target).count(".") > 2 or any(part[key] for key in fetching):
+            raise UserError(f"{path} would have {target} fetch weights from the network: {_TRUST}")
 
 
 def plain(config: Any) -> Any:
@@ -71,28 +153,24 @@ def check_targets(config: Any, path: Path) -> None:
     Raises:
         UserError: the first such call.
     """
-    try:
-        settings = plain(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    for target in _targets(settings):
+    for part in _made(plain(config)):
+        target = part["_target_"]
         if not _is_own(target):
             raise UserError(
-                f"{path} would call {target}, which is neither branchynet's nor torchvision's: if you trust "
-                f"whoever made this folder, add trust=true"
+                f"{path} would call {target}, which is neither branchynet's nor torchvision's: {_TRUST}"
             )
 
 
-def _targets(node: Any) -> Iterator[Any]:
-    """Every value of a `_target_`, at any depth."""
+def _made(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping with a `_target_`, at any depth."""
     if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "_target_":
-                yield value
-            yield from _targets(value)
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from _made(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from _made(value)
 
 
 def _is_own(target: Any) -> bool:

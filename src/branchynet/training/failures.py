@@ -1,5 +1,6 @@
 """What a failed fit means to the user: memory that does not suffice, and mistakes found in another process."""
 
+import errno
 from typing import Any
 
 import lightning.pytorch as L
@@ -50,6 +51,11 @@ def user_error(error: Exception, phase: str, data: Any) -> UserError | None:
         kind, _, message = last.partition(": ")
         if kind in [f"{mistake.__module__}.{mistake.__qualname__}" for mistake in (UserError, ArgumentError)]:
             return UserError(message)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            "the disk is full: make room, and `branchynet train resume=<run folder>` goes on from the last whole "
+            "checkpoint"
+        )
     if not is_out_of_memory(error):
         return None
     if isinstance(error, ProcessRaisedException | ProcessExitedException):

@@ -98,6 +98,8 @@ class BranchyClassifier(L.LightningModule):
         for part in (*self.network.segments, *self.network.heads):
             if id(part) not in trained:
                 part.eval()
+        if isinstance(self.objective, nn.Module):
+            self.objective.eval()  # a teacher is asked, not trained
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.networks.weights import load_network, read_checkpoint
 from branchynet.training.averaging import Ema
+from branchynet.training.checkpoints import MovableCheckpoint, WholeCheckpointIO
 from branchynet.training.failures import Phase, user_error
 from branchynet.training.module import BranchyClassifier
 
@@ -61,17 +62,18 @@ def fit(
     # At the epoch's very end; saved after validation, a resumed run would end that epoch a second time.
     # Two callbacks, because Lightning's save_last writes only when there is a new best.
     options: dict[str, Any] = {
-        "dirpath": folder,
+        # Absolute: Lightning's file system takes a name that begins with `http` for an address.
+        "dirpath": folder.absolute(),
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
-    keep_best = ModelCheckpoint(
+    keep_best = MovableCheckpoint(
         filename="best", monitor=f"{module.stage}/val_accuracy", mode="max", **options
     )
-    keep_last = ModelCheckpoint(filename="last", **options)
+    keep_last = MovableCheckpoint(filename="last", **options)
     phase = Phase()
     averaging = [] if ema is None else [Ema(ema)]
-    last = folder / "last.ckpt"
+    last = folder.absolute() / "last.ckpt"
     with warnings.catch_warnings():
         quieten()
         runner = L.Trainer(
@@ -84,6 +86,7 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=False,
             log_every_n_steps=1,
+            plugins=[WholeCheckpointIO()],
             use_distributed_sampler=False,  # the loader takes a rank's share itself
             **trainer,
         )

@@ -1,0 +1,112 @@
+"""scikit-learn's 1,797 handwritten digits as image sets that need no file: plain, and with easy and hard images.
+
+S samples, H, W pixels. All draws are NumPy's RandomState's, which keeps its numbers for ever.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SIDE = 28  # pixels
+SEED = 2016
+# Of the cluttered set: what stays for test is of other originals than what is trained on.
+CLUTTERED_TRAIN, CLUTTERED_TEST = 14_000, 4_000
+PATCHES = 4  # of clutter, at most
+PATCH = 9  # pixels, their side
+
+
+class Arrays(NamedTuple):
+    """Training and test set: images (S, H, W) uint8, labels (S,) int64."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def plain_digits() -> Arrays:
+    """8×8 with values 0 … 16, as bytes at 28×28; 1,437 for training, 360 for test."""
+    values, labels, test = _originals()
+    x = F.interpolate(values, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    images = _bytes(x)
+    return Arrays(images[~test], labels[~test], images[test], labels[test])
+
+
+def cluttered_digits() -> Arrays:
+    """14,000 for training and 4,000 for test, from easy to hard.
+
+    Every image is one of the originals, turned, scaled and moved, with pieces of other digits around it and noise
+    over it. How much of each is drawn per image: a third are nearly clean.
+    """
+    values, labels, test = _originals()
+    random = np.random.RandomState(SEED)
+    train_set = _cluttered(values[~torch.from_numpy(test)], labels[~test], CLUTTERED_TRAIN, random)
+    test_set = _cluttered(values[torch.from_numpy(test)], labels[test], CLUTTERED_TEST, random)
+    return Arrays(*train_set, *test_set)
+
+
+def _originals() -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Images (S, 1, 8, 8) float32 of 0 … 255, labels, and which are for test: every fifth of each class."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = bunch.target.astype(np.int64)
+    # In a random order that NumPy's policy keeps for ever.
+    order = np.lexsort((np.random.RandomState(SEED).random_sample(len(labels)), labels))
+    test = np.zeros(len(labels), bool)
+    test[order[::5]] = True
+    values = torch.from_numpy(bunch.images).to(torch.float32)[:, None] * (255 / 16)
+    return values, labels, test
+
+
+def _cluttered(
+    values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen = random.randint(len(labels), size=count)
+    # How hard an image is, 0 … 1.
+    hardness = np.clip(random.uniform(-0.5, 1.0, count), 0, 1)
+    angle = hardness * random.uniform(-1, 1, count) * math.radians(40)
+    size = 1.6 + hardness * random.uniform(-0.2, 0.5, count)  # the image's side over the digit's
+    moved = 0.45 * hardness[:, None] * random.uniform(-1, 1, (count, 2))
+    x = _placed(values[chosen], angle, size, moved)
+    # Pieces of other digits, up to PATCHES of them.
+    for n in range(PATCHES):
+        other = values[random.randint(len(labels), size=count)]
+        middle = random.uniform(-1, 1, (count, 2))
+        piece = _placed(other, random.uniform(-math.pi, math.pi, count), np.full(count, 2.4), 1.2 * middle)
+        window = _window(count, middle, random)
+        there = torch.from_numpy((hardness * PATCHES > n + random.random_sample(count)).astype(np.float32))
+        x = torch.maximum(x, piece * window * there[:, None, None, None])
+    noise = random.standard_normal((count, 1, SIDE, SIDE)).astype(np.float32)
+    x = x + 60 * torch.from_numpy(hardness.astype(np.float32))[:, None, None, None] * torch.from_numpy(noise)
+    return _bytes(x), labels[chosen]
+
+
+def _placed(x: Tensor, angle: np.ndarray, size: np.ndarray, moved: np.ndarray) -> Tensor:
+    """Images (S, 1, 8, 8) turned by `angle`, on a canvas `size` times as wide, `moved` by shares of half of it."""
+    cos, sin = np.cos(angle) * size, np.sin(angle) * size
+    rows = np.stack(
+        [
+            np.stack([cos, -sin, -cos * moved[:, 0] + sin * moved[:, 1]], axis=1),
+            np.stack([sin, cos, -sin * moved[:, 0] - cos * moved[:, 1]], axis=1),
+        ],
+        axis=1,
+    )
+    grid = F.affine_grid(torch.from_numpy(rows).float(), [len(x), 1, SIDE, SIDE], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", align_corners=False)
+
+
+def _window(count: int, middle: np.ndarray, random: np.random.RandomState) -> Tensor:
+    """(S, 1, H, W) of 0 and 1: a square of PATCH pixels around each middle, -1 … 1, a little beside it."""
+    centre = (middle + 1) / 2 * SIDE + random.uniform(-3, 3, (count, 2))
+    along = np.arange(SIDE)[None]
+    inside = [np.abs(along - centre[:, axis, None]) <= PATCH / 2 for axis in (1, 0)]
+    return torch.from_numpy((inside[0][:, :, None] & inside[1][:, None, :]).astype(np.float32))[:, None]
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    return x.clamp(0, 255).round().to(torch.uint8)[:, 0].numpy()

@@ -1,0 +1,65 @@
+"""What a run was started with: `.hydra/config.yaml`, written when it starts, in plain values.
+
+Not by Hydra, which writes it before anybody can see that the folder holds another run. And without interpolations:
+a stored setting is not to depend on the machine and the environment that read it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from branchynet.errors import UserError
+from branchynet.runs.atomic import remove_leftovers, replacing
+from branchynet.runs.run_config import plain, read_config
+
+FOLDER = ".hydra"
+# Settings that say where things lie on this machine, and not what is done.
+WHERE = ("cache", "logger")
+
+
+def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+    """Write the settings of a new run, or see that the run in `folder` has the same.
+
+    Args:
+        folder: the run's.
+        settings: all of them, as plain values.
+        overrides: those of the command line, for people.
+
+    Raises:
+        UserError: there is a run with other settings in the folder; nothing of it was changed.
+    """
+    if "::" in str(folder):
+        # fsspec, which writes the checkpoints, takes it for a chain of addresses.
+        raise UserError(f"hydra.run.dir={folder}: a run's folder may not have :: in its name")
+    path = folder / FOLDER / "config.yaml"
+    if path.is_file():
+        before = plain(read_config(folder, trust=True))
+        other = first_difference(before, settings)
+        if other is not None:
+            raise UserError(
+                f"{folder} holds a run with other settings ({other}): name another folder, or go on with that run "
+                f"by `branchynet train resume={folder}`"
+            )
+    else:
+        for name, content in (("config.yaml", dict(settings)), ("overrides.yaml", list(overrides))):
+            with replacing(folder / FOLDER / name) as temporary:
+                text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+                temporary.write_text(text, encoding="utf-8")
+    remove_leftovers(folder)
+
+
+def first_difference(first: Any, second: Any, name: str = "") -> str | None:
+    """The dotted name of the first setting that differs, None where all are equal."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in [*first, *(key for key in second if key not in first)]:
+            if not name and key in WHERE:
+                continue
+            if key not in first or key not in second:
+                return f"{name}{key}"
+            found = first_difference(first[key], second[key], f"{name}{key}.")
+            if found is not None:
+                return found
+        return None
+    return None if first == second else name.removesuffix(".")

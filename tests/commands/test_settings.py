@@ -1,0 +1,104 @@
+"""The form of `branchynet train`'s settings: what is refused before any work, and with which words."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from branchynet.commands.app import conf_folder
+from branchynet.commands.settings import check_settings
+from branchynet.errors import UserError
+from branchynet.runs.run_config import plain
+
+
+def settings_of(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return plain(compose("train", overrides=list(overrides)))
+
+
+# What is no group of settings to choose one of, or lacks a name.
+NO_CHOICE = ("hydra", "data/default", "engine/default")
+OPTIONS = [
+    f"{group}={path.stem}"
+    for path in sorted(conf_folder().rglob("*.yaml"))
+    if (group := str(path.parent.relative_to(conf_folder()))) != "."
+    and not f"{group}/{path.stem}".startswith(NO_CHOICE)
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_conf_has_the_form(option):
+    check_settings(settings_of(option.replace("experiment/ablation=", "experiment=ablation/")))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=3", "ema=0.99", "freeze=trunk", "channels_last=true", "compile=false", "cache=null"],
+        [
+            "label_smoothing=0",
+            "ema=1",
+            "weights.first=1",
+            "weights.values=[1,0.5]",
+        ],  # whole numbers are numbers
+        ["sweep.thresholds=[0,0.5]", "engine.compare=null", "+study.any={deep: [1]}"],
+        ["+model.own=[1,2]", "+data.own=1", "+criterion.own=1", "+sweep.rule.own=1", "+objective.own=1"],
+        ["engine.compare=[torch]", "+engine.own=1", "+schedule.own=1", "+optimizer.own=1", "+trainer.own=1"],
+    ],
+)
+def test_what_an_object_takes_is_its_own_business(overrides):
+    """Groups may have further settings: whatever is made of them says which it knows."""
+    check_settings(settings_of(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+nosuch=1", "nosuch=1: there is no such setting"),
+        ("+epochs.own=1", "epochs.own=1: there is no such setting"),
+        ("+weights.own=1", "weights.own=1: there is no such setting"),
+        ("+sweep.own=1", "sweep.own=1: there is no such setting"),
+        ("~epochs.joint", "epochs.joint: it is missing"),
+        ("~criterion._target_", "criterion._target_: it is missing"),
+        ("resume=run", "resume=run: it is for `branchynet train resume=<run folder>` alone"),
+        ("epochs=5", "epochs=5: it is a group of settings"),
+        ("epochs.joint=many", "epochs.joint=many: it is a whole number"),
+        ("epochs.joint=1.5", "epochs.joint=1.5: it is a whole number"),
+        ("epochs.joint=true", "epochs.joint=True: it is a whole number"),
+        ("epochs.joint=null", "epochs.joint=null: it is a whole number"),
+        ("engine.threads='2'", "engine.threads=2: it is a whole number"),
+        ("seed=-1", "seed=-1: it is 0 or more"),
+        ("name=null", "name=null: it is a text"),
+        ("init=3", "init=3: it is a text"),
+        ("init=''", "init=: it is a text that is not empty"),
+        ("label_smoothing=some", "label_smoothing=some: it is a number"),
+        ("ema=often", "ema=often: it is a number"),
+        ("freeze=heads", "freeze=heads: it is none or trunk"),
+        ("channels_last=maybe", "channels_last=maybe: it is auto or true or false"),
+        ("compile=1", "compile=1: it is auto or true or false"),
+        ("weights.values=3", "weights.values=3: it is a list, such as [1,2]"),
+        ("weights.values=[1,a]", "weights.values.1=a: it is a number"),
+        ("sweep.thresholds=0.1", "sweep.thresholds=0.1: it is a list, such as [1,2]"),
+        ("engine.compare=torch", "engine.compare=torch: it is a list"),
+        ("engine.compare=[3]", "engine.compare.0=3: it is a text or a group of settings"),
+        ("model.exits=null", "model.exits=null: it is a list"),
+        ("model.exits=[3]", "model.exits.0=3: it is a group of settings"),
+        ("criterion._target_=3", "criterion._target_=3: it is a text"),
+    ],
+)
+def test_what_has_another_form_is_told_in_one_line(override, words):
+    with pytest.raises(UserError) as caught:
+        check_settings(settings_of(override))
+    message = str(caught.value)
+    assert message.startswith(words) and "\n" not in message, message
+    assert message.endswith("`branchynet train --cfg job` shows all settings with their values")
+
+
+def test_a_long_value_is_shortened():
+    with pytest.raises(UserError) as caught:
+        check_settings({**settings_of(), "seed": "a" * 1000})
+    assert str(caught.value).startswith(f"seed={'a' * 60}…: it is a whole number")
+
+
+@pytest.mark.parametrize("settings", [None, 3, [], {}, {"model": None}])
+def test_what_are_no_settings_at_all(settings):
+    with pytest.raises(UserError):
+        check_settings(settings)

@@ -1,0 +1,67 @@
+"""What a run was started with: written once, plain, and never replaced by other settings."""
+
+import pytest
+import yaml
+
+from branchynet.errors import UserError
+from branchynet.runs.started_run import first_difference, start_run
+
+SETTINGS = {"model": {"name": "a", "exits": [1, 2]}, "data": {"root": "/x"}, "seed": 0, "cache": "/here"}
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_settings_are_written_as_they_are(tmp_path):
+    start_run(tmp_path, SETTINGS, ["seed=0"])
+    assert yaml.safe_load((tmp_path / ".hydra" / "config.yaml").read_text()) == SETTINGS
+    assert yaml.safe_load((tmp_path / ".hydra" / "overrides.yaml").read_text()) == ["seed=0"]
+
+
+def test_equal_settings_are_fine_wherever_the_cache_is(tmp_path):
+    start_run(tmp_path, SETTINGS)
+    before = files(tmp_path)
+    start_run(tmp_path, {**SETTINGS, "cache": "/elsewhere"})
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"seed": 7}, "seed"),
+        ({"model": {"name": "b", "exits": [1, 2]}}, "model.name"),
+        ({"model": {"name": "a", "exits": [1]}}, "model.exits"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_changed(changed, name, tmp_path):
+    start_run(tmp_path, SETTINGS)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="other settings") as caught:
+        start_run(tmp_path, {**SETTINGS, **changed})
+    assert f"({name})" in str(caught.value) and "\n" not in str(caught.value)
+    assert files(tmp_path) == before
+
+
+def test_a_setting_that_is_gone_is_a_difference():
+    assert first_difference({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {}}) == "b.c"
+    assert first_difference(SETTINGS, dict(reversed(SETTINGS.items()))) is None
+
+
+def test_a_folder_that_looks_like_an_address_is_refused(tmp_path):
+    with pytest.raises(UserError, match="::"):
+        start_run(tmp_path / "notes::v2", SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    (tmp_path / ".writing-abc").mkdir()
+    (tmp_path / ".writing-abc" / "trace-val.npz").write_text("half")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / ".a.png.12.tmp").write_text("half")
+    (tmp_path / "notes.tmp").write_text("not ours")
+    start_run(tmp_path, SETTINGS)
+    assert not (tmp_path / ".writing-abc").exists()
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == []
+    assert (tmp_path / "notes.tmp").exists()
