@@ -216,3 +216,10 @@ def test_the_names_of_runs_know_their_settings(run_command):
 
     assert run_command(main) == 0
     assert seen == [{"a": "-b=1,c=x_y", "p": os.getpid(), "yes": 1, "no": 2, "q": True}]
+
+
+def test_a_group_that_is_null_is_a_mistake_of_one_line():
+    """As Hydra tells it: a ValueError of its own."""
+    message = user_message(ValueError("Config group override must be a string or a list. Got NoneType"))
+    assert message is not None and "null" in message and "\n" not in message
+    assert user_message(ValueError("something else")) is None

@@ -55,6 +55,12 @@ def test_a_folder_that_looks_like_an_address_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_could_not_be_read_again_is_not_stored(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.root=a\$\{b\}: a setting may not have"):
+        start_run(tmp_path / "run", {**SETTINGS, "data": {"root": "a${b}"}})
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     (tmp_path / ".writing-abc").mkdir()
     (tmp_path / ".writing-abc" / "trace-val.npz").write_text("half")

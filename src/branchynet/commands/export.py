@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     normalised = run.data.split("test")[0][: config.compare]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        for left in output.parent.glob(f".{output.name}-*"):  # of an export that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        remove_scratch(output)
         scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
         try:
             scratch.chmod(0o755)
@@ -145,6 +145,14 @@ def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
     return "\n".join(
         [f"{manifest.experiment} as {manifest.format}: {output}", table, *textwrap.wrap(text, 100)]
     )
+
+
+def remove_scratch(output: Path) -> None:
+    """Remove what exports to this folder that were killed have left; younger ones may still be at work."""
+    ours = re.compile(rf"\.{re.escape(output.name)}-[a-z0-9_]{{8}}").fullmatch
+    for left in output.parent.iterdir():
+        if ours(left.name) and time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def take_along(old: Path, new: Path) -> None:

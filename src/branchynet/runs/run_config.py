@@ -60,7 +60,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
                 f"the run {folder} is of branchynet 0.1, which had {name}.name={group['name']}: train it again"
             )
     # Only now: the settings of branchynet 0.1 had references.
-    _check_plain(settings, path)
+    check_plain(settings, path)
     if not trust:
         check_targets(settings, path)
         check_places(settings, path)
@@ -85,9 +85,14 @@ def _read_yaml(path: Path) -> Any:
     return settings
 
 
-def _check_plain(settings: Any, path: Path) -> None:
-    """A UserError for a text that would be resolved later."""
-    for name, value in _strings(settings):
+def check_plain(settings: Any, path: Path) -> None:
+    """A UserError for a text that would be resolved later.
+
+    Args:
+        settings: plain values.
+        path: where they stand, or are to stand.
+    """
+    for name, value in texts(settings):
         if "${" in value:
             raise UserError(
                 f"{path} is damaged: {name} is {value[:80]!r}; a run stores plain values, for what is to be looked "
@@ -100,7 +105,7 @@ def _rule(settings: dict[str, Any]) -> Any:
     return sweep.get("rule") if isinstance(sweep, dict) else None
 
 
-def _strings(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def texts(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Every text in a tree of plain values, keys too, with its dotted name."""
     if isinstance(node, str):
         yield name, node
@@ -108,10 +113,10 @@ def _strings(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for key, value in node.items():
             if isinstance(key, str):
                 yield f"{name}.{key}".lstrip("."), key
-            yield from _strings(value, f"{name}.{key}".lstrip("."))
+            yield from texts(value, f"{name}.{key}".lstrip("."))
     elif isinstance(node, list):
         for n, value in enumerate(node):
-            yield from _strings(value, f"{name}.{n}")
+            yield from texts(value, f"{name}.{n}")
 
 
 def check_places(settings: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from branchynet.errors import UserError
 from branchynet.runs.atomic import remove_leftovers, replacing
-from branchynet.runs.run_config import plain, read_config
+from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
 # Settings that say where things lie on this machine, and not what is done.
@@ -34,6 +34,10 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
         # fsspec, which writes the checkpoints, takes it for a chain of addresses.
         raise UserError(f"hydra.run.dir={folder}: a run's folder may not have :: in its name")
     path = folder / FOLDER / "config.yaml"
+    for name, value in texts(settings):
+        if "${" in value:
+            # It could be stored, but not read again.
+            raise UserError(f"{name}={value}: a setting may not have ${{ in it")
     if path.is_file():
         before = plain(read_config(folder, trust=True))
         other = first_difference(before, settings)
