@@ -114,10 +114,15 @@ def test_another_format_in_its_place_leaves_no_file_of_the_first(finished, tmp_p
     output = tmp_path / "export"
     overrides = [f"run={finished}", f"output={output}", "compare=40", "overwrite=true"]
     export(composed(*overrides), tmp_path)
-    (tmp_path / ".export-killed").mkdir()  # of an export that was killed
+    # Of an export that was killed long ago, of one that may be at work, and of another folder's.
+    for name in (".export-k1lled_a", ".export-at_work1", ".export-other-k1lled_a"):
+        (tmp_path / name).mkdir()
+        if "k1lled" in name:
+            os.utime(tmp_path / name, (0, 0))
     export(composed(*overrides, "format=single"), tmp_path)
     assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "model.onnx"]
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".export-at_work1", ".export-other-k1lled_a", "export"]
 
 
 def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_path, monkeypatch):
