@@ -18,22 +18,18 @@ from torch import Tensor, nn
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.base import Backend, Chain, Classifier, Outcome
-from branchynet.runtime.early_exit import TorchEngine, chain, check_device, classifier, on_device
+from branchynet.runtime.base import Chain, Classifier, Outcome
+from branchynet.runtime.early_exit import EagerTorch, TorchEngine, chain, classifier
 from branchynet.runtime.for_inference import for_inference
 
 
-class CompiledTorch(Backend):
+class CompiledTorch(EagerTorch):
     """`torch.compile`, on the CPU or a GPU. Compiling takes a minute and more."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
-        self.name = on_device("torch_compile", device)
-        self.exact = device == "cpu"
+    library = "torch_compile"
 
     def check(self) -> None:
         super().check()
-        check_device(self.name, self.device)
         compiler = os.environ.get("CXX", "c++")
         if self.device == "cpu" and shutil.which(compiler) is None:
             raise UserError(

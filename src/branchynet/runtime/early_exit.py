@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from branchynet.runtime.steps import steps_for_inference
 class EagerTorch(Backend):
     """PyTorch as it is, on the CPU or a GPU."""
 
+    library: ClassVar[str] = "torch"
+
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self.name = on_device("torch", device)
+        self.name = on_device(self.library, device)
         # A GPU computes convolutions in TF32, and rounds otherwise.
         self.exact = device == "cpu"
 
