@@ -8,7 +8,7 @@ demo: environment
 	$(BIN)/branchynet train experiment=b_lenet_digits_cluttered
 
 test: environment
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: environment
 	$(BIN)/ruff check .
