@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import export
+from branchynet.errors import UserError
 
 
 def branchynet(*arguments, cwd):
@@ -145,6 +146,12 @@ def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_pat
         export(composed(*settings, "overwrite=true"), tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["export", "manifest.json"]
     assert (tmp_path / "export" / "manifest.json").read_text() == "old"
+
+
+def test_images_that_have_moved_are_found_by_data_path(finished, tmp_path):
+    """As in `evaluate`; these have not, so that the data set refuses the path that arrives there."""
+    with pytest.raises(UserError, match=r"a,b\.npz"):
+        export(composed(f"run={finished}", f"output={tmp_path}/x", "data.path='a,b.npz'"), tmp_path)
 
 
 @pytest.mark.parametrize(

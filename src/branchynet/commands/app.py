@@ -22,6 +22,17 @@ from branchynet.errors import UserError
 # A folder's name may have 255 bytes; a number and a date stand before the overrides.
 MAX_NAME = 160
 
+# The settings that are paths, in whatever command: on the command line they are taken as they are.
+PATHS = (
+    *("init", "resume", "cache", "data.path", "data.root"),
+    *("run", "export", "input", "output"),
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+)
+INITS = ("baseline", "scratch")  # not paths
+
+_QUOTED = r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")"""
+_HYDRAS_OWN = re.compile(rf"|(?i:null)|{_QUOTED}(\s*,\s*{_QUOTED})*|choice\(.*\)").fullmatch
+
 
 def conf_folder() -> Path:
     """conf/: inside the package in an installed wheel, at the top of the checkout otherwise."""
@@ -42,6 +53,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     module = import_module(f"branchynet.commands.{command}")
     sys.argv = [f"branchynet {command}", *arguments]
     try:
+        check_letters([*arguments, os.getcwd()])
         module.main()
     except Exception as error:
         message = user_message(error)
@@ -70,6 +82,7 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
 
     def job(config: DictConfig) -> None:
         try:
+            settle_paths(config)
             task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             # Here and not only in `run`: in a multirun Hydra would print a line of its own before it.
@@ -81,14 +94,50 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
 
 
-def quote_paths(names: Sequence[str]) -> None:
-    """Quote the values of these settings on the command line, for Hydra: a run's folder has `=` and `,` in it."""
+def quote_paths() -> None:
+    """Quote the values of all path settings on the command line, so that Hydra takes them as they are.
+
+    Its grammar has a meaning for `=`, `,`, spaces, quotes and brackets, and no letters but ASCII's. Left alone is
+    what is Hydra's own: null, something quoted, several of that (they are swept over), and choice(…).
+    """
     for place, argument in enumerate(sys.argv):
         name, equals, value = argument.partition("=")
-        if name in names and equals and value not in ("", "null") and value[0] not in "'\"":
-            # Before a quote, and nowhere else, a backslash is Hydra's own.
-            escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-            sys.argv[place] = f"{name}='{escaped}'"
+        if not equals or name.lstrip("+") not in PATHS or _HYDRAS_OWN(value):
+            continue
+        if name == "init" and set(value.split(",")) <= set(INITS):
+            continue  # several of these words are swept over, too
+        value = os.path.expanduser(value)
+        # Before a quote, and nowhere else, a backslash is Hydra's own.
+        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+        sys.argv[place] = f"{name}='{escaped}'"
+
+
+def settle_paths(config: DictConfig) -> None:
+    """Let the paths among the settings be of the user's folder and of the one where the command was started.
+
+    `~` is the user's folder. With `hydra.job.chdir=true` a task runs in another folder than the paths are of.
+    """
+    hydra_config = HydraConfig.get()
+    for name in PATHS:
+        value = None if name.startswith("hydra.") else OmegaConf.select(config, name)
+        if not isinstance(value, str) or not value or (name == "init" and value in INITS):
+            continue
+        value = os.path.expanduser(value)
+        if hydra_config.job.chdir:
+            value = os.path.join(hydra_config.runtime.cwd, value)
+        OmegaConf.update(config, name, value)
+
+
+def check_letters(texts: Sequence[str]) -> None:
+    """A UserError if one of these names of files cannot be written down."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            shown = text.encode(errors="backslashreplace").decode()
+            raise UserError(
+                f"{shown}: this has bytes that are no letters in UTF-8; rename the file or folder"
+            ) from None
 
 
 def given() -> dict[str, Any]:
@@ -139,7 +188,7 @@ def run_name(overrides: str | None) -> str:
     """`-<overrides>` as a part of a folder's name, or nothing where nothing was overridden."""
     if not overrides:
         return ""
-    name = overrides.replace("/", "_").replace("\\", "_").replace(" ", "")
+    name = overrides.replace("/", "_").replace("\\", "_").replace(" ", "").replace("'", "")
     if len(name) > MAX_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[: MAX_NAME - 9]}-{digest}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Sweep
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,8 +18,10 @@ AS_IN_RUN = "as_in_run"
 
 def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
-    app.quote_paths(["run", "hydra.run.dir"])
+    app.quote_paths()
     folder = app.given().get("run")
+    if isinstance(folder, Sweep):
+        raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
         store_as_in_run(read_run_settings(Path(str(folder))))
     elif app.asks_for_help():

@@ -46,9 +46,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(
             f"the results of {run.folder} are not replaced: take another folder, or in_place=true"
         )
-    for key in ("root", "path"):
-        if config.data[key] is not None:
-            run.config.data[key] = config.data[key]
+    run.look_for_images(**config.data)
     check_split(config.split, config.sweep.protocol)
     settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split)
     if config.in_place and settings.split != "test":

@@ -25,7 +25,7 @@ ROUNDING = 1e-4
 
 
 def main() -> None:
-    app.quote_paths(["run", "output"])
+    app.quote_paths()
     app.start(export, "export")
 
 
@@ -48,8 +48,8 @@ def export(config: DictConfig, _: Path) -> Manifest:
         check_flag(name, config[name])
     if config.run is None:
         raise UserError("export wants a finished run: `branchynet export run=<run folder>`")
-    source = Path(str(config.run)).expanduser()
-    output = Path(str(config.output)).expanduser() if config.output else source / f"export-{config.format}"
+    source = Path(str(config.run))
+    output = Path(str(config.output)) if config.output else source / f"export-{config.format}"
     check_free(output, config.overwrite)
 
     # Only now: torch takes seconds to import, and help has to answer at once.
@@ -59,6 +59,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     from branchynet.runs.finished_run import open_run
 
     run = open_run(source, config.trust)
+    run.look_for_images(**config.data)
     manifest = describe(run, config.format, config.image_files.size, config.image_files.channels)
     x = run.data.images("test")[: config.compare].numpy()
     normalised = run.data.split("test")[0][: config.compare]

@@ -34,7 +34,7 @@ Batches = Iterator[tuple[list[str], np.ndarray]]
 
 
 def main() -> None:
-    app.quote_paths(["export", "run", "input", "output"])
+    app.quote_paths()
     app.start(predict, "predict")
 
 
@@ -51,7 +51,7 @@ def predict(config: DictConfig, _: Path) -> None:
     if config.input in (None, ""):
         raise UserError("predict wants input=<image file, folder or .npy file>")
     exported = open_network(config)
-    source = Path(str(config.input)).expanduser()
+    source = Path(str(config.input))
     problems: list[FileProblem] = []
     try:
         batches, total = read(source, exported.manifest, problems)
@@ -71,14 +71,14 @@ def open_network(config: DictConfig) -> Exported:
     if (config.export is None) == (config.run is None):
         raise UserError("predict wants one of export=<export folder> and run=<run folder>")
     if config.export is not None:
-        exported = load_export(Path(str(config.export)).expanduser(), config.threads, config.trust)
+        exported = load_export(Path(str(config.export)), config.threads, config.trust)
     else:
         # Only here: torch takes seconds to import, and an export does without.
         from branchynet.commands.export import describe
         from branchynet.exports.write import in_memory
         from branchynet.runs.finished_run import open_run
 
-        run = open_run(Path(str(config.run)).expanduser(), config.trust)
+        run = open_run(Path(str(config.run)), config.trust)
         exported = in_memory(run.network, run.criteria, describe(run, "torch"), config.threads)
     if config.thresholds is not None:
         values = config.thresholds
@@ -209,7 +209,7 @@ def check_output(output: object, source: Path) -> None:
     """A UserError if writing the output would write over something that is read, by whatever name."""
     if output is None:
         return
-    path = Path(str(output)).expanduser()
+    path = Path(str(output))
     if not path.is_file():
         return
     inputs = find_images(source) if source.is_dir() else [source]
@@ -221,7 +221,7 @@ def check_output(output: object, source: Path) -> None:
 def opened(output: object, overwrite: bool) -> Iterator[TextIO]:
     """The file to write, or the terminal; whoever stops reading there (`| head`) is no mistake."""
     if output is not None:
-        path = Path(str(output)).expanduser()
+        path = Path(str(output))
         if path.exists() and not overwrite:
             raise UserError(f"output={path} is there already: add overwrite=true, or name another file")
         if path.exists() and not path.is_file():

@@ -18,7 +18,7 @@ def main() -> None:
 
     With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
     """
-    app.quote_paths(["resume"])
+    app.quote_paths()
     given = app.given()
     folder = given.pop("resume", None)
     if folder is None:

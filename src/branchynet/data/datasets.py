@@ -112,13 +112,13 @@ def load_dataset(
     if name in EMBEDDED:
         return _build(name, EMBEDDED[name](), DIGITS, name)
     if name in PUBLISHED:
-        folder = Path(str(root or os.environ.get("BRANCHYNET_DATA") or "data")).expanduser()
+        folder = Path(os.path.expanduser(str(root or os.environ.get("BRANCHYNET_DATA") or "data")))
         wanted = f"{_files_wanted(name)} or {name}.npz in the folder {folder}"
         cure = "set data.root" if download else "set data.root or data.download=true"
     elif name == "arrays":
         if path is None:
             raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
-        file = Path(str(path)).expanduser()
+        file = Path(os.path.expanduser(str(path)))
         wanted = f"an .npz file with {', '.join(ARRAYS)} in the folder {file.parent}"
         cure = "set data.path"
     else:

@@ -104,6 +104,12 @@ class FinishedRun:
         """The data set, set up."""
         return build_data(self.config.data)
 
+    def look_for_images(self, root: str | None, path: str | None) -> None:
+        """From now on, in these places instead of where the run found them; None leaves one as it was."""
+        for key, place in (("root", root), ("path", path)):
+            if place is not None:
+                self.config.data[key] = place
+
     @cached_property
     def network(self) -> BranchedNetwork:
         """N exits with the joint weights, in eval mode, on the CPU."""
