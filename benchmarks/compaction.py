@@ -55,7 +55,7 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
             },
             arguments.rounds,
         )
-        left = (engine.run(case.images).exit == 0).mean()
+        left = (engine.run(case.images).exit == 1).mean()
         copied, carried = (1000 * np.median(seconds[way]) for way in ("copied", "carried"))
         print(
             f"| {100 * left:.1f} | {copied:.2f} | {carried:.2f} "

@@ -51,7 +51,7 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
     engine = make_engine(backend, case.network, case.criteria, case.thresholds, case.shape, arguments.threads)
     baseline = backend.classifier(case.baseline, case.shape, arguments.threads)
     real = run_for_real(engine, baseline, case.images, arguments.threads)
-    rates = np.bincount(real.outcome.exit, minlength=count) / len(case.images)
+    rates = np.bincount(real.outcome.exit_index, minlength=count) / len(case.images)
 
     x = case.images[:1]
     candidates: dict[str, Callable[[], object]] = {"baseline": partial(baseline, x)}

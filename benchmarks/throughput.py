@@ -54,7 +54,7 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
     engine = make_engine(backend, case.network, case.criteria, case.thresholds, case.shape, threads)
     whole = undivided(case.baseline)
     baseline = make_engine(backend, whole, case.last_criterion, (), case.shape, threads)
-    exits = run_in_batches(engine, case.images, 256).exit
+    exits = run_in_batches(engine, case.images, 256).exit_index
     rates = np.bincount(exits, minlength=case.network.num_exits) / len(exits)
     macs = count_macs(case.network, case.shape, case.criteria)
     gain_macs = macs.baseline / float(rates @ np.array(macs.exits))

@@ -49,9 +49,10 @@ def test_every_image_leaves_where_figure_2_says(engine, finished, images):
             if abs(uncertainty[s, 0] - threshold) <= 1e-5:
                 continue  # within rounding, it may leave at either
             left = 0 if uncertainty[s, 0] < np.float32(threshold) else 1
-            assert (found.exit[s], found.prediction[s]) == (left, prediction[s, left])
+            assert (found.exit[s], found.exit_index[s]) == (left + 1, left)
+            assert found.prediction[s] == prediction[s, left]
             assert found.uncertainty[s] == pytest.approx(uncertainty[s, left], abs=1e-5)
-    assert found.exit.tolist() == [1] * 360
+    assert found.exit.tolist() == [2] * 360
 
 
 def test_arrays_and_more_images_than_a_batch_give_the_same(finished, images, monkeypatch):
@@ -249,4 +250,4 @@ def test_the_ways_of_the_package_lead_from_a_trunk_to_thresholds(images, finishe
     network = branchynet.attach(trunk, [{"after": "1", "fc": []}], (1, 28, 28), 10)
     assert isinstance(network, branchynet.BranchedNetwork)
     engine = branchynet.make_engine("torch", network.eval(), branchynet.Entropy(), [0.0], (1, 28, 28))
-    assert engine.run(x[:3].numpy()).exit.tolist() == [1, 1, 1]
+    assert engine.run(x[:3].numpy()).exit.tolist() == [2, 2, 2]

@@ -4,7 +4,7 @@ import branchynet
 
 network = branchynet.load("<run or export folder>")
 network.thresholds = [0.3]
-prediction, exit, uncertainty = network.run(images)
+prediction, exit, uncertainty = network.run(images)  # exits count from 1
 """
 
 import os

@@ -18,7 +18,7 @@ class Plain(OnImages):
 
     def run(self, images):
         x = self.checked(images)
-        return Outcome(np.zeros(len(x), np.int64), np.zeros(len(x), np.int64), np.zeros(len(x), np.float32))
+        return Outcome(np.zeros(len(x), np.int64), np.ones(len(x), np.int64), np.zeros(len(x), np.float32))
 
 
 OF_ANOTHER_SHAPE = [

@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from branchynet.errors import UserError
 from branchynet.exports.load import Answer, by_exit, load_export, torch_step
@@ -31,8 +33,9 @@ def test_steps_after_the_exit_that_was_taken_are_not_run():
         return np.ones(2, np.int64), np.float32([9, 8]), np.ones(2, np.float32)
 
     answer = by_exit([first, fail])(np.float32([1, 5, 2, 7]), (3.0,))
-    assert answer.exit.tolist() == [0, 1, 0, 1] and answer.uncertainty.tolist() == [1, 9, 2, 8]
-    assert (by_exit([first, fail])(np.float32([1, 2]), (3.0,)).exit == 0).all()
+    assert answer.exit.tolist() == [1, 2, 1, 2] and answer.exit_index.tolist() == [0, 1, 0, 1]
+    assert answer.uncertainty.tolist() == [1, 9, 2, 8]
+    assert (by_exit([first, fail])(np.float32([1, 2]), (3.0,)).exit_index == 0).all()
 
 
 def test_a_program_of_torch_runs_on_the_threads_asked_for_and_records_no_gradients():
@@ -122,3 +125,25 @@ def test_it_begins_with_the_manifests_thresholds(folders, manifest, pixels):
     fresh = load_export(folders["segments"])
     assert fresh.thresholds == tuple(float(np.float32(value)) for value in manifest.thresholds)
     assert fresh.classes == manifest.classes and fresh.input_shape == manifest.input_shape
+
+
+def test_a_single_model_of_the_first_form_counts_from_0(folders, pixels, tmp_path):
+    """As 0.1 wrote it."""
+    folder = shutil.copytree(folders["single"], tmp_path / "export")
+    model = onnx.load(folder / "model.onnx")
+
+    def count_from_0(graph):
+        for constant in graph.initializer:
+            if constant.name.startswith("exit_") and "/" not in constant.name:
+                constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant) - 1, constant.name))
+        for node in graph.node:
+            for attribute in node.attribute:
+                count_from_0(attribute.g)
+
+    count_from_0(model.graph)
+    content = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(content)
+    files = {"model.onnx": checksum(content)}
+    write_manifest(folder, replace(read_manifest(folder), files=files, format_version=1))
+    found, now = (load_export(each).run(pixels[:40]) for each in (folder, folders["single"]))
+    assert set(now.exit) == {1, 2, 3} and found.exit.tolist() == now.exit.tolist()

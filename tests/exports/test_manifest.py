@@ -86,7 +86,7 @@ def test_every_key_is_missed_by_name(key, folder):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("format_version", 2, ["2", "reads 1"]),
+        ("format_version", 3, ["3", "reads 1 and 2"]),
         ("format", "tflite", ["tflite", "segments, single, torch"]),
         ("thresholds", [0.1, 0.2], ["thresholds has 2", "1 belong"]),
         ("thresholds", ["0.1"], ["thresholds", "numbers"]),

@@ -23,7 +23,7 @@ def test_every_format_is_the_slow_loop(size, exported, network, pixels, normalis
     prediction, exits, uncertainty = figure_2(network, normalised, middling)
     assert np.bincount(exits).min() > 60, "all three exits are taken"
     outcomes = [exported.run(pixels[i : i + size]) for i in range(0, len(pixels), size)]
-    assert np.array_equal(np.concatenate([o.exit for o in outcomes]), exits)
+    assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
     assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
     np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_criteria_of_the_exits_own_are_the_slow_loop(
         exported = load_export(tmp_path, trust=True)
     for size in (1, 33, 257):
         outcomes = [exported.run(pixels[i : i + size]) for i in range(0, len(pixels), size)]
-        assert np.array_equal(np.concatenate([o.exit for o in outcomes]), exits)
+        assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
         assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
         np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
@@ -56,7 +56,7 @@ def test_thresholds_can_be_set_and_the_confidence_is_the_largest_probability(
     with torch.no_grad():
         p = network(torch.from_numpy(normalised))[exit].softmax(dim=1)
     answer = exported.answer(pixels)
-    assert (answer.exit == exit).all() and np.array_equal(answer.prediction, p.argmax(1).numpy())
+    assert (answer.exit_index == exit).all() and np.array_equal(answer.prediction, p.argmax(1).numpy())
     np.testing.assert_allclose(answer.confidence, p.max(1).values.numpy(), atol=1e-5)
     assert [column.dtype for column in answer] == [np.int64, np.int64, np.float32, np.float32]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from branchynet.errors import ArgumentError, UserError
-from branchynet.runtime.base import Backend, check_threads, check_thresholds, forced
+from branchynet.runtime.base import Backend, Outcome, check_threads, check_thresholds, forced
 from branchynet.runtime.catalogue import ENGINES
 
 
@@ -94,3 +94,8 @@ def test_forced_thresholds_let_nobody_out_before_and_everybody_there():
     assert forced(1, 3) == (-math.inf, math.inf)
     assert forced(2, 3) == (-math.inf, -math.inf)
     assert forced(0, 1) == ()
+
+
+def test_exits_count_from_1_and_their_index_from_0():
+    outcome = Outcome(np.array([7, 7]), np.array([1, 3]), np.float32([0.5, 0.5]))
+    assert outcome.exit_index.tolist() == [0, 2] and outcome._fields == ("prediction", "exit", "uncertainty")

@@ -103,6 +103,6 @@ def test_every_exit_gets_its_own_criterion(network, images):
         thresholds = [math.inf if n == exit else -math.inf for n in range(2)]
         found = make_engine("torch", network, criteria, thresholds, SHAPE).run(images)
         expected = make_engine("torch", network, criteria[exit], thresholds, SHAPE).run(images)
-        assert (found.exit == exit).all() and np.array_equal(found.uncertainty, expected.uncertainty)
+        assert (found.exit_index == exit).all() and np.array_equal(found.uncertainty, expected.uncertainty)
     with pytest.raises(ValueError, match="2 criteria do not fit 3 exits"):
         make_engine("torch", network, criteria[:2], (1.0, 1.0), SHAPE)

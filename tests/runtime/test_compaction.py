@@ -58,7 +58,7 @@ def test_rows_that_left_are_carried_on_unread(
     found = engine.run(images)
     expected = figure_2(network, images, middling)
     assert tuple(seen) == rows
-    assert np.array_equal(found.prediction, expected[0]) and np.array_equal(found.exit, expected[1])
+    assert np.array_equal(found.prediction, expected[0]) and np.array_equal(found.exit_index, expected[1])
     np.testing.assert_allclose(found.uncertainty, expected[2], atol=1e-5)
 
 
@@ -81,7 +81,7 @@ class Table:
                 made = 3 * made + n
                 prediction, uncertainty = self.prediction[n, int(row)], self.uncertainty[n, int(row)]
                 if n == len(thresholds) or uncertainty < np.float32(thresholds[n]):
-                    answers.append((prediction, n, uncertainty, made))
+                    answers.append((prediction, n + 1, uncertainty, made))
                     break
         return [np.array(column) for column in zip(*answers, strict=True)]
 
@@ -138,7 +138,7 @@ def test_the_one_loop_gives_in_numpy_and_in_torch_what_a_loop_over_the_rows_give
             np.testing.assert_array_equal(ours, theirs)
             assert ours.dtype == theirs.dtype
     # All leave at once, some at every exit, none before the last: all of it has happened.
-    assert {frozenset({0}), frozenset({0, 1, 2, 3}), frozenset({3})} <= taken
+    assert {frozenset({1}), frozenset({1, 2, 3, 4}), frozenset({4})} <= taken
 
 
 def test_nothing_is_run_once_all_have_left():
@@ -147,7 +147,7 @@ def test_nothing_is_run_once_all_have_left():
         return x, np.zeros(len(x), np.int64), np.full(len(x), 0.5, np.float32)
 
     found = by_compaction(np.zeros((3, 2), np.float32), (0.6, 0.6), step, Scratch().take, numbers)
-    assert found[1].tolist() == [0, 0, 0]
+    assert found[1].tolist() == [1, 1, 1]
 
 
 def test_scratch_grows_is_used_again_and_never_overlaps():

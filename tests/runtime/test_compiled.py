@@ -24,7 +24,7 @@ def test_all_batch_sizes_need_three_versions_of_a_step_at_most(network, images, 
         sizes = range(1, len(images) + 1) if counter is engines[0] else (1, 2, 257)
         for size in sizes:
             found, expected = engine.run(images[:size]), eager.run(images[:size])
-            assert np.array_equal(found.exit, expected.exit)
+            assert np.array_equal(found.exit_index, expected.exit_index)
             assert np.array_equal(found.prediction, expected.prediction)
             np.testing.assert_allclose(found.uncertainty, expected.uncertainty, atol=1e-6)
         assert 3 * 2 <= counter.frame_count <= 3 * 3
@@ -62,7 +62,7 @@ def test_compiled_code_gives_the_eager_answers():
     engines = [make_engine(name, network, Entropy(), limit, (1, 4, 4)) for name in ("torch", "torch_compile")]
     for size in (1, 40):
         expected, found = (engine.run(images[:size]) for engine in engines)
-        assert np.array_equal(found.exit, expected.exit)
+        assert np.array_equal(found.exit_index, expected.exit_index)
         assert np.array_equal(found.prediction, expected.prediction)
         np.testing.assert_allclose(found.uncertainty, expected.uncertainty, atol=1e-5)
 

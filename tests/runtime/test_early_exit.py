@@ -26,7 +26,7 @@ def test_layers_after_the_exit_that_was_taken_are_not_run(network, images):
         raise AssertionError("it was run")
 
     engine.steps[1:] = [fail, fail]
-    assert (engine.run(images).exit == 0).all() and engine.run(images[:1]).exit[0] == 0
+    assert (engine.run(images).exit_index == 0).all() and engine.run(images[:1]).exit_index[0] == 0
     engine.thresholds = forced(1, 3)
     for x in (images[:1], images):
         with pytest.raises(AssertionError, match="it was run"):
@@ -46,7 +46,7 @@ def test_the_host_waits_once_per_exit_and_never_per_sample(network, images, midd
 
     for size in (2, 33, 257):
         with Count() as count:
-            assert engine.run(images[:size]).exit.max() == 2
+            assert engine.run(images[:size]).exit_index.max() == 2
         assert count.total == 2, "one wait per exit but the last"
 
 
@@ -86,7 +86,7 @@ def test_rows_that_go_on_are_the_right_ones_and_keep_their_layout(layout):
         return step(n, features)
 
     engine.step = watched
-    assert engine.run(x).exit.tolist() == [1, 0, 0, 1, 1]
+    assert engine.run(x).exit_index.tolist() == [1, 0, 0, 1, 1]
     expected = Laid(layout)(torch.from_numpy(x))[[0, 3, 4]]
     assert torch.equal(seen[1], expected)
     if layout == "flat":
@@ -125,8 +125,8 @@ def test_a_gpu_gives_what_the_cpu_gives(name, network, images, middling):
     for x in (images, images[:1]):
         found = engine.run(x)
         # TF32 has 10 bits: a few samples near a threshold may leave elsewhere.
-        assert (found.exit == expected.exit[: len(x)]).mean() > 0.95
-        same = found.exit == expected.exit[: len(x)]
+        assert (found.exit_index == expected.exit_index[: len(x)]).mean() > 0.95
+        same = found.exit_index == expected.exit_index[: len(x)]
         np.testing.assert_allclose(found.uncertainty[same], expected.uncertainty[: len(x)][same], atol=0.05)
     assert ENGINES[name].classifier(network.trunk(), SHAPE, 1)(images[:1]) in range(10)
 

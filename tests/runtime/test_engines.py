@@ -35,7 +35,7 @@ def test_every_batch_size_is_the_slow_loop(size, engine, network, images, middli
     prediction, exits, uncertainty = figure_2(network, images, middling)
     assert np.bincount(exits).min() > 60, "all three exits are taken"
     outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
-    assert np.array_equal(np.concatenate([o.exit for o in outcomes]), exits)
+    assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
     assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
     np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
@@ -55,7 +55,7 @@ def test_criteria_of_the_exits_own_are_the_slow_loop(name, own_criteria, network
             tensor.zero_()
     for size in (1, 33, 257):
         outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
-        assert np.array_equal(np.concatenate([o.exit for o in outcomes]), exits)
+        assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
         assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
         np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
@@ -67,7 +67,7 @@ def test_forced_exits_give_the_networks_own_answers(exit, engine, network, image
         expected = network(torch.from_numpy(images))[exit].argmax(1).numpy()
     for batch in (images, images[:1]):
         outcome = engine.run(batch)
-        assert (outcome.exit == exit).all()
+        assert (outcome.exit_index == exit).all()
         assert np.array_equal(outcome.prediction, expected[: len(batch)])
 
 
@@ -77,10 +77,10 @@ def test_the_comparison_is_strict_and_in_float32(engine, images):
     uncertainty = engine.run(one).uncertainty[0]
     for threshold, exit in ((uncertainty, 2), (np.nextafter(uncertainty, np.float32(9)), 0)):
         engine.thresholds = (float(threshold), 0.0)
-        assert engine.run(one).exit[0] == exit
+        assert engine.run(one).exit_index[0] == exit
     # In float64 a little above, in float32 the same number: not below it.
     engine.thresholds = (float(uncertainty) * (1 + 1e-9), 0.0)
-    assert engine.run(one).exit[0] == 2
+    assert engine.run(one).exit_index[0] == 2
 
 
 def test_results_are_the_callers_own(engine, images):
@@ -103,7 +103,9 @@ def test_a_copy_has_thresholds_of_its_own(engine, images):
     other = copy.copy(engine)
     other.thresholds = forced(2, 3)
     for size in (1, 5):
-        assert (engine.run(images[:size]).exit == 0).all() and (other.run(images[:size]).exit == 2).all()
+        assert (engine.run(images[:size]).exit_index == 0).all() and (
+            other.run(images[:size]).exit_index == 2
+        ).all()
 
 
 def test_the_baseline_runs_through_the_same_protocol(backend, network, images):
@@ -113,7 +115,7 @@ def test_the_baseline_runs_through_the_same_protocol(backend, network, images):
     for size in (1, 64, 257):
         found = engine.run(images[:size])
         assert np.array_equal(found.prediction, logits[:size].argmax(1).numpy())
-        assert (found.exit == 0).all()
+        assert (found.exit_index == 0).all()
         np.testing.assert_allclose(found.uncertainty, Entropy()(logits[:size]).numpy(), atol=1e-5)
 
 

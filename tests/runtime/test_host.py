@@ -91,8 +91,8 @@ def test_models_after_the_exit_that_was_taken_are_not_run(watched, images):
     for output in deeper:
         output.fill(-7)
     engine.thresholds, bound = forced(0, 3), len(load.bound)
-    assert engine.run(images[:1]).exit[0] == 0
-    assert (engine.run(images[:9]).exit == 0).all()
+    assert engine.run(images[:1]).exit_index[0] == 0
+    assert (engine.run(images[:9]).exit_index == 0).all()
     assert all((output == -7).all() for output in deeper)
     assert len(load.bound) == bound + 1, "the batch was bound to the first model alone"
 

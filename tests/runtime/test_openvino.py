@@ -66,7 +66,7 @@ def test_bfloat16_leaves_where_its_own_trace_says(network, images):
         found = compare(
             trace,
             again.thresholds,
-            torch.from_numpy(outcome.exit),
+            torch.from_numpy(outcome.exit_index),
             torch.from_numpy(outcome.prediction),
             tolerance=0,
         )

@@ -25,7 +25,10 @@ def test_every_batch_size_leaves_where_the_sweep_says(backend, engine, images, t
     for size in range(1, len(images) + 1):
         outcome = run_in_batches(engine, images, size)
         found = compare(
-            trace, engine.thresholds, torch.from_numpy(outcome.exit), torch.from_numpy(outcome.prediction)
+            trace,
+            engine.thresholds,
+            torch.from_numpy(outcome.exit_index),
+            torch.from_numpy(outcome.prediction),
         )
         assert 1 <= found.near_threshold <= 5, "those on a threshold, and who comes within 1e-5 of it"
         assert found.differences - found.unexplained <= found.near_threshold

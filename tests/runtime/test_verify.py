@@ -27,11 +27,14 @@ def test_every_sample_leaves_where_the_sweep_says(backend, engine, network, imag
 
     run = run_for_real(engine, baseline, images)
     found = compare(
-        trace, engine.thresholds, torch.from_numpy(run.outcome.exit), torch.from_numpy(run.outcome.prediction)
+        trace,
+        engine.thresholds,
+        torch.from_numpy(run.outcome.exit_index),
+        torch.from_numpy(run.outcome.prediction),
     )
     assert found.unexplained == 0 and found.differences <= found.near_threshold
     point = evaluate(trace, torch.tensor([thresholds]))
-    rates = np.bincount(run.outcome.exit, minlength=3) / len(images)
+    rates = np.bincount(run.outcome.exit_index, minlength=3) / len(images)
     if not found.differences:
         assert rates.tolist() == point.exit_rates[0].tolist()
         assert (run.outcome.prediction == labels.numpy()).mean() == point.accuracy[0].item()
@@ -48,12 +51,12 @@ def test_every_layer_has_run_before_the_clock_starts(engine, images):
 
     class Watched(type(engine)):
         def run(self, x):
-            seen.append(super().run(x).exit[0])
+            seen.append(super().run(x).exit_index[0])
             return super().run(x)
 
     engine.__class__ = Watched
     run = run_for_real(engine, lambda _: 0, images[:3])
-    assert seen[0] == 2 and set(seen[1:]) == {0} and run.outcome.exit.tolist() == [0, 0, 0]
+    assert seen[0] == 2 and set(seen[1:]) == {0} and run.outcome.exit_index.tolist() == [0, 0, 0]
     assert engine.thresholds == forced(0, 3)
 
 
@@ -69,7 +72,7 @@ class Slow:
     def run(self, x):
         self.threads.add(torch.get_num_threads())
         self.now += int(1e6 * x.flat[0])
-        return Outcome(np.zeros(len(x), np.int64), np.zeros(len(x), np.int64), np.zeros(len(x), np.float32))
+        return Outcome(np.zeros(len(x), np.int64), np.ones(len(x), np.int64), np.zeros(len(x), np.float32))
 
     def baseline(self, x):
         self.now += int(2e6 * x.flat[0])

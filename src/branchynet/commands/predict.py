@@ -144,12 +144,12 @@ def rows(exported: Exported, batches: Batches) -> Iterator[Row]:
     for names, x in batches:
         for name, answer in zip(names, zip(*exported.answer(x), strict=True), strict=True):
             prediction, exit, uncertainty, confidence = (value.item() for value in answer)
-            cost = manifest.costs.exits[exit]
+            cost = manifest.costs.exits[exit - 1]
             values = (
                 name,
                 manifest.classes[prediction],
                 confidence,
-                exit + 1,
+                exit,
                 uncertainty,
                 *vars(cost).values(),
             )

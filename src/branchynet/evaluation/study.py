@@ -109,7 +109,7 @@ def verify(
     made = engine.engine(network, criteria, report.point.thresholds, shape, threads)
     x, y = data.split(report.split)
     run = run_for_real(made, engine.classifier(trunk, shape, threads), x.numpy(), threads)
-    taken, prediction = torch.from_numpy(run.outcome.exit), torch.from_numpy(run.outcome.prediction)
+    taken, prediction = torch.from_numpy(run.outcome.exit_index), torch.from_numpy(run.outcome.prediction)
     found = compare(report.trace, made.thresholds, taken, prediction)
     if traced_by(settings.engine) == engine.name == PYTORCH and found.unexplained:
         # The trace is of the same network in the same library: this would be a bug of ours.

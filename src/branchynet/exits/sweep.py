@@ -90,7 +90,7 @@ def point_at(trace: Trace, thresholds: Sequence[float]) -> OperatingPoint:
 def compare(
     trace: Trace | Outputs,
     thresholds: Sequence[float],
-    exit: Tensor,
+    exit_index: Tensor,
     prediction: Tensor,
     tolerance: float = ROUNDING,
 ) -> Differences:
@@ -99,7 +99,7 @@ def compare(
     Args:
         trace: has `uncertainty` and `prediction`, (S, N) each.
         thresholds: N-1, those of the run.
-        exit: (S,) int64, 0-based: where each sample left in the run.
+        exit_index: (S,) int64, 0-based: where each sample left in the run.
         prediction: (S,) int64: what it was answered.
         tolerance: an uncertainty this close to a threshold may lie on either side of it.
     """
@@ -107,9 +107,9 @@ def compare(
     taken = exit_taken(trace.uncertainty, limits)
     expected = trace.prediction.gather(1, taken[:, None])[:, 0]
     # Only the thresholds that a sample met: those up to the exit where it left, in the sweep or in the run.
-    met = torch.arange(len(limits)) <= torch.maximum(taken, exit)[:, None]
+    met = torch.arange(len(limits)) <= torch.maximum(taken, exit_index)[:, None]
     near = (((trace.uncertainty[:, :-1] - limits).abs() <= tolerance) & met).any(dim=1)
-    differs = (exit != taken) | (prediction != expected)
+    differs = (exit_index != taken) | (prediction != expected)
     return Differences(int(differs.sum()), int(near.sum()), int((differs & ~near).sum()))
 
 

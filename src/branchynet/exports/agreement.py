@@ -61,7 +61,12 @@ def agreement(
     points = [manifest.thresholds, halves, *(forced(n, last + 1) for n in range(last + 1))]
     answers = replay(folder, x, np.array(points, np.float32), trust=manifest.format == "torch")
     found = [
-        compare(outputs, list(thresholds), torch.from_numpy(answer.exit), torch.from_numpy(answer.prediction))
+        compare(
+            outputs,
+            list(thresholds),
+            torch.from_numpy(answer.exit_index),
+            torch.from_numpy(answer.prediction),
+        )
         for answer, thresholds in zip(answers, points, strict=True)
     ]
 
@@ -69,7 +74,8 @@ def agreement(
         """The largest difference of a field of the answers."""
         expected, rows = getattr(outputs, name).numpy(), np.arange(len(x))
         return max(
-            float(np.abs(getattr(answer, name) - expected[rows, answer.exit]).max()) for answer in answers
+            float(np.abs(getattr(answer, name) - expected[rows, answer.exit_index]).max())
+            for answer in answers
         )
 
     return Agreement(

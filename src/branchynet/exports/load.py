@@ -24,9 +24,14 @@ class Answer(NamedTuple):
     """An `Outcome`, and how probable the exit that was taken finds its prediction."""
 
     prediction: np.ndarray  # (B,) int64
-    exit: np.ndarray  # (B,) int64, 0-based
+    exit: np.ndarray  # (B,) int64, 1 … N
     uncertainty: np.ndarray  # (B,) float32
     confidence: np.ndarray  # (B,) float32, the largest softmax probability
+
+    @property
+    def exit_index(self) -> np.ndarray:
+        """As an outcome's."""
+        return self.exit - 1
 
 
 # From images (B, C, H, W) uint8 and N-1 thresholds to answers.
@@ -97,7 +102,7 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
     sessions = [_session(folder / name, content, threads) for name, content in files.items()]
     _check_input(folder, sessions[0], manifest.input_shape)
     if manifest.format == "single":
-        return Exported(manifest, _one_by_one(sessions[0]))
+        return Exported(manifest, _one_by_one(sessions[0], manifest.format_version))
     return Exported(manifest, by_exit([_onnx_step(session) for session in sessions]))
 
 
@@ -116,8 +121,9 @@ def by_exit(steps: Sequence[Model]) -> Program:
     return run
 
 
-def _one_by_one(session: "ort.InferenceSession") -> Program:
+def _one_by_one(session: "ort.InferenceSession", version: int) -> Program:
     """The program of a single model with the exits inside: it takes one image at a time."""
+    counted_from = 0 if version == 1 else 1
 
     def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
         limits = np.array(thresholds, np.float32)
@@ -125,7 +131,8 @@ def _one_by_one(session: "ort.InferenceSession") -> Program:
             session.run(list(Answer._fields), {"image": x[i : i + 1], "thresholds": limits})
             for i in range(len(x))
         ]
-        return Answer(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+        answer = Answer(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+        return answer._replace(exit=answer.exit - counted_from + 1)
 
     return run
 

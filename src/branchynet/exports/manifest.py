@@ -15,7 +15,8 @@ import branchynet
 from branchynet.errors import UserError, check_choice
 
 FILE = "manifest.json"
-VERSION = 1  # of the manifest's form; raised when an older reader would misread it
+VERSION = 2  # of the export's form; raised when an older reader would misread it
+READABLE = (1, 2)  # 1: the single model counts exits from 0
 FORMATS = ("segments", "single", "torch")
 SIZES = ("bilinear", "refuse")  # what becomes of an image file of another size
 CHANNELS = ("convert", "refuse")  # … of other channels
@@ -62,6 +63,7 @@ class Manifest:
     size: str = "bilinear"  # an image file of another size: bilinear (resized to H × W) | refuse
     channels: str = "convert"  # an image file of other channels: convert (to grey or RGB) | refuse
     files: Mapping[str, str] = field(default_factory=dict)  # name: sha256 (hex), shallow to deep
+    format_version: int = VERSION
 
     @property
     def num_exits(self) -> int:
@@ -73,7 +75,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `folder/manifest.json`."""
     costs = manifest.costs
     content = {
-        "format_version": VERSION,
+        "format_version": manifest.format_version,
         "branchynet": branchynet.__version__,
         "format": manifest.format,
         "experiment": manifest.experiment,
@@ -116,9 +118,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}): export the run again") from None
     version = _value(file, content, "format_version")
-    if version != VERSION:
+    if version not in READABLE:
         raise UserError(
-            f"{file} has the format_version {version!r}, this branchynet reads {VERSION}: "
+            f"{file} has the format_version {version!r}, this branchynet reads {' and '.join(map(str, READABLE))}: "
             f"take the branchynet that wrote it, or export the run again"
         )
     values = {key: _value(file, content, key) for key in _CHECKS}
@@ -142,6 +144,7 @@ def read_manifest(folder: Path) -> Manifest:
         size=values["image_files.size"],
         channels=values["image_files.channels"],
         files={entry["name"]: entry["sha256"] for entry in values["files"]},
+        format_version=version,
     )
     for key, count, wanted in (
         ("thresholds", len(manifest.thresholds), len(exits) - 1),

@@ -22,7 +22,7 @@ def nested(models: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> on
 
     Inputs: `image` as the first model has it, and `thresholds`, (N-1,) float32, which may be left out: then
     they are those given here. (ONNX Runtime warns of such an input as it loads; it is meant.) Outputs, (1,)
-    each: `prediction` int64, `exit` int64 (0-based), `uncertainty` and `confidence` float32.
+    each: `prediction` int64, `exit` int64 (1 … N), `uncertainty` and `confidence` float32.
 
     Args:
         models: N, for batch 1, shallow to deep: from `image` or `features_<n-1>` to `prediction_<n>`,
@@ -61,7 +61,7 @@ def _from_exit(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes and constants from segment n to the end, giving `<output>_from_<n>`."""
     graph = graphs[n - 1]
-    number = numpy_helper.from_array(np.array([n - 1], np.int64), f"exit_{n}")
+    number = numpy_helper.from_array(np.array([n], np.int64), f"exit_{n}")
     nodes, initializers = list(graph.node), [*graph.initializer, number]
     if n == len(graphs):
         return [*nodes, *_copies(f"_{n}", f"_from_{n}")], initializers

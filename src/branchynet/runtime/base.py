@@ -26,8 +26,13 @@ class Outcome(NamedTuple):
     """What a batch gave, in the order of its input."""
 
     prediction: np.ndarray  # (B,) int64
-    exit: np.ndarray  # (B,) int64, 0-based
+    exit: np.ndarray  # (B,) int64, 1 … N
     uncertainty: np.ndarray  # (B,) float32, of the exit that was taken
+
+    @property
+    def exit_index(self) -> np.ndarray:
+        """(B,) int64, from 0: the exit's place in a list of all exits."""
+        return self.exit - 1
 
 
 class Engine(Protocol):
@@ -127,6 +132,6 @@ def check_thresholds(values: Sequence[float], num_exits: int) -> tuple[float, ..
     return tuple(float(np.float32(value)) for value in values)
 
 
-def forced(exit: int, num_exits: int) -> tuple[float, ...]:
-    """The thresholds that send every sample out at `exit` (0-based)."""
-    return tuple(math.inf if n == exit else -math.inf for n in range(num_exits - 1))
+def forced(exit_index: int, num_exits: int) -> tuple[float, ...]:
+    """The thresholds that send every sample out at exit `exit_index` + 1."""
+    return tuple(math.inf if n == exit_index else -math.inf for n in range(num_exits - 1))

@@ -43,10 +43,10 @@ def by_compaction(
         where: from a mask (R,) to the numbers, int64, of the rows that are set.
 
     Returns:
-        prediction, exit (0-based) and uncertainty, (B,) each, then what else the steps give.
+        prediction, exit (from 1) and uncertainty, (B,) each, then what else the steps give.
     """
     x, *whole = step(0, x)
-    exits = whole[0] * 0
+    exits = whole[0] * 0 + 1
     unsure = whole[1]
     rows: Array | None = None  # of the input, that have not left yet; None: all
     at: Array | None = None  # where they are in x; None: they are all there is
@@ -65,9 +65,9 @@ def by_compaction(
         unsure = answers[1]
         if rows is None:
             whole = answers
-            exits[:] = n
+            exits[:] = n + 1
             continue
-        exits[rows] = n
+        exits[rows] = n + 1
         for values, answer in zip(whole, answers, strict=True):
             values[rows] = answer  # over what an earlier exit gave
     prediction, uncertainty, *others = whole

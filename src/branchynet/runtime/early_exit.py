@@ -109,7 +109,7 @@ class TorchEngine:
             # Both float32 values, so the comparison is one of float32.
             if n == last or uncertainty.item() < self._thresholds[n]:
                 break
-        return Outcome(logits.argmax(dim=1).cpu().numpy(), np.full(1, n), uncertainty.cpu().numpy())
+        return Outcome(logits.argmax(dim=1).cpu().numpy(), np.full(1, n + 1), uncertainty.cpu().numpy())
 
     def _run_batch(self, x: Tensor) -> Outcome:
         found = by_compaction(x, self._thresholds, self._answer, _rows, _numbers)

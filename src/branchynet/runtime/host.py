@@ -112,7 +112,7 @@ class HostEngine:
         self._thresholds = check_thresholds(values, len(self.models))
         # One tuple per exit, so that the loop looks nothing up; the last exit takes whatever comes.
         limits = [*self._thresholds, np.inf]
-        exits = np.arange(len(limits))
+        exits = np.arange(1, len(limits) + 1)
         exits.flags.writeable = False
         self._loop = [
             (exits[n : n + 1], *call, limit)

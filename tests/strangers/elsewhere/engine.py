@@ -66,6 +66,6 @@ class Loop:
                 features, logits, uncertainty = step(features)
                 if n == len(self.thresholds) or uncertainty.item() < self.thresholds[n]:
                     break
-            answers.append((int(logits.argmax()), n, uncertainty.item()))
+            answers.append((int(logits.argmax()), n + 1, uncertainty.item()))
         prediction, exits, uncertainty = zip(*answers, strict=True)
         return Outcome(np.array(prediction), np.array(exits), np.array(uncertainty, np.float32))
