@@ -189,8 +189,10 @@ def test_the_engine_of_the_choice_comes_first_and_each_once(mine):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "tensorrt"}, "onnxruntime"),
-        ({"compare": ["tensorrt"]}, "onnxruntime"),
+        ({"name": "tensorrt"}, r"^engine\.name=tensorrt: it is one of .*onnxruntime"),
+        ({"compare": ["torch", "tensorrt"]}, r"^engine\.compare\.1=tensorrt: it is one of .*onnxruntime"),
+        ({"compare": [{"name": "tensorrt"}]}, r"^engine\.compare\.0\.name=tensorrt: it is one of"),
+        ({"compare": [{"_target_": "nosuch.Engine"}]}, r"engine\.compare\.0\._target_=nosuch\.Engine"),
         ({"threads": 0}, "engine.threads=0"),
         ({"seconds": 0}, "engine.seconds=0"),
     ],

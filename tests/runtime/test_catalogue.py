@@ -62,7 +62,9 @@ def test_an_unknown_name_gets_one_line_with_those_that_there_are(name):
 
 
 def test_unknown_engines_and_threads_get_one_line(network):
-    with pytest.raises(UserError, match=r"torch, torch_compile, .*onnxruntime"):
+    with pytest.raises(
+        UserError, match=r"^engine=tensorrt: it is one of torch, torch_compile, .*onnxruntime"
+    ):
         make_engine("tensorrt", network, Entropy(), (1.0, 1.0), SHAPE)
     with pytest.raises(UserError, match="threads=0"):
         make_engine("torch", network, Entropy(), (1.0, 1.0), SHAPE, threads=0)

@@ -120,12 +120,14 @@ def build_rule(rule: Any) -> Rule:
     return made("sweep.rule", rule)
 
 
-def build_backend(engine: Any) -> Backend:
-    """An engine: one of ours by its name, or another by `_target_`."""
-    if isinstance(engine, Mapping) and "_target_" in engine:
-        return made("engine", {key: value for key, value in engine.items() if key not in _OF_MEASURING})
-    with settings_of("engine"):
-        return get_backend(engine["name"] if isinstance(engine, Mapping) else engine)
+def build_backend(engine: Any, setting: str = "engine") -> Backend:
+    """An engine: one of ours by its name, or another by `_target_`. `setting` is its place among the settings."""
+    if not isinstance(engine, Mapping):
+        return get_backend(engine, setting)
+    if "_target_" in engine:
+        return made(setting, {key: value for key, value in engine.items() if key not in _OF_MEASURING})
+    with settings_of(setting):
+        return get_backend(engine.get("name"))
 
 
 _OF_MEASURING = ("name", "threads", "seconds", "compare")
@@ -134,7 +136,8 @@ _OF_MEASURING = ("name", "threads", "seconds", "compare")
 def build_measuring(engine: Any) -> Measuring:
     """The engine of the choice, and those to compare with."""
     engine = plain(engine)
-    backends = [build_backend(each) for each in (engine, *(engine.get("compare") or ()))]
+    others = enumerate(engine.get("compare") or ())
+    backends = [build_backend(engine), *(build_backend(each, f"engine.compare.{n}") for n, each in others)]
     distinct: dict[str, Backend] = {}
     for backend in backends:
         distinct.setdefault(backend.name, backend)

@@ -28,14 +28,17 @@ ENGINES: dict[str, Backend] = {
 }
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, argument: str = "name") -> Backend:
     """The engine of that name.
+
+    Args:
+        argument: what the caller's own caller knows it as.
 
     Raises:
         ArgumentError: there is none.
     """
     if not isinstance(name, str) or name not in ENGINES:
-        raise not_allowed("name", name, f"one of {', '.join(ENGINES)}")
+        raise not_allowed(argument, name, f"one of {', '.join(ENGINES)}")
     return ENGINES[name]
 
 
@@ -63,7 +66,7 @@ def make_engine(
     Raises:
         UserError: an unknown name, a wrong number of thresholds, or the engine is not installed.
     """
-    backend = get_backend(engine) if isinstance(engine, str) else engine
+    backend = get_backend(engine, "engine") if isinstance(engine, str) else engine
     check_threads(threads)
     backend.check()
     criteria = one_per_exit(criterion, network.num_exits)
