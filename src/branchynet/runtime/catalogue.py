@@ -4,6 +4,7 @@ Shapes: C channels, H, W, K classes, N exits.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from branchynet.errors import not_allowed
 from branchynet.exits.criteria import Criterion, one_per_exit
@@ -28,7 +29,7 @@ ENGINES: dict[str, Backend] = {
 }
 
 
-def get_backend(name: str, argument: str = "name") -> Backend:
+def get_backend(name: Any, argument: str = "name") -> Backend:
     """The engine of that name.
 
     Args:
