@@ -18,9 +18,11 @@ from branchynet.commands.app import (
     asks_for_help,
     conf_folder,
     given,
+    job_name,
     one_line,
     quote_paths,
     run_name,
+    swept,
     user_message,
 )
 from branchynet.errors import UserError, not_allowed
@@ -47,6 +49,21 @@ def test_run_names(overrides, name):
 def test_long_run_names_are_cut_but_stay_apart():
     first, second = run_name("a=" + "1" * 300), run_name("a=" + "1" * 299 + "2")
     assert first != second and len(first) <= MAX_NAME + 1
+
+
+def test_a_jobs_name_is_what_is_swept_as_it_was_typed(monkeypatch):
+    """Overrides that all jobs have are left out."""
+    typed(
+        monkeypatch,
+        *("-m", "experiment=a,b", "epochs.joint=2", "weights.values=[1.0,0.3],[1.0,1.0]", "+seed=range(0,2)"),
+    )
+    names = swept()
+    assert names == ["experiment", "weights.values", "seed"]
+    own = ["experiment=b", "epochs.joint=2", "weights.values=[1.0,0.3]", "+seed=1"]
+    assert job_name(names, own, None, "all") == "-experiment=b,weights.values=[1.0,0.3],+seed=1"
+    # The sweeper's own settings sweep, too; and where nothing is swept, all that was typed is the name.
+    assert job_name([], own, {"epochs.joint": "2,3"}, "all") == "-epochs.joint=2"
+    assert job_name([], own, None, "all") == "-all" and job_name([], [], None, None) == ""
 
 
 # A table to be extended: whatever a file system takes.

@@ -59,13 +59,7 @@ def multirun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(multirun):
-    return job(multirun[0], "0-", "weights=equal")
-
-
-def job(cwd, start, end):
-    """The folder of one job: its number and its overrides are its name."""
-    (folder,) = (cwd / "sweep").glob(f"{start}*{end}")
-    return folder
+    return multirun[0] / "sweep" / "0-weights=equal"  # a number, and what is swept
 
 
 KEYS = {
@@ -151,7 +145,7 @@ def test_the_choice_is_the_fastest_on_validation_that_is_as_good_as_the_baseline
 
 def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
     cwd, done = multirun
-    first, second = job(cwd, "0-", "weights=equal"), job(cwd, "1-", "weights=early")
+    first, second = cwd / "sweep" / "0-weights=equal", cwd / "sweep" / "1-weights=early"
     assert done.stdout.count("the baseline is taken from") == 1
     assert len(list((cwd / "cache").glob("*.pt"))) == 1
     states = [torch.load(folder / "checkpoints" / "baseline.pt") for folder in (first, second)]
@@ -325,8 +319,8 @@ def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
             # A column per setting and final metric, a line per job.
             for text in ("batch_size", "weights", "knee/accuracy"):
                 page.get_by_text(text, exact=True).first.wait_for()
-            page.get_by_text("0-engine", exact=False).first.wait_for()
-            page.get_by_text("1-engine", exact=False).first.wait_for()
+            page.get_by_text("0-weights=equal", exact=False).first.wait_for()
+            page.get_by_text("1-weights=early", exact=False).first.wait_for()
             page.goto(f"http://{address}/#images", wait_until="domcontentloaded")
             page.reload(wait_until="domcontentloaded")
             page.get_by_text("sweep/trade_off").first.wait_for()

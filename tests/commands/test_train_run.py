@@ -275,6 +275,9 @@ def test_where_tensorboard_is_pointed_at(tmp_path, monkeypatch):
     assert log_folder(tmp_path / "outputs" / "name" / "run") == Path("outputs")
     assert log_folder(Path("outputs/name/run")) == Path("outputs")
     assert log_folder(tmp_path / "elsewhere" / "run") == tmp_path / "elsewhere" / "run"
+    (tmp_path / "outputs" / "name").mkdir(parents=True)
+    (tmp_path / "outputs" / "name" / "multirun.yaml").touch()
+    assert log_folder(tmp_path / "outputs" / "name" / "run") == tmp_path / "outputs" / "name"
 
 
 def test_a_finished_run_is_not_trained_again(finished, tmp_path, monkeypatch, caplog):

@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -91,6 +92,7 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
                 raise
             fail(message)
 
+    OmegaConf.register_new_resolver("job_name", partial(job_name, swept()), replace=True)
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
 
 
@@ -147,6 +149,13 @@ def given() -> dict[str, Any]:
     return {override.key_or_group: override.value() for override in parsed}
 
 
+def swept() -> list[str]:
+    """The settings on the command line that have several values, or a range of them, for a multirun."""
+    overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [override.key_or_group for override in parsed if override.is_sweep_override()]
+
+
 def asks_for_help() -> bool:
     """Whether the command line asks for help, as Hydra reads it."""
     flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
@@ -193,3 +202,20 @@ def run_name(overrides: str | None) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[: MAX_NAME - 9]}-{digest}"
     return f"-{name}"
+
+
+def job_name(
+    names: Collection[str], overrides: Sequence[str], params: Mapping[str, Any] | None, otherwise: str | None
+) -> str:
+    """A job's part of its folder's name: what differs among the jobs of a multirun, in the order it was typed.
+
+    Args:
+        names: the settings that the command line sweeps.
+        overrides: the job's own.
+        params: those that the sweeper's settings sweep, by name.
+        otherwise: for `run_name` where none of the overrides is swept.
+    """
+    names = {*names, *(params or ())}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    differing = [each.input_line or "" for each in parsed if each.key_or_group in names]
+    return run_name(",".join(differing) or otherwise)

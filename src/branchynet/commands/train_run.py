@@ -196,6 +196,11 @@ def without(settings: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str,
 
 
 def log_folder(folder: Path) -> Path:
-    """What to show in TensorBoard: all of outputs/ if the run lies there, else the run alone."""
+    """What to show in TensorBoard: all jobs of a multirun, all of outputs/ if the run lies there, or the run alone.
+
+    Of a multirun no more, so that its jobs have short names.
+    """
+    if (folder.parent / "multirun.yaml").is_file():  # Hydra's
+        return folder.parent
     outputs = Path("outputs").resolve()
     return Path("outputs") if folder.resolve().is_relative_to(outputs) else folder
