@@ -1,6 +1,7 @@
 """How mistakes are worded, and who names the argument."""
 
 import copy
+import json
 import math
 import pickle
 
@@ -15,6 +16,7 @@ from branchynet.errors import (
     is_number,
     is_whole,
     not_allowed,
+    printable,
     settings_of,
 )
 
@@ -136,3 +138,10 @@ def test_what_counts_as_a_number(value, whole, number):
 def test_whole_numbers_from_another_least_one():
     assert is_whole(0, 0) and is_whole(5, 5)
     assert not is_whole(-1, 0) and not is_whole(4, 5) and not is_whole(False, 0)
+
+
+def test_names_of_others_control_no_terminal():
+    assert printable("plain\xa0你 µ\u3000…") == "plain\xa0你 µ\u3000…"
+    odd = "a\x1b[31m\n\x9b\udc80\u202eb\u2028"
+    assert printable(odd) == r"a\u001b[31m\u000a\u009b\udc80\u202eb\u2028"
+    assert json.loads(printable(json.dumps({"name": odd}, ensure_ascii=False))) == {"name": odd}

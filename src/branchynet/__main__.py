@@ -2,6 +2,8 @@
 
 import sys
 
+from branchynet.commands import terminal
+
 COMMANDS = {
     "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
     "evaluate": "choose a finished run's operating point by other settings, without training",
@@ -23,7 +25,18 @@ commands:
 
 def main() -> None:
     """Run one command. Nothing heavy is imported before it is known which."""
-    arguments = sys.argv[1:]
+    terminal.prepare()
+    try:
+        command(sys.argv[1:])
+    except OSError:
+        terminal.check_stdout("\n")  # if it was that
+        raise
+    finally:
+        terminal.check_stdout()
+
+
+def command(arguments: list[str]) -> None:
+    """What the command line's `arguments` ask for."""
     usage = USAGE.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage, end="")
@@ -34,10 +47,7 @@ def main() -> None:
         print(f"branchynet {__version__}")
         return
     if arguments[0] not in COMMANDS:
-        print(
-            f"branchynet: there is no command {arguments[0]!r}: known are {', '.join(COMMANDS)}",
-            file=sys.stderr,
-        )
+        terminal.tell(f"there is no command {arguments[0]!r}: known are {', '.join(COMMANDS)}")
         sys.exit(2)
 
     from branchynet.commands.app import run

@@ -1,5 +1,6 @@
 """The one exception that means: the user can mend this. And the wording that all mistakes of one kind share."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -75,3 +76,15 @@ def is_whole(value: Any, least: int = 1) -> bool:
 def is_number(value: Any) -> bool:
     """Whether `value` is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# Control characters, those that turn the direction of writing, and halves of UTF-16 pairs.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with escapes, `\\u001b`, for what would control a terminal or cannot be encoded.
+
+    For names of others: of files, classes, machines. JSON stays the same JSON.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -18,6 +18,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from branchynet.commands import terminal
 from branchynet.errors import UserError
 
 # A folder's name may have 255 bytes; a number and a date stand before the overrides.
@@ -60,22 +61,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
         message = user_message(error)
         if message is not None:
             fail(message)
-        if not (isinstance(error, BrokenPipeError) and reader_is_gone()):
-            raise
-        sys.exit(141)  # as the shell has it for a program in a pipe that nobody reads any more
+        raise
     except KeyboardInterrupt:
         fail("stopped", code=130)
-
-
-def reader_is_gone() -> bool:
-    """Whether stdout is a pipe that was closed at its other end, as by `head`; then nothing more is written."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        # Python flushes once more as it leaves, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
@@ -189,7 +177,7 @@ def one_line(text: str) -> str:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print `message` as the last line on stderr and leave."""
-    print(f"branchynet: {message}", file=sys.stderr)
+    terminal.tell(message)
     sys.exit(code)
 
 

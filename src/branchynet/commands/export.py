@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from branchynet.commands import app
-from branchynet.errors import UserError, check_choice, check_flag, check_whole
+from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
 from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest, check_rules
 from branchynet.reporting.text import aligned
 
@@ -144,7 +144,7 @@ def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
         f"{found.uncertainty:.0e}, confidences by {found.confidence:.0e}."
     )
     return "\n".join(
-        [f"{manifest.experiment} as {manifest.format}: {output}", table, *textwrap.wrap(text, 100)]
+        [printable(f"{manifest.experiment} as {manifest.format}: {output}"), table, *textwrap.wrap(text, 100)]
     )
 
 

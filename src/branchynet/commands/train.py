@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from branchynet.commands import app
+from branchynet.commands import app, terminal
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.run_config import plain, read_config
 
@@ -36,7 +36,9 @@ def main() -> None:
 def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
     config = read_config(folder, trust)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(terminal.OneLine())
+    logging.basicConfig(level=logging.INFO, handlers=[console])
     return train(config, folder)
 
 

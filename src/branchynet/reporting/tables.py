@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from branchynet.errors import printable
 from branchynet.evaluation.report import Report, Savings, exit_accuracies, gain_measured, savings
 from branchynet.evaluation.trade_offs import TradeOff, trade_offs
 from branchynet.reporting.paper import paper_row
@@ -188,4 +189,4 @@ def _markdown(cells: Sequence[str]) -> str:
 
 
 def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+    return textwrap.wrap(printable(text), WIDTH, subsequent_indent="  ")
