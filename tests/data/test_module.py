@@ -48,6 +48,71 @@ def test_split_keeps_the_data_sets_order(data):
         assert found == sorted(found)
 
 
+# Where validation images come from
+
+CLASSES = np.repeat([0, 1, 2, 3], [400, 60, 12, 1])  # of 473 images
+
+
+def mine(path: Path, labels: np.ndarray, **options) -> ImageData:
+    """Images whose first two pixels say which they are; three of them for test."""
+    x = np.zeros((len(labels), 3, 3), np.uint8)
+    x[:, 0, 0], x[:, 0, 1] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
+    own = options.pop("own", None)
+    more = {} if own is None else {"x_val": x[own] + 1, "y_val": labels[own]}
+    np.savez(path, x_train=x, y_train=labels, x_test=x[:3], y_test=labels[:3], **more)
+    return ImageData("arrays", path=str(path), **options)
+
+
+def numbers(data: ImageData, which: str) -> list[int]:
+    x = data.images(which).numpy().astype(int)
+    return (x[:, 0, 0, 0] + 256 * x[:, 0, 0, 1]).tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_class_gives_an_equal_share_where_one_has_few_images(tmp_path, seed):
+    data = mine(tmp_path / "f.npz", CLASSES, validation_size=100, split_seed=seed, stratify="auto")
+    val = numbers(data, "val")
+    # 100 · 400 / 473 = 84.6, 100 · 60 / 473 = 12.7, 100 · 12 / 473 = 2.5, 0.2
+    counts = np.bincount(CLASSES[val], minlength=4)
+    assert counts.sum() == 100 and counts[3] == 0
+    assert np.abs(counts - 100 * np.bincount(CLASSES) / 473).max() < 1
+    assert sorted(val + numbers(data, "train")) == list(range(473)) and val == sorted(val)
+    other = mine(tmp_path / "f.npz", CLASSES, validation_size=100, split_seed=seed + 7, stratify="auto")
+    assert numbers(other, "val") != val
+
+
+def test_chance_alone_divides_where_all_classes_have_a_hundred_or_when_told_to(tmp_path):
+    many = np.repeat([0, 1], [100, 300])
+    plain = np.random.RandomState(0).permutation(400)[:50]
+    found = {
+        stratify: numbers(mine(tmp_path / "f.npz", many, validation_size=50, stratify=stratify), "val")
+        for stratify in ("auto", False, True)
+    }
+    assert found["auto"] == found[False] == sorted(plain.tolist())
+    assert np.bincount(many[found[True]]).tolist() in ([12, 38], [13, 37]) and found[True] != found[False]
+    few = mine(tmp_path / "f.npz", CLASSES, validation_size=50, stratify=False)
+    assert numbers(few, "val") == sorted(np.random.RandomState(0).permutation(473)[:50].tolist())
+
+
+def test_published_splits_stay_what_they_were(data):
+    found = digits(stratify="auto")
+    assert torch.equal(found.images("val"), data.images("val"))
+
+
+def test_a_sets_own_validation_images_are_taken_as_they_are(tmp_path):
+    data = mine(tmp_path / "f.npz", CLASSES, own=[3, 400, 2], validation_size=None, stratify="auto")
+    assert numbers(data, "train") == list(range(473))
+    assert data.images("val")[:, 0, 2, 2].tolist() == [1, 1, 1]
+    assert data.split("val")[1].tolist() == [0, 1, 0]
+    assert len(data.inexact("val")) == 0
+
+
+def test_a_sets_own_validation_images_are_not_left_out_in_silence(tmp_path):
+    data = mine(tmp_path / "f.npz", CLASSES, own=[3], validation_size=100)
+    with pytest.raises(UserError, match=r"^validation_size=100: it is null: arrays has 1 validation images"):
+        data.setup()
+
+
 def test_training_split_is_standardised(data):
     x, y = data.split("train")
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
@@ -108,6 +173,7 @@ def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
         ({"eval_batch_size": -1}, "eval_batch_size=-1: it is"),
         ({"validation_size": 0}, "validation_size=0: it is"),
         ({"validation_size": -5}, "validation_size=-5: it is"),
+        ({"stratify": "yes"}, "stratify=yes: it is auto, true or false"),
         ({"num_workers": -1}, "num_workers=-1: it is a whole number, 0 or more"),
         ({"num_workers": 2}, "num_workers=2 needs loader=dataloader"),
         ({"seed": -1}, "seed=-1: it is"),
@@ -128,6 +194,7 @@ def test_bad_arguments_are_one_line_at_once(options, says):
     ("options", "says"),
     [
         ({"validation_size": 1437}, "^validation_size=1437: it is below 1437"),
+        ({"validation_size": None}, "^validation_size=None: it is below 1437"),
         ({"augment": {"shift": 28}}, "^augment.shift=28: it is below the image's side of 28"),
         ({"augment": {"cutout": 28}}, "^augment.cutout=28: it is below the image's side of 28"),
     ],

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.digits import cluttered_digits, plain_digits
-from branchynet.data.files import ARRAYS, FileProblem, NotThere, one_line, read_idx, read_npz
+from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge, one_line, read_idx, read_npz
 from branchynet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class ImageSet:
 class Dataset:
     """A training and a test set of equal image shape, and the K class names.
 
+    `val` is the set's own validation set, None where it has none: then one is taken out of the training set.
     `inexact_train` and `inexact_test` are the numbers of images that differ from the published ones, where
     the file says so; (I,) int64.
     """
@@ -86,6 +88,7 @@ class Dataset:
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
+    val: ImageSet | None = None
     inexact_train: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
@@ -103,8 +106,8 @@ def load_dataset(
         root: folder; default is the environment variable BRANCHYNET_DATA, else `data`.
         download: whether torchvision may download (with checksums) what is not in `root`.
         path: the file of `arrays`: x_train, x_test uint8 (S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4;
-            y_train, y_test integers (S,); optionally `classes`, the K names, and `inexact_train` and
-            `inexact_test`, the numbers of images that differ from the published ones.
+            y_train, y_test integers (S,); optionally x_val, y_val, `classes`, the K names, and `inexact_train`
+            and `inexact_test`, the numbers of images that differ from the published ones.
 
     Raises:
         UserError: unknown name; a file that is missing, truncated or corrupt; a download that fails.
@@ -126,7 +129,8 @@ def load_dataset(
     try:
         return _published(name, folder, download) if name in PUBLISHED else _from_npz(name, file)
     except FileProblem as problem:
-        cure = cure if isinstance(problem, NotThere) else "replace it"
+        if not isinstance(problem, NotThere):
+            cure = "take fewer images" if isinstance(problem, TooLarge) else "replace it"
         raise UserError(f"{problem}; data={name} wants {wanted}: {cure}, or take {NO_FILE}") from None
 
 
@@ -159,7 +163,8 @@ def _from_raw(name: str, root: Path) -> Dataset | None:
     if files is None:
         return None
     x_train, y_train, x_test, y_test = (read_idx(file, 3 if "images" in file.name else 1) for file in files)
-    return _build(name, (x_train, y_train, x_test, y_test), PUBLISHED[name].classes, str(raw))
+    parts = {"train": (x_train, y_train), "test": (x_test, y_test)}
+    return _build(name, parts, PUBLISHED[name].classes, str(raw))
 
 
 def _from_torchvision(name: str, root: Path) -> Dataset | None:
@@ -186,8 +191,8 @@ def _from_torchvision(name: str, root: Path) -> Dataset | None:
         raise
     except Exception as error:  # an unreadable file, a broken torchvision
         raise FileProblem(f"{folder} cannot be read ({one_line(error)})") from error
-    arrays = (train.data, np.asarray(train.targets), test.data, np.asarray(test.targets))
-    return _build(name, arrays, tuple(train.classes), str(folder))
+    parts = {part: (s.data, np.asarray(s.targets)) for part, s in (("train", train), ("test", test))}
+    return _build(name, parts, tuple(train.classes), str(folder))
 
 
 def _find_raw(raw: Path) -> list[Path] | None:
@@ -228,8 +233,7 @@ def _download(name: str, root: Path) -> None:
 
 def _from_npz(name: str, path: Path, classes: tuple[str, ...] | None = None) -> Dataset:
     file = read_npz(path)
-    four = (file.arrays["x_train"], file.arrays["y_train"], file.arrays["x_test"], file.arrays["y_test"])
-    dataset = _build(name, four, classes or file.classes, str(path))
+    dataset = _build(name, file.parts, classes or file.classes, str(path))
     for part, images in (("train", dataset.train), ("test", dataset.test)):
         inexact = file.inexact[part]
         if len(inexact) and not 0 <= inexact.min() <= inexact.max() < len(images):
@@ -243,42 +247,47 @@ def _from_npz(name: str, path: Path, classes: tuple[str, ...] | None = None) -> 
 
 def _build(
     name: str,
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
     classes: tuple[str, ...] | None,
     source: str,
 ) -> Dataset:
-    """Check (x_train, y_train, x_test, y_test) and make tensors of them."""
-    x_train, y_train, x_test, y_test = arrays
-    for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
+    """Check images and labels of `train`, `test` and perhaps `val`, and make tensors of them."""
+    for part, (x, y) in parts.items():
         if x.dtype != np.uint8:
             raise FileProblem(f"{source}: x_{part} is {x.dtype}, must be uint8 (0 … 255)")
         if y.dtype.kind not in "iu" or y.ndim != 1:
             raise FileProblem(f"{source}: y_{part} is {y.dtype} {y.shape}, must be integers of shape (S,)")
-    train, test = (_channels_first(x, source) for x in (x_train, x_test))
-    for x, y, part in ((train, y_train, "train"), (test, y_test, "test")):
-        if len(x) != len(y):
-            raise FileProblem(f"{source}: {len(x)} images in x_{part}, {len(y)} labels in y_{part}")
-    if train.shape[1:] != test.shape[1:]:
-        raise FileProblem(f"{source}: images are {train.shape[1:]} in x_train, {test.shape[1:]} in x_test")
+    images = {part: _channels_first(x, source) for part, (x, _) in parts.items()}
+    labels = {part: y for part, (_, y) in parts.items()}
+    for part, x in images.items():
+        if len(x) != len(labels[part]):
+            raise FileProblem(
+                f"{source}: {len(x)} images in x_{part}, {len(labels[part])} labels in y_{part}"
+            )
+        if x.shape[1:] != images["train"].shape[1:]:
+            shapes = f"{images['train'].shape[1:]} in x_train, {x.shape[1:]} in x_{part}"
+            raise FileProblem(f"{source}: images are {shapes}")
     named = classes is not None
     if classes is None:
         # More classes than images: these are no class numbers.
-        count = min(int(y_train.max()) + 1, len(y_train))
+        count = min(int(labels["train"].max()) + 1, len(labels["train"]))
         classes = tuple(str(k) for k in range(count))
     if len(classes) < 2:
         raise FileProblem(f"{source}: {len(classes)} class, at least 2 are needed")
     top = len(classes) - 1
-    for y, part in ((y_train, "train"), (y_test, "test")):
+    for part, y in labels.items():
         low, high = int(y.min()), int(y.max())
         if low < 0 or high > top:
             raise FileProblem(f"{source}: labels {low} … {high} in y_{part}, allowed are 0 … {top}")
-    _check_classes(y_train, classes, named, source)
-    return Dataset(name, _image_set(train, y_train), _image_set(test, y_test), classes)
+    _check_classes(labels["train"], classes, named, source)
+    sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
+    return Dataset(name, classes=classes, **sets)
 
 
 def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source: str) -> None:
     """A FileProblem where classes that nobody has named have no training image, a warning where they have names."""
-    empty = [classes[k] for k in range(len(classes)) if not (y == k).any()]
+    there = set(np.unique(y).tolist())
+    empty = [name for k, name in enumerate(classes) if k not in there]
     if not empty:
         return
     shown = ", ".join(empty[:8]) + (" …" if len(empty) > 8 else "")

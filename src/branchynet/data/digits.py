@@ -13,40 +13,43 @@ from torch.nn import functional as F
 
 SIDE = 28  # pixels
 SEED = 2016
-# Of the cluttered set: what stays for test is of other originals than what is trained on.
-CLUTTERED_TRAIN, CLUTTERED_TEST = 14_000, 4_000
+# Images of the cluttered set. No two parts share an original.
+CLUTTERED = {"train": 12_000, "val": 2_000, "test": 4_000}
 PATCHES = 4  # of clutter, at most
 PATCH = 9  # pixels, their side
 
 
 class Arrays(NamedTuple):
-    """Training and test set: images (S, H, W) uint8, labels (S,) int64."""
+    """A part of a set: images (S, H, W) uint8, labels (S,) int64."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
 
 
-def plain_digits() -> Arrays:
+def plain_digits() -> dict[str, Arrays]:
     """8×8 with values 0 … 16, as bytes at 28×28; 1,437 for training, 360 for test."""
     values, labels, test = _originals()
     x = F.interpolate(values, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     images = _bytes(x)
-    return Arrays(images[~test], labels[~test], images[test], labels[test])
+    return {"train": Arrays(images[~test], labels[~test]), "test": Arrays(images[test], labels[test])}
 
 
-def cluttered_digits() -> Arrays:
-    """14,000 for training and 4,000 for test, from easy to hard.
+def cluttered_digits() -> dict[str, Arrays]:
+    """12,000 for training, 2,000 for validation and 4,000 for test, from easy to hard.
 
     Every image is one of the originals, turned, scaled and moved, with pieces of other digits around it and noise
-    over it. How much of each is drawn per image: a third are nearly clean.
+    over it. How much of each is drawn per image: a third are nearly clean. An original is in one part alone:
+    otherwise validation would be easier than test, and promise too much.
     """
     values, labels, test = _originals()
+    val = np.zeros_like(test)
+    val[_every(7, labels, ~test)] = True
+    originals = {"train": ~test & ~val, "val": val, "test": test}
     random = np.random.RandomState(SEED)
-    train_set = _cluttered(values[~torch.from_numpy(test)], labels[~test], CLUTTERED_TRAIN, random)
-    test_set = _cluttered(values[torch.from_numpy(test)], labels[test], CLUTTERED_TEST, random)
-    return Arrays(*train_set, *test_set)
+    return {
+        part: _cluttered(values[torch.from_numpy(chosen)], labels[chosen], CLUTTERED[part], random)
+        for part, chosen in originals.items()
+    }
 
 
 def _originals() -> tuple[Tensor, np.ndarray, np.ndarray]:
@@ -55,17 +58,19 @@ def _originals() -> tuple[Tensor, np.ndarray, np.ndarray]:
 
     bunch = load_digits()
     labels = bunch.target.astype(np.int64)
-    # In a random order that NumPy's policy keeps for ever.
-    order = np.lexsort((np.random.RandomState(SEED).random_sample(len(labels)), labels))
     test = np.zeros(len(labels), bool)
-    test[order[::5]] = True
+    test[_every(5, labels, np.ones(len(labels), bool))] = True
     values = torch.from_numpy(bunch.images).to(torch.float32)[:, None] * (255 / 16)
     return values, labels, test
 
 
-def _cluttered(
-    values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
+def _every(step: int, labels: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The numbers of every `step`-th image of each class, in a random order, of those that `among` (S,) marks."""
+    order = np.lexsort((np.random.RandomState(SEED).random_sample(len(labels)), labels))
+    return order[among[order]][::step]
+
+
+def _cluttered(values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState) -> Arrays:
     chosen = random.randint(len(labels), size=count)
     # How hard an image is, 0 … 1.
     hardness = np.clip(random.uniform(-0.5, 1.0, count), 0, 1)
@@ -83,7 +88,7 @@ def _cluttered(
         x = torch.maximum(x, piece * window * there[:, None, None, None])
     noise = random.standard_normal((count, 1, SIDE, SIDE)).astype(np.float32)
     x = x + 60 * torch.from_numpy(hardness.astype(np.float32))[:, None, None, None] * torch.from_numpy(noise)
-    return _bytes(x), labels[chosen]
+    return Arrays(_bytes(x), labels[chosen])
 
 
 def _placed(x: Tensor, angle: np.ndarray, size: np.ndarray, moved: np.ndarray) -> Tensor:

@@ -1,21 +1,32 @@
 """Readers of the two file formats: MNIST's IDX (plain or .gz) and NumPy's .npz.
 
 A file is someone else's: whatever is wrong with it becomes a `FileProblem` of one line, never a
-traceback. S samples, H, W pixels, C channels.
+traceback. How large the contents are is known before they are read: a small packed file may hold
+more than any machine has. S samples, H, W pixels, C channels.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
-import zlib
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from branchynet.data.memory import available_memory, gib
+
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+OWN_VALIDATION = ("x_val", "y_val")
+INEXACT = ("inexact_train", "inexact_test")
+HEADER = 10_100  # bytes; NumPy takes none above 10,000
+MOST_CLASSES = 100_000  # names
 
 
 class FileProblem(Exception):
@@ -26,6 +37,10 @@ class NotThere(FileProblem):
     """Nothing is wrong with the file but that there is none."""
 
 
+class TooLarge(FileProblem):
+    """Nothing is wrong with the file but that this machine's memory does not hold it."""
+
+
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Unsigned bytes of an IDX file with this number of dimensions (3: images (S, H, W); 1: labels (S,)).
 
@@ -33,27 +48,40 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     four bytes each, big-endian; then the values. Raises `FileProblem` unless all of that is so and the
     file is exactly as long as its header says.
     """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
-    header = 4 + 4 * dimensions
+    check_regular(path)
+    length = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
-    if len(raw) < header or raw[:4] != magic:
-        raise FileProblem(f"{path} begins with {raw[:4].hex() or 'nothing'}, not with {magic.hex()}")
-    sizes = [int(size) for size in np.frombuffer(raw[4:header], ">u4")]
-    wanted = header + math.prod(sizes)
-    if len(raw) != wanted:
-        raise FileProblem(f"{path} has {len(raw)} bytes, its header says {wanted}")
+    packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            header = stream.read(length)
+            if len(header) < length or header[:4] != magic:
+                raise FileProblem(
+                    f"{path} begins with {header[:4].hex() or 'nothing'}, not with {magic.hex()}"
+                )
+            sizes = [int(size) for size in np.frombuffer(header[4:], ">u4")]
+            wanted = math.prod(sizes)
+            found = wanted if packed else path.stat().st_size - length
+            if found == wanted:
+                check_fits(path, 2 * wanted)  # twice: below they are copied
+                values = stream.read(wanted + 1)  # no byte of what may follow is unpacked
+                found = len(values)
+    except FileProblem:
+        raise
+    except Exception as error:  # no permission, a damaged .gz, MemoryError
+        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+    if found != wanted:
+        more = " or more" if packed and found > wanted else ""
+        raise FileProblem(f"{path} has {length + found} bytes{more}, its header says {length + wanted}")
     # The copy is writable, as torch.from_numpy wants it.
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
+    return np.frombuffer(values, np.uint8).reshape(sizes).copy()
 
 
 @dataclass(frozen=True)
 class ArrayFile:
     """What an .npz file of images holds."""
 
-    arrays: dict[str, np.ndarray]  # x_train, y_train, x_test, y_test
+    parts: dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of train, test and perhaps val
     classes: tuple[str, ...] | None  # names
     inexact: dict[str, np.ndarray]  # train, test: numbers of images that differ from the published ones
 
@@ -63,29 +91,106 @@ def read_npz(path: Path) -> ArrayFile:
 
     Nothing is ever unpickled. Raises `FileProblem` if the file or one of the arrays cannot be read.
     """
-    if not os.path.isfile(path):
-        raise NotThere(f"{path} is not there")
+    check_regular(path)
     try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise FileProblem(f"{path} is no .npz file")
-            missing = [name for name in ARRAYS if name not in file.files]
+        with zipfile.ZipFile(path) as archive:
+            there = set(archive.namelist())
+            own = any(f"{name}.npy" in there for name in OWN_VALIDATION)
+            needed = (*ARRAYS, *OWN_VALIDATION) if own else ARRAYS
+            missing = [name for name in needed if f"{name}.npy" not in there]
             if missing:
                 raise FileProblem(f"{path} has no {', '.join(missing)}")
-            arrays = {name: file[name] for name in ARRAYS}
-            classes = tuple(str(name) for name in file["classes"]) if "classes" in file.files else None
-            inexact = {part: _numbers(path, file, f"inexact_{part}") for part in ("train", "test")}
+            names = [name for name in (*needed, "classes", *INEXACT) if f"{name}.npy" in there]
+            sizes = {name: _size(path, archive, name) for name in names}
+            check_fits(path, _peak(sizes))
+            arrays = {name: _array(path, archive, name) for name in names}
     except FileProblem:
         raise
     except Exception as error:  # a foreign zip file fails in a dozen ways, MemoryError among them
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
-    return ArrayFile(arrays, classes, inexact)
+        raise FileProblem(
+            f"{path} cannot be read: it is no .npz file, or a damaged one ({one_line(error)})"
+        ) from error
+    parts = ("train", "test", "val") if own else ("train", "test")
+    return ArrayFile(
+        parts={part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in parts},
+        classes=_names(path, arrays["classes"]) if "classes" in arrays else None,
+        inexact={name.removeprefix("inexact_"): _numbers(path, arrays, name) for name in INEXACT},
+    )
 
 
-def _numbers(path: Path, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+def check_regular(path: Path) -> None:
+    """Raises `FileProblem` unless `path` is a file with an end, not a folder, a pipe or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NotThere(f"{path} is not there") from None
+        raise NotThere(f"{path} cannot be read ({one_line(error)})") from error
+    if not stat.S_ISREG(mode):
+        raise NotThere(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
+
+
+def check_fits(path: Path, needed: int) -> None:
+    """Raises `TooLarge` if the contents need more bytes than this machine has."""
+    free = available_memory()
+    if needed > free:
+        raise TooLarge(f"{path} needs {gib(needed)} of memory, and {gib(free)} are free here")
+
+
+def _size(path: Path, archive: zipfile.ZipFile, name: str) -> int:
+    """The bytes of an array, as its header says; no more than the header is unpacked."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The others may ask for gigabytes to unpack a single byte; NumPy writes none of them.
+        raise FileProblem(f"{path}: {name} is packed in another way than by np.savez_compressed")
+    with archive.open(info) as member:
+        start = io.BytesIO(member.read(HEADER))
+    version = np.lib.format.read_magic(start)
+    if version not in ((1, 0), (2, 0)):
+        raise FileProblem(f"{path}: {name} has format {version}, which holds no plain arrays")
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, _, dtype = read(start)
+    if dtype.hasobject:
+        raise FileProblem(f"{path}: {name} holds Python objects, which are not unpickled: store plain arrays")
+    return math.prod(shape) * max(dtype.itemsize, 1)
+
+
+def _peak(sizes: Mapping[str, int]) -> int:
+    """The bytes that a run needs at its height, from those of the arrays.
+
+    Training images are copied once, as validation images are taken out; a split is swept as float32.
+    """
+    swept = max(size for name, size in sizes.items() if name in ("x_test", "x_val"))
+    return sum(sizes.values()) + max(sizes["x_train"], 4 * swept)
+
+
+def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        # Read to the end: only there the checksum is looked at.
+        if member.read(1):
+            raise FileProblem(f"{path}: {name} is longer than its header says")
+    return array
+
+
+def _names(path: Path, classes: np.ndarray) -> tuple[str, ...]:
+    """The classes' names, each once."""
+    if classes.ndim != 1 or classes.dtype.kind not in "USiu":
+        raise FileProblem(f"{path}: classes is {classes.dtype} {classes.shape}, must be text of shape (K,)")
+    if len(classes) > MOST_CLASSES:
+        raise FileProblem(f"{path}: classes has {len(classes)} names, more than {MOST_CLASSES}")
+    if classes.dtype.kind == "S":
+        classes = np.char.decode(classes, "utf-8", "replace")
+    names = tuple(str(name) for name in classes)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise FileProblem(f"{path}: classes has {twice[0]!r} twice")
+    return names
+
+
+def _numbers(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """The image numbers under this name, rising and each once, (I,) int64; none where there is no such array."""
-    numbers = file[name] if name in file.files else np.empty(0, np.int64)
+    numbers = arrays.get(name, np.empty(0, np.int64))
     if numbers.size and numbers.dtype.kind not in "iu":
         raise FileProblem(f"{path}: {name} is {numbers.dtype}, must be the numbers of images")
     return np.unique(numbers).astype(np.int64)

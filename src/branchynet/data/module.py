@@ -15,13 +15,30 @@ import torch
 from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
-from branchynet.data.datasets import NAMES, NO_FILE, ImageSet, load_dataset
+from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.errors import ArgumentError, UserError, check_choice, check_flag, check_whole, not_allowed
 
 LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test")
+FEW = 100  # training images of a class: fewer are divided class by class
+
+
+def by_shares(order: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The same image numbers, so that all classes are spread evenly: every start of it has, of each class, the
+    share that it has of all images, to the nearest image.
+
+    Args:
+        order: (S,), each image's number once.
+        label: (S,), of image 0, 1, …
+    """
+    by_class = order[np.argsort(label[order], kind="stable")]
+    counts = np.bincount(label)
+    place = np.concatenate(
+        [(np.arange(count) + 0.5) / max(count, 1) for count in counts]
+    )  # in its class, 0 … 1
+    return by_class[np.argsort(place, kind="stable")]
 
 
 class ImageData(pl.LightningDataModule):
@@ -30,8 +47,11 @@ class ImageData(pl.LightningDataModule):
     Args:
         name, root, download, path: see `load_dataset`.
         batch_size: training images per step, over all processes; the last step of an epoch takes the rest.
-        validation_size: images taken out of the training set for validation.
+        validation_size: images taken out of the training set for validation; None for the set's own validation
+            images.
         split_seed: which ones; apart from `seed`, so that all seeds share one split.
+        stratify: whether each class gives an equal share of its images: True, False, or `auto`: where a class has
+            fewer than 100.
         augment: such as `{shift: 4, flip: true}`, see `Augmentation`; None for none. Training only.
         loader: `device` keeps the set on the training device; `dataloader` leaves it in the host's memory
             and fetches through torch's DataLoader. Same batches.
@@ -59,8 +79,10 @@ class ImageData(pl.LightningDataModule):
         download: bool = False,
         path: str | None = None,
         batch_size: int = 512,
-        validation_size: int = 5000,
+        validation_size: int | None = 5000,
         split_seed: int = 0,
+        # As runs were split that do not know of it.
+        stratify: bool | str = False,
         augment: Mapping[str, Any] | None = None,
         loader: str = "device",
         num_workers: int = 0,
@@ -77,7 +99,10 @@ class ImageData(pl.LightningDataModule):
         check_choice("loader", loader, LOADERS)
         check_whole("batch_size", batch_size)
         check_whole("eval_batch_size", eval_batch_size)
-        check_whole("validation_size", validation_size)
+        if validation_size is not None:
+            check_whole("validation_size", validation_size)
+        if stratify != "auto" and not isinstance(stratify, bool):
+            raise not_allowed("stratify", stratify, "auto, true or false")
         check_whole("num_workers", num_workers, 0)
         check_whole("split_seed", split_seed, 0, 2**32 - 1)
         check_whole("seed", seed, 0)
@@ -86,6 +111,7 @@ class ImageData(pl.LightningDataModule):
         self.data_name, self.root, self.download, self.path = name, root, download, path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.split_seed, self.seed = validation_size, split_seed, seed
+        self.stratify = stratify
         self.augmentation = parse_augmentation(augment)
         self.loader, self.num_workers = loader, num_workers
         self._sets: dict[str, ImageSet] = {}
@@ -102,17 +128,14 @@ class ImageData(pl.LightningDataModule):
             return
         data = load_dataset(self.data_name, self.root, self.download, self.path)
         channels, height, width = data.train.x.shape[1:]
-        if self.validation_size >= len(data.train):
-            allowed = f"below {len(data.train)}, the number of training images of {self.data_name}"
-            raise not_allowed("validation_size", self.validation_size, allowed)
         side = min(height, width)
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
             if pixels >= side:
                 raise not_allowed(f"augment.{name}", pixels, f"below the image's side of {side} pixels")
-        # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
-        order = np.random.RandomState(self.split_seed).permutation(len(data.train))
-        val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
+        train, val = self._divided(data)
         self._sets = {"train": data.train.at(train), "val": data.train.at(val), "test": data.test}
+        if data.val is not None:
+            self._sets |= {"train": data.train, "val": data.val}
         self._inexact = {
             "train": torch.isin(train, data.inexact_train).nonzero()[:, 0],
             "val": torch.isin(val, data.inexact_train).nonzero()[:, 0],
@@ -121,6 +144,25 @@ class ImageData(pl.LightningDataModule):
         self.input_shape = (channels, height, width)
         self.classes, self.num_classes = data.classes, len(data.classes)
         self.mean, self.std = channel_statistics(self._sets["train"].x)
+
+    def _divided(self, data: Dataset) -> tuple[Tensor, Tensor]:
+        """The numbers of the set's training images that are trained on and validated on, each rising."""
+        if data.val is not None:
+            if self.validation_size is not None:
+                allowed = f"null: {self.data_name} has {len(data.val)} validation images of its own"
+                raise not_allowed("validation_size", self.validation_size, allowed)
+            return torch.arange(len(data.train)), torch.empty(0, dtype=torch.int64)
+        if self.validation_size is None or self.validation_size >= len(data.train):
+            allowed = f"below {len(data.train)}, the number of training images of {self.data_name}"
+            raise not_allowed("validation_size", self.validation_size, allowed)
+        # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
+        order = np.random.RandomState(self.split_seed).permutation(len(data.train))
+        label = data.train.y.numpy()
+        few = np.bincount(label, minlength=len(data.classes)).min() < FEW
+        if self.stratify is True or (self.stratify == "auto" and few):
+            order = by_shares(order, label)
+        val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
+        return train, val
 
     def split(self, which: str) -> tuple[Tensor, Tensor]:
         """All of `train`, `val` or `test` on the CPU, in the data set's order: normalised, not augmented
