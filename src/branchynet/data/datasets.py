@@ -281,7 +281,7 @@ def _build(
             raise FileProblem(f"{source}: labels {low} … {high} in y_{part}, allowed are 0 … {top}")
     _check_classes(labels["train"], classes, named, source)
     sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
-    return Dataset(name, classes=classes, **sets)
+    return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
 
 
 def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source: str) -> None:
