@@ -101,3 +101,20 @@ def test_a_gpu_that_is_not_there_is_told_as_such(monkeypatch):
     for accelerator in ("gpu", "cuda"):
         with pytest.raises(UserError, match=r"there is no GPU here .*take trainer=cpu"):
             check_trainer({**CPU, "accelerator": accelerator})
+
+
+@pytest.mark.parametrize("strategy", [{}, {"strategy": "auto"}, {"strategy": "ddp"}, {"strategy": "ddp_spawn"}])
+def test_several_processes_are_started_for_training_alone(strategy):
+    """Lightning's own choice would run `sys.argv[0]` once more, and that is two words here."""
+    settings = {**CPU, "devices": 2, **strategy}
+    assert check_trainer(settings) == {**settings, "strategy": "ddp_spawn"}
+
+
+def test_one_process_trains_as_it_was_told():
+    for settings in (CPU, {**CPU, "devices": 1, "strategy": "ddp"}):
+        assert check_trainer(settings) == settings
+
+
+def test_a_strategy_that_would_run_the_command_again_is_refused():
+    with pytest.raises(UserError, match=r"^trainer\.strategy=ddp_find_unused_parameters_false: it is .*ddp_spawn"):
+        check_trainer({"accelerator": "cpu", "devices": 2, "strategy": "ddp_find_unused_parameters_false"})

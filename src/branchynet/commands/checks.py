@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.optim import Optimizer
 
 from branchynet.errors import UserError, check_whole, is_number, not_allowed, settings_of
@@ -57,14 +58,41 @@ def check_optimizer(
             build_schedule(schedule, built, count * steps)
 
 
-def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Build a Trainer once and throw it away: it says what this machine does not have."""
+def check_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Build a Trainer once and throw it away: it says what this machine does not have.
+
+    Returns:
+        The same arguments; where several processes train, with a strategy that starts them for training alone.
+        Lightning's own choice runs the whole command once more in each: composed anew, in a folder of its own.
+    """
     clip = trainer.get("gradient_clip_val")
     # Lightning takes 0 and less for "not clipped", and nan for a number.
     if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
         raise not_allowed("trainer.gradient_clip_val", clip, "a number above 0, or null for no clipping")
+    built = _trainer(trainer)
+    if built.world_size == 1 or not isinstance(built.strategy.launcher, _SubprocessScriptLauncher):
+        return dict(trainer)
+    strategy = trainer.get("strategy", "auto")
+    if strategy not in SPAWNED:
+        raise not_allowed(
+            "trainer.strategy", strategy, f"with several processes one of {', '.join(SPAWNED)} or ddp_spawn"
+        )
+    spawned = {**trainer, "strategy": SPAWNED[strategy]}
+    _trainer(spawned)
+    return spawned
+
+
+# Lightning's strategies that run the command again, and the same with processes for training alone.
+SPAWNED = {
+    "auto": "ddp_spawn",
+    "ddp": "ddp_spawn",
+    "ddp_find_unused_parameters_true": "ddp_spawn_find_unused_parameters_true",
+}
+
+
+def _trainer(trainer: Mapping[str, Any]) -> L.Trainer:
     try:
-        L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        return L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, TypeError, ValueError) as error:
         if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
             raise UserError(

@@ -66,8 +66,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     checks.check_optimizer(
         optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
     )
-    trainer = trainer_settings(config.trainer, network, data)
-    checks.check_trainer(trainer)
+    trainer = checks.check_trainer(trainer_settings(config.trainer, network, data))
     if config.ema is not None:
         check_decay(config.ema)
     frozen = checks.check_freeze(config.freeze, config.init)
