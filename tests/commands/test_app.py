@@ -166,8 +166,7 @@ def test_another_working_folder_leaves_the_paths_where_they_were(chdir, expected
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRANCHYNET_CACHE", "/somewhere")
-    for resolver in ("pid", "run_name"):
-        OmegaConf.register_new_resolver(resolver, lambda *_: "x", replace=True)
+    app.register_resolvers()
     typed(monkeypatch, "data=arrays", "data.path=ok.npz", f"hydra.job.chdir={chdir}", "hydra.run.dir=run")
     app.start(task, "train")
     folder = tmp_path / "run" if chdir else tmp_path

@@ -103,7 +103,9 @@ def test_a_gpu_that_is_not_there_is_told_as_such(monkeypatch):
             check_trainer({**CPU, "accelerator": accelerator})
 
 
-@pytest.mark.parametrize("strategy", [{}, {"strategy": "auto"}, {"strategy": "ddp"}, {"strategy": "ddp_spawn"}])
+@pytest.mark.parametrize(
+    "strategy", [{}, {"strategy": "auto"}, {"strategy": "ddp"}, {"strategy": "ddp_spawn"}]
+)
 def test_several_processes_are_started_for_training_alone(strategy):
     """Lightning's own choice would run `sys.argv[0]` once more, and that is two words here."""
     settings = {**CPU, "devices": 2, **strategy}
@@ -116,5 +118,7 @@ def test_one_process_trains_as_it_was_told():
 
 
 def test_a_strategy_that_would_run_the_command_again_is_refused():
-    with pytest.raises(UserError, match=r"^trainer\.strategy=ddp_find_unused_parameters_false: it is .*ddp_spawn"):
+    with pytest.raises(
+        UserError, match=r"^trainer\.strategy=ddp_find_unused_parameters_false: it is .*ddp_spawn"
+    ):
         check_trainer({"accelerator": "cpu", "devices": 2, "strategy": "ddp_find_unused_parameters_false"})

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import terminal
+from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.errors import UserError
 
 # A folder's name may have 255 bytes; a number and a date stand before the overrides.
@@ -47,11 +48,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """Run `command` with Hydra's `arguments`; leaves with exit code 2 after a user's mistake."""
     # Hydra would print its own errors and leave with 1; so it hands them on, and they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver(
-        "if", lambda condition, yes, no: yes if condition is True else no, replace=True
-    )
+    register_resolvers()
     module = import_module(f"branchynet.commands.{command}")
     sys.argv = [f"branchynet {command}", *arguments]
     try:
@@ -66,16 +63,32 @@ def run(command: str, arguments: Sequence[str]) -> None:
         fail("stopped", code=130)
 
 
-def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
-    """Compose `config_name` from the command line and call `task(config, run folder)`, once or per job."""
+def register_resolvers() -> None:
+    """What the settings in conf/ refer to."""
+    # A number, not a call: Hydra hands it on to the processes that run a multirun's jobs, which share a folder.
+    pid = os.getpid()
+    OmegaConf.register_new_resolver("pid", lambda: pid, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver(
+        "if", lambda condition, yes, no: yes if condition is True else no, replace=True
+    )
 
-    def job(config: DictConfig) -> None:
+
+def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
+    """Compose `config_name` from the command line and call `task(config, run folder)`, once or per job.
+
+    What it returns is Hydra's sweeper's. A job of a multirun that fails does not end it, see `multirun`.
+    """
+
+    def job(config: DictConfig) -> object:
         try:
             settle_paths(config)
-            task(config, Path(HydraConfig.get().runtime.output_dir))
+            return task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
-            # Here and not only in `run`: in a multirun Hydra would print a line of its own before it.
             message = user_message(error)
+            if is_multirun():
+                return job_failed(error, message)
+            # Here and not only in `run`: Hydra would print a line of its own before it.
             if message is None:
                 raise
             fail(message)

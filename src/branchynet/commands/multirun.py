@@ -1,7 +1,7 @@
 """A multirun some of whose jobs fail: the others run, and at its end it is said which did.
 
-A job may run in another process or on another machine, see Hydra's launchers. So it leaves what went wrong as a file
-in the multirun's folder, where the process that was called collects it.
+A job may run in another process or on another machine, see Hydra's launchers. So it leaves what went wrong as a
+file in the multirun's folder, where the process that was called collects it.
 """
 
 import json
@@ -15,6 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from branchynet.commands.terminal import tell
 
 FOLDER = ".failed"
 
@@ -39,7 +41,7 @@ def job_failed(error: Exception, message: str | None) -> float:
     if bug:
         traceback.print_exception(error)
     line = f"{type(error).__name__}: {error}" if message is None else message
-    print(f"branchynet: job {hydra.job.num} failed: {line}", file=sys.stderr, flush=True)
+    tell(f"job {hydra.job.num} failed: {line}")
     folder = _folder(hydra.runtime.cwd, hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     failure = {"job": hydra.job.num, "overrides": list(hydra.overrides.task), "line": line, "bug": bug}
@@ -69,9 +71,9 @@ class Failures(Callback):
         for failure in failures:
             swept = [each for each in failure["overrides"] if each not in everywhere]
             named = f"{failure['job']} ({' '.join(swept)})" if swept else str(failure["job"])
-            print(f"branchynet: job {named} failed: {failure['line']}", file=sys.stderr)
+            tell(f"job {named} failed: {failure['line']}")
         jobs = "1 job" if len(failures) == 1 else f"{len(failures)} jobs"
-        print(f"branchynet: {jobs} failed; the others are in {config.hydra.sweep.dir}", file=sys.stderr)
+        tell(f"{jobs} failed; the others are in {config.hydra.sweep.dir}")
         sys.exit(1 if any(failure["bug"] for failure in failures) else 2)
 
 
