@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from branchynet.evaluation.report import (
+    balanced_accuracies,
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
@@ -45,6 +46,19 @@ def test_the_gains_by_hand(report):
     # Only exit 2 is right on 7 of 8, and alone it takes 42 µs.
     assert saved.best_static == 1
     assert saved.gain_over_static == 42 / 25
+
+
+def test_balanced_accuracies_by_hand(report):
+    # Three samples of class 0, three of 1, two of 2.
+    found = balanced_accuracies(report)
+    assert found.exits == pytest.approx(((1 / 3 + 1 + 1 / 2) / 3, (1 + 1 + 1 / 2) / 3))
+    assert found.point == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert found.baseline == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
+def test_a_class_without_samples_does_not_count_in_balanced_accuracies(make_report, report):
+    kept = make_report(traces={"test": report.trace.at(report.trace.label != 1)})
+    assert balanced_accuracies(kept).exits == pytest.approx(((1 / 3 + 1 / 2) / 2, (1 + 1 / 2) / 2))
 
 
 def test_any_other_point_by_hand(report):

@@ -85,3 +85,14 @@ def test_microseconds(value, text):
 def test_percent_and_threads(make_report):
     assert percent(0.9921) == "99.21" and percent(1) == "100.00"
     assert [threads(make_report(threads=count)) for count in (1, 2)] == ["1 thread", "2 threads"]
+
+
+def test_balanced_accuracies_where_classes_have_unlike_numbers_of_samples(make_report, report):
+    assert not any("Balanced" in text for text in sentences(report))  # 2 to 3 samples
+    # One sample of class 2 is left, the third: exit 1 is right about it, exit 2 is not.
+    keep = torch.arange(8) != 5
+    texts = sentences(make_report(traces={"test": report.trace.at(keep)}))
+    assert (
+        "The classes have 1 to 3 samples. Balanced accuracy, the mean of each class's, %: baseline 88.89, "
+        "exits alone 77.78, 66.67, operating point 88.89."
+    ) in texts

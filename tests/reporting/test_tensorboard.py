@@ -44,9 +44,13 @@ def test_the_scalars_stand_once_at_one_step(events):
     assert found == pytest.approx(
         {
             "baseline/accuracy": 0.75,
+            "baseline/balanced_accuracy": 7 / 9,
+            "exits/balanced_accuracy_1": 11 / 18,
+            "exits/balanced_accuracy_2": 5 / 6,
             "baseline/macs": 425,
             "baseline/latency_us": 40,
             "knee/accuracy": 0.875,
+            "knee/balanced_accuracy": 8 / 9,
             "knee/macs": 250,
             "knee/latency_us": 25,
             "knee/gain_macs": 1.7,

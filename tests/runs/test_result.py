@@ -17,10 +17,29 @@ EXPECTED = {
     "threads": 1,
     "machine": "a machine",
     "versions": {"torch": "2.15.0"},
-    "baseline": {"accuracy": 0.75, "macs": 425, "latency_us": 40.0},
+    "baseline": {
+        "accuracy": 0.75,
+        "macs": 425,
+        "latency_us": 40.0,
+        "balanced_accuracy": (2 / 3 + 2 / 3 + 1) / 3,
+    },
     "exits": [
-        {"accuracy": 0.625, "macs": 100, "latency_us": 10.0, "static_macs": 90, "static_latency_us": 8.0},
-        {"accuracy": 0.875, "macs": 500, "latency_us": 50.0, "static_macs": 445, "static_latency_us": 42.0},
+        {
+            "accuracy": 0.625,
+            "macs": 100,
+            "latency_us": 10.0,
+            "static_macs": 90,
+            "static_latency_us": 8.0,
+            "balanced_accuracy": (1 / 3 + 1 + 1 / 2) / 3,
+        },
+        {
+            "accuracy": 0.875,
+            "macs": 500,
+            "latency_us": 50.0,
+            "static_macs": 445,
+            "static_latency_us": 42.0,
+            "balanced_accuracy": (1 + 1 + 1 / 2) / 3,
+        },
     ],
     "knee": {
         "rule": "accuracy_floor",
@@ -35,6 +54,7 @@ EXPECTED = {
         "gain_trunk_only": 40 / 16.75,
         "gain_over_static": 1.68,
         "measured": {"accuracy": 0.875, "latency_us": 30.0, "gain_latency": 1.5},
+        "balanced_accuracy": (2 / 3 + 1 + 1) / 3,
     },
 }
 

@@ -212,6 +212,36 @@ def exit_accuracies(report: Report) -> tuple[float, ...]:
     return tuple(count / report.trace.num_samples for count in correct)
 
 
+@dataclass(frozen=True)
+class Balanced:
+    """Balanced accuracies on the reported split: the mean of the shares of each class that are right.
+
+    Of a rare class it says what the accuracy does not. Classes without samples do not count.
+    """
+
+    baseline: float
+    exits: tuple[float, ...]  # N, exit n+1 taken by every sample
+    point: float
+
+
+def balanced_accuracies(report: Report) -> Balanced:
+    """Of the baseline, of every exit alone, and of the operating point."""
+    label, correct = report.trace.label, report.trace.correct
+    taken = taken_at_point(report)
+    return Balanced(
+        baseline=_balanced(report.baseline_correct[report.split], label),
+        exits=tuple(_balanced(right, label) for right in correct.T),
+        point=_balanced(correct.gather(1, taken[:, None])[:, 0], label),
+    )
+
+
+def _balanced(right: Tensor, label: Tensor) -> float:
+    """Args: right: (S,) bool; label: (S,) int64."""
+    count = label.bincount()
+    shares = label.bincount(weights=right.double()) / count
+    return float(shares[count > 0].mean())
+
+
 def medians(latencies: Sequence[Latency]) -> tuple[float, ...]:
     """The medians, in microseconds."""
     return tuple(latency.median_us for latency in latencies)

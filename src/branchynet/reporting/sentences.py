@@ -2,6 +2,7 @@
 
 from branchynet.evaluation.report import (
     Report,
+    balanced_accuracies,
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
@@ -28,6 +29,7 @@ def sentences(report: Report) -> list[str]:
     beating = exits_beating_trunk(report)
     if beating:
         texts.append(_beating(report, beating[0]))
+    texts.extend(_balanced(report))
     texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
     if not report.verified:
@@ -81,6 +83,25 @@ def _beating(report: Report, exit_index: int) -> str:
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
         "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
     )
+
+
+# Balanced accuracies are spoken of where the largest class has so many times the samples of the smallest.
+UNEQUAL = 2
+
+
+def _balanced(report: Report) -> list[str]:
+    """At most one sentence about accuracies in which every class counts alike."""
+    counts = report.trace.label.bincount()
+    counts = counts[counts > 0]
+    if counts.max() <= UNEQUAL * counts.min():
+        return []
+    balanced = balanced_accuracies(report)
+    exits = ", ".join(percent(value) for value in balanced.exits)
+    return [
+        f"The classes have {counts.min():,} to {counts.max():,} samples. Balanced accuracy, the mean of each "
+        f"class's, %: baseline {percent(balanced.baseline)}, exits alone {exits}, operating point "
+        f"{percent(balanced.point)}."
+    ]
 
 
 def _inexact(report: Report) -> list[str]:

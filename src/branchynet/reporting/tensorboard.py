@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from branchynet.evaluation import trade_offs
-from branchynet.evaluation.report import Report, gain_measured, savings
+from branchynet.evaluation.report import Report, balanced_accuracies, gain_measured, savings
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import summary_table, table_one, trade_offs_table
@@ -53,12 +53,14 @@ def scalars(report: Report) -> dict[str, float]:
     """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one,
     those of `knee/measured` only where the point was run for real."""
     latencies, point = report.latencies[report.engine], report.point
-    saved = savings(report, point)
+    saved, balanced = savings(report, point), balanced_accuracies(report)
     values = {
         "baseline/accuracy": report.baseline_accuracy,
+        "baseline/balanced_accuracy": balanced.baseline,
         "baseline/macs": report.macs.baseline,
         "baseline/latency_us": latencies.baseline.median_us,
         "knee/accuracy": point.accuracy,
+        "knee/balanced_accuracy": balanced.point,
         "knee/macs": saved.macs,
         "knee/latency_us": saved.latency_us,
         "knee/gain_macs": saved.gain_macs,
@@ -72,6 +74,8 @@ def scalars(report: Report) -> dict[str, float]:
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
         values["knee/gain_over_static"] = saved.gain_over_static
+    for n, value in enumerate(balanced.exits, 1):
+        values[f"exits/balanced_accuracy_{n}"] = value
     for n, rate in enumerate(point.exit_rates, 1):
         values[f"knee/exit_rate_{n}"] = rate
     for n, threshold in enumerate(point.thresholds, 1):

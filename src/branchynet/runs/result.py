@@ -5,14 +5,22 @@ import math
 from pathlib import Path
 from typing import Any
 
-from branchynet.evaluation.report import Report, exit_accuracies, gain_measured, savings, without_inexact
+from branchynet.evaluation.report import (
+    Report,
+    balanced_accuracies,
+    exit_accuracies,
+    gain_measured,
+    savings,
+    without_inexact,
+)
 from branchynet.runs.atomic import replacing
 
 
 def result_dict(report: Report) -> dict[str, Any]:
     """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
 
-    `exits[n]` is what forcing every sample out at exit n+1 gives. `gain_over_static` is None where no single
+    `exits[n]` is what forcing every sample out at exit n+1 gives. A `balanced_accuracy` is the mean of the shares
+    of each class that are right. `gain_over_static` is None where no single
     exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
     data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
@@ -24,6 +32,7 @@ def result_dict(report: Report) -> dict[str, Any]:
     latencies, point = report.latencies[report.engine], report.point
     saved = savings(report, point)
     verified = report.verified.get(report.engine)
+    balanced = balanced_accuracies(report)
     result: dict[str, Any] = {
         "experiment": report.experiment,
         "seed": int(report.seed),
@@ -36,6 +45,7 @@ def result_dict(report: Report) -> dict[str, Any]:
             "accuracy": float(report.baseline_accuracy),
             "macs": int(report.macs.baseline),
             "latency_us": float(latencies.baseline.median_us),
+            "balanced_accuracy": balanced.baseline,
         },
         "exits": [
             {
@@ -44,6 +54,7 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "latency_us": float(latencies.exits[n].median_us),
                 "static_macs": int(report.macs.static[n]),
                 "static_latency_us": float(latencies.static[n].median_us),
+                "balanced_accuracy": balanced.exits[n],
             }
             for n, accuracy in enumerate(exit_accuracies(report))
         ],
@@ -65,6 +76,7 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "latency_us": float(verified.latency_us),
                 "gain_latency": float(gain_measured(report)),
             },
+            "balanced_accuracy": balanced.point,
         },
     }
     if len(report.inexact_test) or report.inexact_training:
