@@ -136,6 +136,6 @@ def test_tensorboard_gets_the_report_where_there_is_one(ended, tmp_path):
     events = EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0})
     events.Reload()
     result = json.loads((folder / "result.json").read_text())
-    (accuracy,) = events.Scalars("knee/accuracy")
+    (accuracy,) = events.Scalars("operating_point/accuracy")
     assert accuracy.value == pytest.approx(result["knee"]["accuracy"])
     assert "sweep/samples" in events.Tags()["images"]

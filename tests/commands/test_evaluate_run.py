@@ -137,7 +137,7 @@ def test_on_validation_nothing_that_is_written_names_test(source, copied, tmp_pa
         events = EventAccumulator(str(out), size_guidance={"tensors": 0})
         events.Reload()
         tags = [tag for kind in ("scalars", "images", "tensors") for tag in events.Tags()[kind]]
-        assert {"knee/accuracy", "sweep/trade_off", "sweep/summary/text_summary"} <= set(tags)
+        assert {"operating_point/accuracy", "sweep/trade_off", "sweep/summary/text_summary"} <= set(tags)
         assert not any("test" in tag for tag in tags)
         for tag in events.Tags()["tensors"]:
             (event,) = events.Tensors(tag)
@@ -195,8 +195,10 @@ def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
     found = evaluate(copied, out, *rule, *(["in_place=true", *QUICK] if in_place else []))
     events = EventAccumulator(str(out))
     events.Reload()
-    assert events.Scalars("knee/accuracy")[-1].value == pytest.approx(found["knee"]["accuracy"])
-    assert events.Scalars("knee/latency_us")[-1].value == pytest.approx(found["knee"]["latency_us"])
+    assert events.Scalars("operating_point/accuracy")[-1].value == pytest.approx(found["knee"]["accuracy"])
+    assert events.Scalars("operating_point/latency_us")[-1].value == pytest.approx(
+        found["knee"]["latency_us"]
+    )
     assert ("sweep/samples" in events.Tags()["images"]) == in_place
     expected = {"rule": "accuracy_floor", "model": config.model.name, "batch_size": config.data.batch_size}
     store_as_in_run(read_run_settings(copied))

@@ -153,25 +153,36 @@ def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
     results = [json.loads((folder / "result.json").read_text()) for folder in (first, second)]
     assert results[0]["baseline"]["accuracy"] == results[1]["baseline"]["accuracy"]
     assert not (second / "checkpoints" / "baseline").exists()
+    # How the shared one ended stands in both runs, at one step: so none is missing where runs are compared.
+    ends = [events_of(folder).Scalars("baseline/val_accuracy_exit_2")[-1] for folder in (first, second)]
+    assert (ends[0].step, ends[0].value) == (ends[1].step, ends[1].value)
 
 
-def test_tensorboards_event_file_holds_the_knee_the_curves_and_the_figures(run):
-    events = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0})
+def events_of(folder):
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
+    return events
+
+
+def test_tensorboards_event_file_holds_the_operating_point_the_curves_and_the_figures(run):
+    events = events_of(run)
     tags = events.Tags()
     result = json.loads((run / "result.json").read_text())
     for tag, value in {
-        "knee/accuracy": result["knee"]["accuracy"],
-        "knee/latency_us": result["knee"]["latency_us"],
-        "knee/gain_latency": result["knee"]["gain_latency"],
-        "knee/gain_macs": result["knee"]["gain_macs"],
-        "knee/exit_rate_1": result["knee"]["exit_rates"][0],
+        "operating_point/accuracy": result["knee"]["accuracy"],
+        "operating_point/latency_us": result["knee"]["latency_us"],
+        "operating_point/gain_latency": result["knee"]["gain_latency"],
+        "operating_point/gain_macs": result["knee"]["gain_macs"],
+        "operating_point/exit_rate_1": result["knee"]["exit_rates"][0],
         "baseline/accuracy": result["baseline"]["accuracy"],
     }.items():
         scalars = events.Scalars(tag)
         assert len(scalars) == 1 and scalars[0].value == pytest.approx(value, rel=1e-6), tag
     assert len(events.Scalars("joint/val_accuracy_exit_1")) == 3
+    assert [event.value for event in events.Scalars("joint/learning_rate")] == pytest.approx([0.003] * 3)
     assert "sweep/trade_off" in tags["images"]
+    (settings,) = events.Tensors("settings/text_summary")
+    assert "\n      lr: 0.003\n" in settings.tensor_proto.string_val[0].decode()
     assert any("hparams" in tag for tag in events.summary_metadata) or "_hparams_/session_start_info" in str(
         tags
     )
@@ -330,7 +341,7 @@ def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
                 except Exception:  # not up yet: the connection is refused
                     time.sleep(0.5)
             # A column per setting and final metric, a line per job.
-            for text in ("batch_size", "weights", "knee/accuracy"):
+            for text in ("batch_size", "weights", "operating_point/accuracy"):
                 page.get_by_text(text, exact=True).first.wait_for()
             page.get_by_text("0-weights=equal", exact=False).first.wait_for()
             page.get_by_text("1-weights=early", exact=False).first.wait_for()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.train_run import (
     NOT_OF_BASELINE,
     baseline_determinants,
+    log_baseline,
     log_folder,
     train_run,
     without,
@@ -268,6 +270,18 @@ def test_settings_without_some_of_them():
     assert without(settings, ()) == settings
     # Names that begin alike, names that are not there, and names below what is no mapping.
     assert without(settings, ("b.d.ee", "bb", "h.0", "a.x")) == settings
+
+
+def test_what_is_known_of_a_cached_baseline_is_logged():
+    calls = []
+    logger = SimpleNamespace(
+        log_metrics=lambda values, step: calls.append((values, step)), save=lambda: calls.append("saved")
+    )
+    log_baseline(logger, {"baseline/val_loss": 0.25, "step": 7.0, "joint/val_loss": 1.0})
+    assert calls == [({"baseline/val_loss": 0.25}, 7), "saved"]
+    log_baseline(logger, {})
+    log_baseline(None, {"baseline/val_loss": 0.25})
+    assert len(calls) == 2
 
 
 def test_where_tensorboard_is_pointed_at(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from branchynet.exits.trace import Trace
 from branchynet.reporting import figures
 from branchynet.reporting.style import GREEN, RED, to_array
 
+STAR = "operating point (accuracy_floor)"
+
 
 def line(panel, label):
     return next(line for line in panel.get_lines() if line.get_label() == label)
@@ -24,13 +26,13 @@ def test_the_trade_off_shows_every_point_where_it_is(report):
     )
     np.testing.assert_allclose(line(left, "one exit alone").get_xydata(), [[8, 62.5], [42, 87.5]])
 
-    star, diamond = line(left, "knee"), line(left, "baseline")
+    star, diamond = line(left, STAR), line(left, "baseline")
     np.testing.assert_allclose(star.get_xydata(), [[25, 87.5]])
     assert (star.get_marker(), star.get_color()) == ("*", GREEN)
     np.testing.assert_allclose(diamond.get_xydata(), [[40, 75]])
     assert (diamond.get_marker(), diamond.get_color()) == ("D", RED)
 
-    np.testing.assert_allclose(line(right, "knee").get_xydata(), [[250e-6, 87.5]])
+    np.testing.assert_allclose(line(right, STAR).get_xydata(), [[250e-6, 87.5]])
     np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
 
 
@@ -57,7 +59,7 @@ def test_a_weak_exit_does_not_squeeze_the_trade_off(make_report):
     assert bottom.get_ylim() == pytest.approx((86, 90.4))
     for panel in figure.axes:
         np.testing.assert_allclose(
-            line(panel, "knee").get_xdata(), [48.8 if panel in figure.axes[::2] else 488e-6]
+            line(panel, STAR).get_xdata(), [48.8 if panel in figure.axes[::2] else 488e-6]
         )
     assert [panel.get_xlabel() != "" for panel in figure.axes] == [False, False, True, True]
     assert figure.axes[2].get_ylabel() == "accuracy on test, % (from 86.0)"

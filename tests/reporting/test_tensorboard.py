@@ -17,7 +17,7 @@ from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, sca
 
 def write(folder, report, hparams, images):
     with SummaryWriter(str(folder)) as writer:
-        log_report(writer, report, hparams, images, step=5)
+        log_report(writer, report, hparams, images, "seed: 1\ntext: '```'\n", step=5)
     return folder
 
 
@@ -49,20 +49,20 @@ def test_the_scalars_stand_once_at_one_step(events):
             "exits/balanced_accuracy_2": 5 / 6,
             "baseline/macs": 425,
             "baseline/latency_us": 40,
-            "knee/accuracy": 0.875,
-            "knee/balanced_accuracy": 8 / 9,
-            "knee/macs": 250,
-            "knee/latency_us": 25,
-            "knee/gain_macs": 1.7,
-            "knee/gain_latency": 1.6,
-            "knee/gain_trunk_only": 40 / 16.75,
-            "knee/gain_over_static": 1.68,
-            "knee/measured_accuracy": 0.875,
-            "knee/measured_latency_us": 30,
-            "knee/measured_gain_latency": 1.5,
-            "knee/exit_rate_1": 0.625,
-            "knee/exit_rate_2": 0.375,
-            "knee/threshold_1": 0.45,
+            "operating_point/accuracy": 0.875,
+            "operating_point/balanced_accuracy": 8 / 9,
+            "operating_point/macs": 250,
+            "operating_point/latency_us": 25,
+            "operating_point/gain_macs": 1.7,
+            "operating_point/gain_latency": 1.6,
+            "operating_point/gain_trunk_only": 40 / 16.75,
+            "operating_point/gain_over_static": 1.68,
+            "operating_point/measured_accuracy": 0.875,
+            "operating_point/measured_latency_us": 30,
+            "operating_point/measured_gain_latency": 1.5,
+            "operating_point/exit_rate_1": 0.625,
+            "operating_point/exit_rate_2": 0.375,
+            "operating_point/threshold_1": 0.45,
             "trade_off/gain_at_loss_0": 1.6,
             "trade_off/gain_at_loss_0.5": 1.6,
             "trade_off/gain_at_loss_1": 1.6,
@@ -76,7 +76,7 @@ def test_the_scalars_stand_once_at_one_step(events):
 
 def test_no_gain_over_static_where_there_is_none(report, make_report):
     best = make_report(chosen=1)
-    assert set(scalars(report)) - set(scalars(best)) == {"knee/gain_over_static"}
+    assert set(scalars(report)) - set(scalars(best)) == {"operating_point/gain_over_static"}
 
 
 def test_figures_and_texts(events):
@@ -91,6 +91,8 @@ def test_figures_and_texts(events):
     assert "| gain ≥ 2.4 | 62.50 |" in event.tensor_proto.string_val[0].decode()
     (event,) = events.Tensors("sweep/summary/text_summary")
     assert "operating point, measured" in event.tensor_proto.string_val[0].decode()
+    (event,) = events.Tensors("settings/text_summary")
+    assert event.tensor_proto.string_val[0].decode() == "    seed: 1\n    text: '```'\n"
 
 
 def test_everything_is_in_one_run(run):
@@ -129,7 +131,7 @@ def test_the_hparams_tab_shows_the_union_of_two_runs(report, three_exits, images
     }
     metrics = {(info.name.group, info.name.tag) for info in experiment.metric_infos}
     assert metrics == {("", tag) for tag in scalars(report) | scalars(three_exits)}
-    assert ("", "knee/threshold_2") in metrics
+    assert ("", "operating_point/threshold_2") in metrics
 
 
 def test_the_layout_is_written_and_catches_the_curves_and_nothing_else(events):

@@ -1,5 +1,6 @@
 """The cache of baselines: what names an entry, what is believed of it, and that a reader never sees half of one."""
 
+import json
 import subprocess
 import sys
 
@@ -26,6 +27,30 @@ def test_round_trip(tmp_path):
     loaded = baseline_cache.load(tmp_path, "k", STATE)
     assert loaded is not None and torch.equal(loaded["fc.weight"], STATE["fc.weight"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k.json", "k.pt"]
+
+
+def test_what_was_logged_lies_beside_the_weights(tmp_path):
+    logged = {"baseline/val_accuracy": 0.5, "step": 7}
+    baseline_cache.store(tmp_path, "k", STATE, {"seed": 0}, logged)
+    assert baseline_cache.load_metrics(tmp_path, "k") == logged
+    assert json.loads((tmp_path / "k.json").read_text()) == {"seed": 0, "metrics": logged}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{", {}),
+        ("[1]", {}),
+        ('{"seed": 0}', {}),
+        ('{"metrics": [1]}', {}),
+        ('{"metrics": {"a": "much"}}', {}),
+        ('{"metrics": {"a": NaN, "b": 1}}', {"b": 1}),
+    ],
+)
+def test_what_was_logged_may_be_unknown(text, found, tmp_path):
+    (tmp_path / "k.json").write_text(text)
+    assert baseline_cache.load_metrics(tmp_path, "k") == found
+    assert baseline_cache.load_metrics(tmp_path, "another") == {}
 
 
 def spoil_a_bit(path):

@@ -15,6 +15,7 @@ from branchynet.errors import UserError
 from branchynet.networks.weights import load_network
 from branchynet.training.module import BranchyClassifier, parameter_groups, trained_parts
 from branchynet.training.objective import Joint, exit_losses, side_weights, weighted
+from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit
 
 TRAINER = {"accelerator": "cpu", "devices": 1}
@@ -335,14 +336,28 @@ def test_what_is_not_trained_stays_in_eval_mode(weights, freeze_trunk, trained, 
 def test_only_exits_that_are_trained_are_logged(data, tmp_path, with_norms, metrics):
     seen = metrics()
     classifier = BranchyClassifier(with_norms(), Distilled(), partial(torch.optim.SGD, lr=0.1))
-    fit(classifier, data, 2, tmp_path, TRAINER, callbacks=[seen])
+    logged = fit(classifier, data, 2, tmp_path, TRAINER, callbacks=[seen])
     # An epoch's own training numbers are logged after this callback.
     assert set(seen.epochs[1]) == {
         f"joint/{split}_{what}{exit_}"
         for split in ("train", "val")
         for what in ("loss", "accuracy")
         for exit_ in ("", "_exit_1")
-    }
+    } | {"joint/learning_rate"}
+    assert set(logged) == {*seen.epochs[1], "step"}
+    assert logged["joint/val_loss"] == seen.epochs[1]["joint/val_loss"]
+    assert logged["step"] == 2 * len(data.train_dataloader()) - 1
+
+
+def test_the_learning_rate_is_logged_as_the_schedule_has_it(data, tmp_path, with_norms, metrics):
+    seen = metrics()
+    schedule = partial(build_schedule, {"name": "multi_step", "milestones": [0.5], "factor": 0.1})
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    classifier = BranchyClassifier(with_norms(), Joint((1.0, 1.0, 1.0)), optimizer, schedule)
+    logged = fit(classifier, data, 4, tmp_path, TRAINER, callbacks=[seen])
+    # Each is seen an epoch later; after half of the steps it is a tenth.
+    rates = [epoch["joint/learning_rate"] for epoch in seen.epochs[1:]] + [logged["joint/learning_rate"]]
+    assert rates == pytest.approx([0.1, 0.01, 0.01, 0.01])
     assert seen.epochs[0]["joint/val_loss"] == pytest.approx(seen.epochs[0]["joint/val_loss_exit_1"])
 
 

@@ -37,6 +37,7 @@ class ThresholdSweep(Callback):
         settings: how the operating point is chosen and measured.
         criterion: the settings that made the criterion, for whoever loads the run.
         hparams: flat settings for TensorBoard's HParams tab.
+        resolved: all settings as YAML, for its text tab.
 
     The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
     `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
@@ -49,12 +50,14 @@ class ThresholdSweep(Callback):
         settings: SweepSettings,
         criterion: Mapping[str, Any],
         hparams: Mapping[str, str | int | float] | None = None,
+        resolved: str = "",
     ) -> None:
         self.baseline = baseline
         self.folder = folder
         self.settings = settings
         self.criterion = criterion
         self.hparams = dict(hparams or {})
+        self.resolved = resolved
 
     @torch.no_grad()
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -74,5 +77,5 @@ class ThresholdSweep(Callback):
         stored = StoredCriterion.of(self.criterion, traced_by(self.settings.engine), criteria)
         write_run(self.folder, report, draw_all(report, images), stored)
         if isinstance(trainer.logger, TensorBoardLogger):
-            log_report(trainer.logger.experiment, report, self.hparams, images)
+            log_report(trainer.logger.experiment, report, self.hparams, images, self.resolved)
         print(summary_table(report))

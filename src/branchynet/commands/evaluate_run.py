@@ -73,7 +73,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
-            log_report(writer, report, hparams(run, settings), images)
+            log_report(writer, report, hparams(run, settings), images, resolved(run, config))
     OmegaConf.save(config, folder / "evaluate.yaml")
     print(summary_table(report))
     log.info("written to:  %s", folder)
@@ -84,6 +84,12 @@ def hparams(run: FinishedRun, settings: SweepSettings) -> dict[str, str | int | 
     """The run's settings for TensorBoard's HParams tab, with those of this evaluation instead of its own."""
     objective = build_objective(run.config, len(run.config.model.exits) + 1, run.config.freeze == "trunk")
     return flat_hparams(run.config, objective.weights, settings)
+
+
+def resolved(run: FinishedRun, config: DictConfig) -> str:
+    """The same for its text tab, all settings as YAML."""
+    own = {group: plain(config[group]) for group in ("criterion", "sweep", "engine")}
+    return OmegaConf.to_yaml(OmegaConf.create({**plain(run.config), **own}))
 
 
 def why_network(

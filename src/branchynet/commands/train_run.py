@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
 
 import branchynet
 from branchynet.callbacks.progress import EpochProgress
@@ -75,7 +76,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed)
     hparams = flat_hparams(config, objective.weights, settings)
-    sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams)
+    resolved = OmegaConf.to_yaml(config, resolve=True)
+    sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams, resolved)
     logger = made("logger", config.logger, save_dir=str(folder)) if config.logger else None
     if logger is not None:
         logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
@@ -98,9 +100,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if config.init not in ("baseline", "scratch"):
         load_network(network, config.init)
     write_facts(folder, facts)
-    train_baseline(
-        config, folder, baseline, data, stage, partial(module, baseline, only_last, stage="baseline")
-    )
+    only_trunk = partial(module, baseline, only_last, stage="baseline")
+    train_baseline(config, folder, baseline, data, stage, only_trunk, logger)
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
     stage(
@@ -128,8 +129,9 @@ def train_baseline(
     folder: Path,
     baseline: BranchedNetwork,
     data: ImageData,
-    stage: Callable[..., None],
+    stage: Callable[..., dict[str, float]],
     module: Callable[[], BranchyClassifier],
+    logger: Logger | None = None,
 ) -> None:
     """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
     checkpoints = folder / "checkpoints"
@@ -140,25 +142,35 @@ def train_baseline(
     state = baseline_cache.load(checkpoints, "baseline", like)
     if state is None and cache is not None and (state := baseline_cache.load(cache, key, like)) is not None:
         log.info("the baseline is taken from %s", cache / f"{key}.pt")
-        baseline_cache.store(checkpoints, "baseline", state, determinants)
+        metrics = baseline_cache.load_metrics(cache, key)
+        log_baseline(logger, metrics)
+        baseline_cache.store(checkpoints, "baseline", state, determinants, metrics)
     if state is not None:
         baseline.load_trunk_state_dict(state)
         return
-    stage(
+    metrics = stage(
         module(),
         epochs=config.epochs.baseline,
         folder=checkpoints / "baseline",
         callbacks=[EpochProgress()],
     )
     # The run's own copy first: a cache that cannot be written costs nothing but the next training.
-    baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants)
+    baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants, metrics)
     if cache is not None:
         try:
-            baseline_cache.store(cache, key, baseline.trunk_state_dict(), determinants)
+            baseline_cache.store(cache, key, baseline.trunk_state_dict(), determinants, metrics)
         except OSError as error:
             log.warning(
                 "the baseline is not kept for other runs: cache=%s cannot be written (%s)", cache, error
             )
+
+
+def log_baseline(logger: Logger | None, metrics: Mapping[str, float]) -> None:
+    """Log how a baseline from the cache ended where its training would have: so it lacks nothing beside others."""
+    values = {tag: value for tag, value in metrics.items() if tag.startswith("baseline/")}
+    if logger is not None and values:
+        logger.log_metrics(values, int(metrics.get("step", 0)))
+        logger.save()
 
 
 def baseline_determinants(config: DictConfig, data: ImageData, baseline: BranchedNetwork) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
 def trade_off(report: Report) -> Figure:
     """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
 
-    All points, the frontier (of the split the choice was made on), every exit alone, baseline and knee. Where a
-    weak early exit would squeeze what matters into a strip, a second row of panels shows the strip.
+    All points, the frontier (of the split the choice was made on), every exit alone, baseline and operating
+    point. Where a weak early exit would squeeze what matters into a strip, a second row of panels shows the strip.
     """
     strip = _strip(report)
     rows = 1 if strip is None else 2
@@ -68,7 +68,7 @@ def trade_off(report: Report) -> Figure:
     right.set_xlabel("mean cost per sample, million MACs")
     what = f"accuracy on {report.reported_on}"
     if report.protocol == "validation":
-        what += ", frontier and knee chosen on validation"
+        what += ", frontier and operating point chosen on validation"
     figure.suptitle(title(report, what))
     legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     for handle in legend.legend_handles:
@@ -166,7 +166,7 @@ def uncertainty_histograms(report: Report) -> Figure:
 
 
 def _strip(report: Report) -> tuple[float, float] | None:
-    """The accuracies, %, from two points below baseline and knee up; None if that is a third of all or more."""
+    """The accuracies, %, from two points below baseline and star up; None if that is a third of all or more."""
     drawn = [*report.points.accuracy.tolist(), *exit_accuracies(report), report.baseline_accuracy]
     low, high = 100 * min(drawn), 100 * max(drawn)
     bottom = 100 * min(report.baseline_accuracy, report.point.accuracy) - 2
@@ -205,8 +205,9 @@ def _trade_off_panel(
         label="baseline",
         **mark,
     )
-    knee = report.point.mean_cost(exits) / unit, 100 * report.point.accuracy
-    panel.plot(*knee, "*", color=GREEN, markersize=16, label="knee", **mark)
+    chosen = report.point.mean_cost(exits) / unit, 100 * report.point.accuracy
+    label = f"operating point ({report.rule})"
+    panel.plot(*chosen, "*", color=GREEN, markersize=16, label=label, **mark)
     panel.axhline(100 * report.baseline_accuracy, color=RED, linestyle=":", linewidth=1)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """What of a report goes to TensorBoard: scalars, figures, tables, hyperparameters, a layout of the curves."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,19 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
         f"{stage}: accuracy on validation": ["Multiline", [rf"{stage}/val_accuracy(_exit_\d+)?$"]],
         f"{stage}: loss on validation": ["Multiline", [rf"{stage}/val_loss(_exit_\d+)?$"]],
         f"{stage}: loss in training": ["Multiline", [rf"{stage}/train_loss(_exit_\d+)?$"]],
+        f"{stage}: learning rate": ["Multiline", [rf"{stage}/learning_rate$"]],
     }
     for stage in ("joint", "baseline")
 }
 
 
 def log_report(
-    writer: SummaryWriter, report: Report, hparams: Mapping[str, Any], images: Tensor | None, step: int = 0
+    writer: SummaryWriter,
+    report: Report,
+    hparams: Mapping[str, Any],
+    images: Tensor | None,
+    settings: str = "",
+    step: int = 0,
 ) -> None:
     """Write everything of `report` at one step.
 
@@ -35,6 +42,7 @@ def log_report(
         report: of the run.
         hparams: the run's settings, nested or flat; they become columns of the HParams tab.
         images: the reported split, (S, C, H, W) uint8, in the trace's order; None: no samples are shown.
+        settings: all of them as YAML, to be read; shown as text.
         step: the step that all summaries stand at.
     """
     for tag, value in scalars(report).items():
@@ -45,13 +53,19 @@ def log_report(
     writer.add_text("sweep/table_1", table_one(report), step)
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
+    if settings:
+        # Indented, and not between fences: whatever stands in them, it stays code.
+        writer.add_text("settings", textwrap.indent(settings, "    "), step)
     writer.add_custom_scalars(LAYOUT)
     _add_hparams(writer, hparams)
 
 
 def scalars(report: Report) -> dict[str, float]:
-    """The report's numbers by tag; `knee/gain_over_static` and those of `trade_off` only where there is one,
-    those of `knee/measured` only where the point was run for real."""
+    """The report's numbers by tag.
+
+    `operating_point/gain_over_static` and those of `trade_off` are there only where there is one, those of
+    `operating_point/measured_…` only where the point was run for real.
+    """
     latencies, point = report.latencies[report.engine], report.point
     saved, balanced = savings(report, point), balanced_accuracies(report)
     values = {
@@ -59,27 +73,27 @@ def scalars(report: Report) -> dict[str, float]:
         "baseline/balanced_accuracy": balanced.baseline,
         "baseline/macs": report.macs.baseline,
         "baseline/latency_us": latencies.baseline.median_us,
-        "knee/accuracy": point.accuracy,
-        "knee/balanced_accuracy": balanced.point,
-        "knee/macs": saved.macs,
-        "knee/latency_us": saved.latency_us,
-        "knee/gain_macs": saved.gain_macs,
-        "knee/gain_latency": saved.gain_latency,
-        "knee/gain_trunk_only": saved.gain_trunk_only,
+        "operating_point/accuracy": point.accuracy,
+        "operating_point/balanced_accuracy": balanced.point,
+        "operating_point/macs": saved.macs,
+        "operating_point/latency_us": saved.latency_us,
+        "operating_point/gain_macs": saved.gain_macs,
+        "operating_point/gain_latency": saved.gain_latency,
+        "operating_point/gain_trunk_only": saved.gain_trunk_only,
     }
     if verified := report.verified.get(report.engine):
-        values["knee/measured_accuracy"] = verified.accuracy
-        values["knee/measured_latency_us"] = verified.latency_us
-        values["knee/measured_gain_latency"] = gain_measured(report)
+        values["operating_point/measured_accuracy"] = verified.accuracy
+        values["operating_point/measured_latency_us"] = verified.latency_us
+        values["operating_point/measured_gain_latency"] = gain_measured(report)
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
-        values["knee/gain_over_static"] = saved.gain_over_static
+        values["operating_point/gain_over_static"] = saved.gain_over_static
     for n, value in enumerate(balanced.exits, 1):
         values[f"exits/balanced_accuracy_{n}"] = value
     for n, rate in enumerate(point.exit_rates, 1):
-        values[f"knee/exit_rate_{n}"] = rate
+        values[f"operating_point/exit_rate_{n}"] = rate
     for n, threshold in enumerate(point.thresholds, 1):
-        values[f"knee/threshold_{n}"] = threshold
+        values[f"operating_point/threshold_{n}"] = threshold
     return values
 
 

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,8 +68,24 @@ def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor
     return state
 
 
-def store(folder: Path, key: str, state: Mapping[str, Tensor], determinants: Mapping[str, Any]) -> None:
-    """Write the state dict and, beside it for people, what determined it.
+def load_metrics(folder: Path, key: str) -> dict[str, float]:
+    """What was logged at the end of its training, as `store` took it; empty where that is not known."""
+    try:
+        metrics = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))["metrics"]
+        found = {str(name): float(value) for name, value in metrics.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def store(
+    folder: Path,
+    key: str,
+    state: Mapping[str, Tensor],
+    determinants: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Write the state dict and, beside it, what determined it, for people, and what was logged at the end.
 
     Each file appears whole or not at all, whatever other jobs do. Two jobs that train the same baseline at once
     write the same numbers.
@@ -79,7 +96,7 @@ def store(folder: Path, key: str, state: Mapping[str, Tensor], determinants: Map
     with replacing(folder / f"{key}.pt") as temporary:
         torch.save({name: tensor.cpu() for name, tensor in state.items()}, temporary)
     with replacing(folder / f"{key}.json") as temporary:
-        text = json.dumps(determinants, sort_keys=True, indent=1)
+        text = json.dumps({**determinants, "metrics": dict(metrics or {})}, sort_keys=True, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 

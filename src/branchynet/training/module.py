@@ -48,7 +48,8 @@ class BranchyClassifier(L.LightningModule):
             gradient; the last exit's weight has to be 0.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
-    over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy.
+    over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `<stage>/learning_rate` as it
+    is at the epoch's end.
     """
 
     def __init__(
@@ -131,6 +132,8 @@ class BranchyClassifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metric)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log(f"{self.stage}/learning_rate", float(rate))
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metric)

@@ -37,7 +37,7 @@ def fit(
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
     ema: float | None = None,
-) -> None:
+) -> dict[str, float]:
     """Train one stage, or go on with it where `folder/last.ckpt` lies.
 
     Afterwards `folder` holds `best.ckpt` (the highest validation accuracy; of equals the first) and
@@ -52,6 +52,9 @@ def fit(
         logger: None logs nothing.
         callbacks: run besides the checkpointing; they see the best weights from `on_fit_end` on.
         ema: the decay per step of an average of the weights that is validated and kept in their place.
+
+    Returns:
+        What was logged last, by tag; and the `step` that it stands at.
 
     Raises:
         UserError: no epochs, a `last.ckpt` that is damaged or no checkpoint of a stage, a loss that is not
@@ -100,6 +103,8 @@ def fit(
                 raise mistake from error
             raise
         make_contiguous(module.network)  # where other processes have trained, LoadBest was called there
+    logged = {tag: float(value) for tag, value in runner.callback_metrics.items()}
+    return {**logged, "step": runner.global_step - 1}
 
 
 def quieten() -> None:
