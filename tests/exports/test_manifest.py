@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError
 from branchynet.exports.manifest import (
     FILE,
     Cost,
     Costs,
     Manifest,
-    check_rules,
     checksum,
     read_files,
     read_manifest,
@@ -29,10 +29,12 @@ MANIFEST = Manifest(
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
     costs=Costs("onnxruntime", 1, "a machine", Cost(300, 3.5), (Cost(100, 1.5), Cost(320, 4.0))),
-    size="refuse",
-    channels="convert",
+    image_files=ImageFiles("refuse", "convert", (10, 20, 30), True, (5, 90)),
     files={"segment-1.onnx": checksum(b"one"), "segment-2.onnx": checksum(b"two")},
 )
+
+
+RULE = {"size": "refuse", "channels": "convert"}
 
 
 @pytest.fixture
@@ -59,6 +61,11 @@ def changed(folder, change):
 def test_what_is_written_is_read_again(folder):
     assert read_manifest(folder) == MANIFEST and MANIFEST.num_exits == 2
     assert read_files(folder, MANIFEST) == {"segment-1.onnx": b"one", "segment-2.onnx": b"two"}
+
+
+def test_older_manifests_say_less_of_image_files(folder):
+    changed(folder, lambda content: content.update(image_files=RULE))
+    assert read_manifest(folder).image_files == ImageFiles("refuse", "convert")
 
 
 def test_the_checksum_is_sha256():
@@ -99,6 +106,10 @@ def test_every_key_is_missed_by_name(key, folder):
         ("input", [], ["no input.dtype"]),
         ("normalisation", {"mean": [0.1], "std": [0.1, 0.1, 0.1]}, ["normalisation.mean has 1", "3 belong"]),
         ("image_files", {"size": "crop", "channels": "convert"}, ["crop", "bilinear, refuse"]),
+        ("image_files", {**RULE, "background": [0]}, ["image_files.background has 1", "3 belong"]),
+        ("image_files", {**RULE, "background": [0, 0, 256]}, ["image_files.background", "0 … 255"]),
+        ("image_files", {**RULE, "invert": 1}, ["image_files.invert", "true or false"]),
+        ("image_files", {**RULE, "border": [1]}, ["image_files.border", "two"]),
         ("files", [], ["files"]),
         ("files", [{"name": "../up.onnx", "sha256": "0"}] * 2, ["files", "names"]),
         ("files", [{"name": "segment-1.onnx", "sha256": "0"}] * 2, ["files has 1", "2 belong"]),
@@ -134,10 +145,3 @@ def test_a_damaged_or_missing_model_is_named(folder):
 def test_no_number_that_json_does_not_know_is_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_manifest(tmp_path, replace(MANIFEST, thresholds=(math.inf,)))
-
-
-def test_rules_for_image_files_are_checked():
-    check_rules("bilinear", "refuse")
-    for size, channels in (("crop", "refuse"), ("bilinear", "drop")):
-        with pytest.raises(UserError, match=r"image_files\.(size=crop|channels=drop): it is one of"):
-            check_rules(size, channels)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from branchynet.data.image_files import Border, border_of
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 from branchynet.runs.image_facts import (
@@ -16,7 +17,8 @@ from branchynet.runs.image_facts import (
     write_facts,
 )
 
-FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3), "abc")
+BORDER = Border((1, 2, 3), 0, 9)
+FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3), "abc", BORDER)
 
 
 def test_the_facts_are_read_back_to_the_last_digit(tmp_path):
@@ -31,7 +33,9 @@ def test_the_facts_of_a_data_set_are_its_own():
     data = ImageData("digits", batch_size=64, validation_size=200)
     facts = facts_of(data)  # sets it up
     everything = data.fingerprint(("train", "val", "test"))
-    assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std, everything)
+    border = border_of(data.images("train").numpy())
+    assert border.colour == (0,) and border.darkest < border.lightest < 80, "light on black"
+    assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std, everything, border)
     x = data.images("train").double() / 255
     assert facts.mean == pytest.approx([float(x.mean())])
     assert facts.std == pytest.approx([float(x.std(correction=0))])
@@ -49,6 +53,9 @@ def test_the_facts_of_a_data_set_are_its_own():
         {"std": [0.2, -0.2, 0.1]},
         {"mean": [0.1, float("nan"), 0.1]},
         {"std": [0.1, float("inf"), 0.1]},
+        {"border": {"colour": [1], "darkest": 0, "lightest": 9}},
+        {"border": {"colour": [1, 2, 3]}},
+        {"border": 3},
         {"classes": 3},
         {"classes": None},
     ],
@@ -71,6 +78,14 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path):
     # A run that did not keep it cannot tell.
     write_facts(tmp_path, replace(FACTS, fingerprint=None))
     check_same_images(tmp_path, FACTS)
+
+
+def test_a_run_from_before_says_nothing_of_the_border(tmp_path):
+    write_facts(tmp_path, FACTS)
+    content = json.loads((tmp_path / NAME).read_text(encoding="utf-8"))
+    del content["border"]
+    (tmp_path / NAME).write_text(json.dumps(content))
+    assert read_facts(tmp_path) == replace(FACTS, border=None)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"classes": ["a"]}'])

@@ -7,13 +7,14 @@ import tempfile
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app
+from branchynet.data.image_files import Border, ImageFiles, background_of, border_of
 from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
-from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest, check_rules
+from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest
 from branchynet.reporting.text import aligned
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def export(config: DictConfig, _: Path) -> Manifest:
         RuntimeError: the export's answers are not the network's.
     """
     check_choice("format", config.format, FORMATS)
-    check_rules(config.image_files.size, config.image_files.channels)
+    if not OmegaConf.is_dict(config.image_files):
+        raise UserError(f"image_files={config.image_files}: it is a group, such as image_files.size=refuse")
+    rule: dict[str, Any] = OmegaConf.to_container(config.image_files)  # type: ignore[assignment]
+    ImageFiles(**{**rule, "background": None})
     check_whole("compare", config.compare, hint=", of images")
     for name in ("overwrite", "trust"):
         check_flag(name, config[name])
@@ -60,7 +64,9 @@ def export(config: DictConfig, _: Path) -> Manifest:
 
     run = open_run(source, config.trust)
     run.look_for_images(**config.data)
-    manifest = describe(run, config.format, config.image_files.size, config.image_files.channels)
+    # An older run has not measured it.
+    border = run.facts.border or border_of(run.data.images("train").numpy())
+    manifest = describe(run, config.format, border, **rule)
     x = run.data.images("test")[: config.compare].numpy()
     normalised = run.data.split("test")[0][: config.compare]
     try:
@@ -84,13 +90,28 @@ def export(config: DictConfig, _: Path) -> Manifest:
     return written
 
 
-def describe(run: "FinishedRun", format: str, size: str = "bilinear", channels: str = "convert") -> Manifest:
+def describe(
+    run: "FinishedRun", format: str, border: Border | None = None, background: Any = None, **rule: Any
+) -> Manifest:
     """The manifest of a run's export, without files yet.
+
+    Args:
+        run: the run.
+        format: of the export.
+        border: of the training images; None: what the run says, if it does.
+        background: see `background_of`; None: the border's colour.
+        rule: of `ImageFiles`.
 
     Raises:
         UserError: the run's files are damaged, or do not say what the images are.
     """
     result, facts = run.result, run.facts
+    border = border or facts.border
+    if background is not None:
+        background = background_of(background, facts.input_shape[0])
+    elif border is not None:
+        background = border.colour
+    means = None if border is None else (border.darkest, border.lightest)
     try:
         experiment = result["experiment"]
         costs = Costs(
@@ -112,8 +133,7 @@ def describe(run: "FinishedRun", format: str, size: str = "bilinear", channels: 
         mean=facts.mean,
         std=facts.std,
         costs=costs,
-        size=size,
-        channels=channels,
+        image_files=ImageFiles(background=background, border=means, **rule),
     )
 
 

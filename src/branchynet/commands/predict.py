@@ -4,11 +4,13 @@ Shapes: B batch, C channels, H, W, N exits.
 """
 
 import csv
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -16,16 +18,18 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from branchynet.commands import app
+from branchynet.commands import app, terminal
 from branchynet.data.files import FileProblem
-from branchynet.data.pictures import find_images, read_array, read_image
-from branchynet.errors import UserError, check_choice, check_flag, is_number
+from branchynet.data.image_files import background_of, is_far
+from branchynet.data.pictures import find_images, left_out, read_array, read_image
+from branchynet.errors import UserError, check_choice, check_flag, is_number, printable
 from branchynet.exports.load import Exported, load_export
 from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
 from branchynet.runs.atomic import replacing
 
 BATCH = 64  # images at a time
+SHOWN = 1000  # rows of a table: all of them have to be known for its columns' widths
 COLUMNS = ("image", "class", "confidence", "exit", "uncertainty", "macs", "latency_us")
 
 Row = dict[str, str | int | float]
@@ -53,15 +57,22 @@ def predict(config: DictConfig, _: Path) -> None:
     exported = open_network(config)
     source = Path(str(config.input))
     problems: list[FileProblem] = []
+    far: list[str] = []
     try:
-        batches, total = read(source, exported.manifest, problems)
+        batches, total = read(source, exported.manifest, problems, far)
     except FileProblem as problem:
         raise UserError(f"input={source}: {problem}") from None
     check_output(config.output, source)
     with opened(config.output, config.overwrite) as file:
         WRITERS[config.format](rows(exported, batches), exported.manifest, file)
-        if problems and not source.is_dir():
+        if problems and not os.path.isdir(source):
             raise UserError(str(problems[0]))  # inside: then what stood in the output's place stays there
+    border = exported.manifest.image_files.border
+    if far and border:
+        terminal.tell(
+            f"{len(far)} of {total} images have another border than the training images ({border[0]} … {border[1]} "
+            f"of 255), {far[0]} first: if dark and light are swapped, set image_files.invert"
+        )
     if problems:
         raise UserError(f"{len(problems)} of {total} images were left out for the reasons above")
 
@@ -86,16 +97,35 @@ def open_network(config: DictConfig) -> Exported:
         if not isinstance(plain, list) or not all(map(is_number, plain)):
             raise UserError(f"thresholds={plain}: it is a list of numbers, such as [0.3]")
         exported.thresholds = plain
+    exported.manifest = with_rule(exported.manifest, config.image_files)
     return exported
 
 
-def read(source: Path, manifest: Manifest, problems: list[FileProblem]) -> tuple[Batches, int]:
+def with_rule(manifest: Manifest, given: DictConfig) -> Manifest:
+    """The manifest with what the settings say of image files in the place of its own."""
+    if not OmegaConf.is_dict(given):
+        raise UserError(f"image_files={given}: it is a group, such as image_files.invert=true")
+    rule = manifest.image_files
+    if given.invert is not None:
+        rule = replace(rule, invert=given.invert)
+    if given.background is not None:
+        value = given.background
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        rule = replace(rule, background=background_of(plain, manifest.input_shape[0]))
+    return replace(manifest, image_files=rule)
+
+
+def read(
+    source: Path, manifest: Manifest, problems: list[FileProblem], far: list[str]
+) -> tuple[Batches, int]:
     """The images of a file or a folder, in batches, and how many there are.
 
-    Of a folder's images those that cannot be read get a line on stderr and are left out.
+    Of a folder's images those that cannot be read get a line on stderr and are left out; so do, in one line, files
+    of other formats.
 
     Args:
         problems: what was wrong with them is added here as the batches are taken.
+        far: and here the names of those whose border is not the training images'.
 
     Raises:
         FileProblem: there is nothing to read, or an array that does not fit.
@@ -103,10 +133,14 @@ def read(source: Path, manifest: Manifest, problems: list[FileProblem]) -> tuple
     if source.suffix == ".npy":
         x = read_array(source, manifest.input_shape)
         return _array_batches(source.name, x), len(x)
-    if source.is_dir():
-        files = find_images(source)
-        return _file_batches(files, source, manifest, problems), len(files)
-    return _file_batches([source], source.parent, manifest, problems), 1
+    if not os.path.isdir(source):
+        return _file_batches([source], None, manifest, problems, far), 1
+    files = find_images(source, problems)
+    for problem in problems:
+        terminal.tell(app.one_line(str(problem)))
+    if others := left_out(source):
+        terminal.tell(f"of {source} files are left out whose format is not read: {others}")
+    return _file_batches(files, source, manifest, problems, far), len(files) + len(problems)
 
 
 def _array_batches(name: str, x: np.ndarray) -> Batches:
@@ -116,21 +150,29 @@ def _array_batches(name: str, x: np.ndarray) -> Batches:
 
 
 def _file_batches(
-    files: Sequence[Path], folder: Path, manifest: Manifest, problems: list[FileProblem]
+    files: Sequence[Path],
+    folder: Path | None,
+    manifest: Manifest,
+    problems: list[FileProblem],
+    far: list[str],
 ) -> Batches:
-    alone = len(files) == 1
+    """`folder` is what they are named below; None for a single file, whose problem the caller tells."""
+    rule = manifest.image_files
     names: list[str] = []
     images: list[np.ndarray] = []
     # On stderr and on a terminal only; gone at the end.
-    bar = tqdm(files, unit="image", leave=False, disable=True if alone else None)
+    bar = tqdm(files, unit="image", leave=False, disable=True if folder is None else None)
     for file in bar:
         try:
-            images.append(read_image(file, manifest.input_shape, manifest.size, manifest.channels))
-            names.append(file.relative_to(folder).as_posix())
+            images.append(read_image(file, manifest.input_shape, rule))
+            names.append(file.name if folder is None else file.relative_to(folder).as_posix())
+            if rule.border is not None and is_far(images[-1], rule.border):
+                far.append(names[-1])
         except FileProblem as problem:
             problems.append(problem)
-            if not alone:
-                tqdm.write(f"branchynet: {app.one_line(str(problem))}", file=sys.stderr)
+            if folder is not None:
+                with tqdm.external_write_mode(sys.stderr):
+                    terminal.tell(app.one_line(str(problem)))
         if len(images) == BATCH:
             yield names, np.stack(images)
             names, images = [], []
@@ -157,9 +199,19 @@ def rows(exported: Exported, batches: Batches) -> Iterator[Row]:
 
 
 def write_table(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
-    """The rows, and exit rates and mean costs below them."""
-    kept = list(rows)
-    if not kept:
+    """The first rows, and exit rates and mean costs of all below them."""
+    costs = manifest.costs
+    taken = [0] * manifest.num_exits
+    macs = latency = 0.0
+    kept: list[Row] = []
+    for row in rows:
+        if len(kept) < SHOWN:
+            kept.append(row)
+        taken[int(row["exit"]) - 1] += 1
+        macs += float(row["macs"])
+        latency += float(row["latency_us"])
+    total = sum(taken)
+    if not total:
         return
     cells = [
         [
@@ -173,15 +225,16 @@ def write_table(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
         for row in kept
     ]
     print(aligned([["image", "class", "confidence %", "exit", "MACs, M", "latency, µs"], *cells]), file=file)
-    taken = [sum(row["exit"] == n for row in kept) for n in range(1, manifest.num_exits + 1)]
-    macs, latency = (float(np.mean([float(row[key]) for row in kept])) for key in ("macs", "latency_us"))
-    costs = manifest.costs
+    if total > SHOWN:
+        print(f"These are the first {SHOWN:,}; format=csv and format=jsonl write all.", file=file)
     threads = "1 thread" if costs.threads == 1 else f"{costs.threads} threads"
     print(
-        f"{len(kept)} images left at exits 1 … {len(taken)}: {', '.join(map(str, taken))}. On average "
-        f"{macs / 1e6:,.3f} M MACs and {latency:,.1f} µs;",
+        f"{total} images left at exits 1 … {len(taken)}: {', '.join(map(str, taken))}. On average "
+        f"{macs / total / 1e6:,.3f} M MACs and {latency / total:,.1f} µs;",
         f"the baseline takes {costs.baseline.macs / 1e6:,.3f} M and {costs.baseline.latency_us:,.1f} µs.",
-        f"Latencies are the run's, not of these images: {costs.engine}, {threads}, batch 1, {costs.machine}.",
+        printable(
+            f"Latencies are the run's, not of these images: {costs.engine}, {threads}, batch 1, {costs.machine}."
+        ),
         sep="\n",
         file=file,
     )
@@ -190,12 +243,16 @@ def write_table(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
 def write_csv(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow(
+            {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
+        )
 
 
 def write_jsonl(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
+    letters = (file.encoding or "").lower().replace("-", "") == "utf8"
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False), file=file)
+        print(printable(json.dumps(row, ensure_ascii=not letters)), file=file)
 
 
 WRITERS: dict[str, Callable[[Iterable[Row], Manifest, TextIO], None]] = {
@@ -210,35 +267,52 @@ def check_output(output: object, source: Path) -> None:
     if output is None:
         return
     path = Path(str(output))
-    if not path.is_file():
+    if not os.path.isfile(path):
         return
-    inputs = find_images(source) if source.is_dir() else [source]
-    if any(file.samefile(path) for file in inputs):
+    inputs = find_images(source) if os.path.isdir(source) else [source]
+    if any(file.samefile(path) for file in inputs if os.path.exists(file)):
         raise UserError(f"output={path} is one of the images to be classified: name another file")
 
 
 @contextmanager
 def opened(output: object, overwrite: bool) -> Iterator[TextIO]:
-    """The file to write, or the terminal; whoever stops reading there (`| head`) is no mistake."""
-    if output is not None:
-        path = Path(str(output))
-        if path.exists() and not overwrite:
-            raise UserError(f"output={path} is there already: add overwrite=true, or name another file")
-        if path.exists() and not path.is_file():
-            raise UserError(f"output={path} is no file: name one")
-        # In the place of a link's target, not of the link; and only once all is written.
-        path = path.resolve()
-        if not path.parent.is_dir():
-            raise UserError(f"output={path} cannot be written (there is no folder {path.parent})")
-        try:
-            with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                yield file
-        except OSError as error:
-            raise UserError(f"output={path} cannot be written ({error.strerror})") from error
-        return
-    try:
+    """The file to write, which takes the output's place once all is written; or the terminal."""
+    if output is None:
         yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    path = Path(str(output))
+    if os.path.exists(path) and not overwrite:
+        raise UserError(f"output={path} is there already: add overwrite=true, or name another file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"output={path} is no file: name one")
+    # In the place of a link's target, not of the link.
+    path = Path(os.path.realpath(path))
+    if not os.path.isdir(path.parent):
+        raise UserError(f"output={path} cannot be written (there is no folder {path.parent})")
+    others = None
+    try:
+        with replacing(path) as temporary, Output(temporary.open("wb"), encoding="utf-8", newline="") as file:
+            try:
+                yield file
+            except OSError as error:  # of what is read, or of a bug: not this file's
+                others = error
+                raise
+    except (OSError, OutputFails) as error:
+        if error is others:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"output={path} cannot be written ({reason})") from error
+
+
+class OutputFails(Exception):
+    """Writing the output does; no OSError, which may be another file's."""
+
+
+class Output(io.TextIOWrapper):
+    """The output's file: what it says when it cannot be written is told from other files' errors."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise OutputFails(error.strerror) from error

@@ -3,44 +3,80 @@
 S samples, C channels, H, W pixels. Nothing here needs PyTorch.
 """
 
+import os
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from branchynet.data.files import FileProblem, NotThere, one_line
+from branchynet.data.image_files import ImageFiles
 
-# Formats that Pillow reads by itself: others would start a program, or are no pictures.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What Pillow opens and is not read: these start a program, or hold no picture that it could decode by itself.
+NOT_READ = {"EPS", "WMF", "MPEG", "PDF", "BUFR", "GRIB", "HDF5"}
 MODES = {1: "L", 3: "RGB"}  # Pillow's names, by number of channels
+FAINT = 16  # of 255: with less between its darkest and lightest pixel a picture shows nothing
+MAX_HEADER = 10_000  # bytes, of an .npy file
 
 
-def find_images(folder: Path) -> list[Path]:
+def formats() -> list[str]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return [name for name in Image.OPEN if name not in NOT_READ]
+
+
+def endings() -> list[str]:
+    """The ends of these formats' files' names, `.png`; those that a plugin has registered, too."""
+    known = {*formats(), "MPO"}  # read as the JPEG that it begins with
+    return sorted(end for end, name in Image.registered_extensions().items() if name in known)
+
+
+def find_images(folder: Path, problems: list[FileProblem] | None = None) -> list[Path]:
     """The image files in `folder` and below it, by their names' ends, in order; hidden ones are left out.
+
+    Args:
+        folder: links to folders in it are not followed.
+        problems: what cannot be looked into is added here.
 
     Raises:
         FileProblem: there are none.
     """
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
+    known = set(endings())
+    files = [path for path in sorted(_files_in(folder, problems)) if path.suffix.lower() in known]
     if not files:
-        raise FileProblem(f"{folder} holds no image files: known are {', '.join(SUFFIXES)}")
+        if problems:
+            raise problems[0]
+        raise FileProblem(f"{folder} holds no image files: known are {', '.join(sorted(known))}")
     return files
 
 
-def read_image(path: Path, shape: tuple[int, int, int], size: str, channels: str) -> np.ndarray:
-    """One image file as (C, H, W) uint8.
+def left_out(folder: Path) -> str:
+    """How many files below `folder` are left out for their names' ends, hidden ones aside: `2 .heic, 1 .txt`."""
+    known = set(endings())
+    ends = [path.suffix.lower() for path in _files_in(folder)]
+    counts = Counter(end or "without an ending" for end in ends if end not in known)
+    return ", ".join(f"{count} {end}" for end, count in sorted(counts.items()))
 
-    It is turned upright as its own data say; transparency is dropped.
+
+def _files_in(folder: Path, problems: list[FileProblem] | None = None) -> list[Path]:
+    def unreadable(error: OSError) -> None:
+        if problems is not None:
+            problems.append(FileProblem(f"{error.filename} cannot be read ({error.strerror})"))
+
+    found = []
+    for place, _, names in os.walk(folder, onerror=unreadable):
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return found
+
+
+def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.ndarray:
+    """One image file as (C, H, W) uint8, turned upright as its own data say.
 
     Args:
         shape: (C, H, W) that is wanted.
-        size: `bilinear` resizes another size to H × W, whatever its proportions; `refuse` does not.
-        channels: `convert` makes grey (ITU-R 601) of colour and colour of grey; `refuse` does not.
+        rule: what becomes of other sizes, other channels (ITU-R 601 makes grey of colour), of transparency.
 
     Raises:
         FileProblem: no image, a damaged one, or one that the rule refuses.
@@ -50,28 +86,75 @@ def read_image(path: Path, shape: tuple[int, int, int], size: str, channels: str
         raise FileProblem(
             f"{path}: the network takes {count} channels, which no image file has: use an .npy file"
         )
-    try:
-        with Image.open(path, formats=FORMATS) as opened:
-            opened.load()
-            image: Image.Image = ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        raise NotThere(f"there is no file {path}") from None
-    except Exception as error:  # a decoder raises about anything on a damaged file
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+    image = _opened(path)
     if image.mode.startswith(("I", "F")):
         raise FileProblem(f"{path} has more than 8 bits a channel ({image.mode}): make it one of 8 bits")
+    if image.mode != MODES[count] and rule.channels == "refuse":
+        raise FileProblem(f"{path} is {image.mode}, must be {MODES[count]}")
+    if image.has_transparency_data:
+        image = _on_background(path, image, rule)
     if image.mode != MODES[count]:
-        if channels == "refuse":
-            raise FileProblem(f"{path} is {image.mode}, must be {MODES[count]}")
-        if "transparency" in image.info:
-            image = image.convert("RGBA")
         image = image.convert(MODES[count])
+    if rule.invert:
+        image = ImageChops.invert(image)
     if image.size != (width, height):
-        if size == "refuse":
+        if rule.size == "refuse":
             raise FileProblem(f"{path} is {image.height}×{image.width}, must be {height}×{width}")
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels[None] if count == 1 else pixels.transpose(2, 0, 1))
+
+
+def _opened(path: Path) -> Image.Image:
+    """The picture in a file, decoded and upright."""
+    _check_regular(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=formats()) as opened:
+                opened.load()
+                return ImageOps.exif_transpose(opened)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise FileProblem(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller"
+        ) from None
+    except Exception as error:  # a decoder raises about anything on a damaged file
+        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+
+
+def _check_regular(path: Path) -> None:
+    """A FileProblem unless there is a regular file: of a FIFO or a device no end would come."""
+    if not os.path.exists(path):
+        raise NotThere(f"there is no file {path}")
+    if not os.path.isfile(path):
+        raise FileProblem(f"{path} is no regular file")
+
+
+def _on_background(path: Path, image: Image.Image, rule: ImageFiles) -> Image.Image:
+    """A picture with transparency as RGB, on the rule's background."""
+    above = image.convert("RGBA")
+    least, most = above.getchannel("A").getextrema()
+    if least == 255:
+        return above.convert("RGB")
+    if rule.background is None:
+        raise FileProblem(
+            f"{path} is transparent, and on what it lies is not known: set image_files.background, from 0 (black) "
+            "to 255 (white)"
+        )
+    colour = [255 - value if rule.invert else value for value in rule.background]
+    below = Image.new("RGBA", image.size, (*(colour * 3)[:3], 255))
+    flat = Image.alpha_composite(below, above).convert("RGB")
+    if least != most and _is_faint(flat):
+        raise FileProblem(
+            f"{path} vanishes on the background {', '.join(map(str, colour))}: set image_files.invert=true if dark "
+            "and light are to be swapped, else image_files.background"
+        )
+    return flat
+
+
+def _is_faint(image: Image.Image) -> bool:
+    """Whether one can see nothing on an RGB picture."""
+    return all(int(np.ptp(np.asarray(band))) < FAINT for band in image.split())
 
 
 def read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -84,21 +167,26 @@ def read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         FileProblem: no such file, a damaged one, or other shapes or types.
     """
+    _check_regular(path)
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise NotThere(f"there is no file {path}") from None
+        with path.open("rb") as file:
+            beginning = file.read(12)
+        # NumPy looks at its length when it has read it. Version 1 has two bytes for that.
+        if beginning[6:7] > b"\1" and int.from_bytes(beginning[8:12], "little") > MAX_HEADER:
+            raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
+        x = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # OSError, ValueError and more, on a damaged file
         raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
     count, height, width = shape
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and len(x.shape) > 2 and len(x):
+    if x.dtype == np.uint8 and len(x.shape) > 2 and len(x):
         if x.shape[1:] == shape:
             return x
         if x.shape[1:] == (height, width, count):
             return x.transpose(0, 3, 1, 2)
         if (count, *x.shape[1:]) == shape:
             return x[:, None]
-    found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "no array"
     forms = [shape, (height, width, count), *([(height, width)] if count == 1 else [])]
     allowed = " or ".join(f"(S, {', '.join(map(str, form))})" for form in forms)
-    raise FileProblem(f"{path} is {found}, must be uint8 of shape {allowed}: arrays are not resized")
+    raise FileProblem(
+        f"{path} is {x.dtype} {x.shape}, must be uint8 of shape {allowed}: arrays are not resized"
+    )

@@ -7,19 +7,18 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import branchynet
-from branchynet.errors import UserError, check_choice
+from branchynet.data.image_files import CHANNELS, SIZES, ImageFiles
+from branchynet.errors import UserError
 
 FILE = "manifest.json"
 VERSION = 2  # of the export's form; raised when an older reader would misread it
 READABLE = (1, 2)  # 1: the single model counts exits from 0
 FORMATS = ("segments", "single", "torch")
-SIZES = ("bilinear", "refuse")  # what becomes of an image file of another size
-CHANNELS = ("convert", "refuse")  # … of other channels
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Manifest:
     mean: tuple[float, ...]  # C, of values / 255
     std: tuple[float, ...]
     costs: Costs
-    size: str = "bilinear"  # an image file of another size: bilinear (resized to H × W) | refuse
-    channels: str = "convert"  # an image file of other channels: convert (to grey or RGB) | refuse
+    image_files: ImageFiles = field(default_factory=ImageFiles)
     files: Mapping[str, str] = field(default_factory=dict)  # name: sha256 (hex), shallow to deep
     format_version: int = VERSION
 
@@ -90,7 +88,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
             "batch": 1 if manifest.format == "single" else "any",
         },
         "normalisation": {"inside": True, "mean": list(manifest.mean), "std": list(manifest.std)},
-        "image_files": {"size": manifest.size, "channels": manifest.channels},
+        "image_files": asdict(manifest.image_files),
         "costs": {
             "engine": costs.engine,
             "threads": costs.threads,
@@ -124,6 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"take the branchynet that wrote it, or export the run again"
         )
     values = {key: _value(file, content, key) for key in _CHECKS}
+    image_files = {key: _value(file, content, f"image_files.{key}") for key in content["image_files"]}
     exits, shape = values["costs.exits"], values["input.shape"]
     manifest = Manifest(
         format=values["format"],
@@ -141,16 +140,17 @@ def read_manifest(folder: Path) -> Manifest:
             baseline=_cost(values["costs.baseline"]),
             exits=tuple(map(_cost, exits)),
         ),
-        size=values["image_files.size"],
-        channels=values["image_files.channels"],
+        image_files=_image_files(image_files),
         files={entry["name"]: entry["sha256"] for entry in values["files"]},
         format_version=version,
     )
+    background, mean = manifest.image_files.background, manifest.mean
     for key, count, wanted in (
         ("thresholds", len(manifest.thresholds), len(exits) - 1),
         ("files", len(manifest.files), 1 if manifest.format == "single" else len(exits)),
         ("normalisation.mean", len(manifest.mean), shape[0]),
         ("normalisation.std", len(manifest.std), shape[0]),
+        ("image_files.background", len(background or mean), shape[0]),
     ):
         if count != wanted:
             raise _damaged(file, f"{key} has {count} entries where {wanted} belong")
@@ -183,12 +183,6 @@ def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check_rules(size: str, channels: str) -> None:
-    """An ArgumentError unless both name a rule for image files."""
-    check_choice("image_files.size", size, SIZES)
-    check_choice("image_files.channels", channels, CHANNELS)
-
-
 def _value(file: Path, content: Any, key: str) -> Any:
     """The value at a dotted key, as `_CHECKS` wants it."""
     value = content
@@ -196,7 +190,7 @@ def _value(file: Path, content: Any, key: str) -> Any:
         if not isinstance(value, dict) or step not in value:
             raise _damaged(file, f"it has no {key}")
         value = value[step]
-    allowed, what = _CHECKS.get(key, (lambda _: True, ""))
+    allowed, what = {**_CHECKS, **_LATER}.get(key, (lambda _: True, ""))
     if not allowed(value):
         raise _damaged(file, f"{key} is {str(value)[:80]!r}, not {what}")
     return value
@@ -210,12 +204,24 @@ def _cost(value: Mapping[str, Any]) -> Cost:
     return Cost(value["macs"], float(value["latency_us"]))
 
 
+def _image_files(found: Mapping[str, Any]) -> ImageFiles:
+    """What the manifest says of image files; an older one lacks some, a later one may say more."""
+    known: dict[str, Any] = {each.name: found[each.name] for each in fields(ImageFiles) if each.name in found}
+    for key, value in known.items():
+        known[key] = tuple(value) if isinstance(value, list) else value
+    return ImageFiles(**known)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
 def _is_whole(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+def _is_byte(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _is_number(value: Any) -> bool:
@@ -272,4 +278,16 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "costs.baseline": (_is_cost, "macs and latency_us"),
     "costs.exits": (_list_of(_is_cost), "a list of macs and latency_us"),
     "files": (_list_of(_is_file), "a list of names and checksums"),
+}
+# What exports of before lack.
+_LATER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "image_files.background": (
+        lambda value: value is None or _list_of(_is_byte)(value),
+        "null or a list of 0 … 255",
+    ),
+    "image_files.invert": (lambda value: type(value) is bool, "true or false"),
+    "image_files.border": (
+        lambda value: value is None or (_list_of(_is_byte)(value) and len(value) == 2),
+        "null or two of 0 … 255",
+    ),
 }

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from branchynet.data.image_files import Border, border_of
 from branchynet.errors import UserError
 from branchynet.runs.atomic import replacing
 
@@ -27,6 +28,7 @@ class ImageFacts:
     mean: tuple[float, ...]  # C, of the training split, of values 0 … 1
     std: tuple[float, ...]  # C, the same
     fingerprint: str | None = None  # sha256 of all images and labels; None where a run did not keep it
+    border: Border | None = None  # of the training split; None where a run did not keep it
 
     @property
     def num_classes(self) -> int:
@@ -38,7 +40,10 @@ def facts_of(data: "ImageData") -> ImageFacts:
     """What `data`, set up, says of its images."""
     data.setup()
     fingerprint = data.fingerprint(("train", "val", "test"))
-    return ImageFacts(data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std), fingerprint)
+    border = border_of(data.images("train").numpy())
+    return ImageFacts(
+        data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std), fingerprint, border
+    )
 
 
 def check_same_images(folder: Path, facts: ImageFacts) -> None:
@@ -74,10 +79,17 @@ def read_facts(folder: Path) -> ImageFacts | None:
         if not all(map(math.isfinite, (*mean, *std))):
             raise ValueError("mean and std have to be finite")
         fingerprint = found.get("fingerprint")
+        border = found.get("border")
+        if border is not None:
+            border = Border(
+                tuple(map(int, border["colour"])), int(border["darkest"]), int(border["lightest"])
+            )
+            if len(border.colour) != channels:
+                raise ValueError("the numbers do not fit each other")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}): delete it, and it is taken from the data set"
         ) from error
-    return ImageFacts((channels, height, width), classes, mean, std, fingerprint)
+    return ImageFacts((channels, height, width), classes, mean, std, fingerprint, border)
