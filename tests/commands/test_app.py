@@ -263,6 +263,12 @@ def test_hydras_mistakes_say_where_to_look():
     assert "nowhere" in user_message(caught.value)
 
 
+def test_what_the_machine_forbids_is_no_bug():
+    refused = PermissionError(13, "Permission denied", "/a/b")
+    assert user_message(refused) == "/a/b cannot be read or written (Permission denied)"
+    assert user_message(FileNotFoundError(2, "No such file or directory", "/a/b")) is None
+
+
 def test_a_bug_of_ours_is_no_user_mistake():
     assert user_message(ZeroDivisionError("division by zero")) is None
     assert user_message(KeyError("missing")) is None
@@ -318,6 +324,17 @@ def test_ctrl_c_is_told_and_has_the_shells_code(run_command, capsys):
 def test_a_bug_keeps_its_traceback(run_command):
     with pytest.raises(ZeroDivisionError):
         run_command(raises(ZeroDivisionError()))
+
+
+def test_a_folder_that_hydra_cannot_make_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    with pytest.raises(SystemExit) as left:
+        app.run("train", [f"hydra.run.dir={tmp_path}/file/run"])
+    assert left.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"branchynet: the folder {tmp_path}/file/run cannot be written (Not a directory)")
+    assert "hydra.run.dir=<folder>" in line and line.count("\n") == 1
 
 
 def test_the_names_of_runs_know_their_settings(run_command):

@@ -187,6 +187,18 @@ def with_logger(run):
     return config
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(copied, tmp_path, monkeypatch):
+    monkeypatch.setattr("branchynet.commands.evaluate_run.sweep", lambda *_: pytest.fail("it was worked"))
+    shutil.rmtree(copied / "figures")
+    (copied / "figures").write_text("x")
+    before = result_of(copied)
+    with pytest.raises(UserError, match=rf"^the folder {copied}/figures cannot be written"):
+        evaluate(copied, copied, "in_place=true", *QUICK)
+    with pytest.raises(UserError, match=rf"^the folder {copied}/figures/out cannot be written"):
+        evaluate(copied, copied / "figures" / "out")
+    assert result_of(copied) == before
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_tensorboard_shows_the_evaluation(in_place, copied, tmp_path, capsys):
     config = with_logger(copied)

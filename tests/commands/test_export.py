@@ -148,6 +148,15 @@ def test_an_export_that_differs_is_an_error_and_leaves_nothing(finished, tmp_pat
     assert (tmp_path / "export" / "manifest.json").read_text() == "old"
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(finished, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("branchynet.commands.export.describe", lambda *_: pytest.fail("it was worked"))
+    with pytest.raises(
+        UserError, match=rf"^the folder {tmp_path}/file cannot be written .*set output=<folder>"
+    ):
+        export(composed(f"run={finished}", f"output={tmp_path}/file/below"), tmp_path)
+
+
 def test_images_that_have_moved_are_found_by_data_path(finished, tmp_path):
     """As in `evaluate`; these have not, so that the data set refuses the path that arrives there."""
     with pytest.raises(UserError, match=r"a,b\.npz"):

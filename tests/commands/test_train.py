@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from branchynet.commands.train import main
+from branchynet.commands.train import check_folder, main
 from branchynet.errors import UserError
 
 # Small enough for seconds, and no settings that change with the machine's load.
@@ -264,6 +264,17 @@ def test_resume_takes_a_folder_and_trust(arguments, expected, monkeypatch):
 def test_resume_takes_nothing_else(arguments, words, monkeypatch):
     with pytest.raises(UserError, match=words):
         typed(monkeypatch, *arguments)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        UserError, match=r"file/run cannot be written \(Not a directory\).*hydra.run.dir=<folder>"
+    ):
+        check_folder(tmp_path / "file" / "run")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "result.json").write_text("{}")
+    check_folder(tmp_path / "done")
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

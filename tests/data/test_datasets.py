@@ -107,6 +107,12 @@ def test_missing_mnist_names_folder_and_files(tmp_path):
         assert name in line
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write_raw(tmp_path, arrays())
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    assert f"the folder {tmp_path} cannot be read" in the_line("mnist", tmp_path)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_fashion_mnist_has_its_own_folder_and_names(tmp_path, packed):
     data, other = arrays(), arrays()

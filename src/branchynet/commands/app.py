@@ -1,5 +1,6 @@
 """What the commands share: where conf/ lies, how Hydra is started, how a mistake is told."""
 
+import errno
 import hashlib
 import os
 import re
@@ -80,7 +81,11 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
     What it returns is Hydra's sweeper's. A job of a multirun that fails does not end it, see `multirun`.
     """
 
+    begun = False
+
     def job(config: DictConfig) -> object:
+        nonlocal begun
+        begun = True
         try:
             settle_paths(config)
             return task(config, Path(HydraConfig.get().runtime.output_dir))
@@ -94,7 +99,16 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             fail(message)
 
     OmegaConf.register_new_resolver("job_name", partial(job_name, swept()), replace=True)
-    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
+    except OSError as error:
+        # Hydra makes the folder before it calls us.
+        if begun or error.filename is None:
+            raise
+        raise UserError(
+            f"the folder {error.filename} cannot be written ({error.strerror}): name another one by "
+            "hydra.run.dir=<folder>, for a multirun by hydra.sweep.dir=<folder>"
+        ) from error
 
 
 def quote_paths() -> None:
@@ -163,12 +177,18 @@ def asks_for_help() -> bool:
     return bool(flags.help or flags.hydra_help)
 
 
+# What the machine does not allow is no bug.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def user_message(error: BaseException) -> str | None:
     """One line for a user's mistake; None if `error` is a bug of ours."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return one_line(str(cause))
+        if isinstance(cause, OSError) and cause.errno in _FORBIDDEN and cause.filename is not None:
+            return one_line(f"{cause.filename} cannot be read or written ({cause.strerror})")
         cause = cause.__cause__
     if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError):
         return None

@@ -21,6 +21,7 @@ from branchynet.runs.build import build_objective, build_sweep
 from branchynet.runs.finished_run import FinishedRun, open_run
 from branchynet.runs.run_config import plain
 from branchynet.runs.stored import CRITERION, StoredCriterion
+from branchynet.runs.writable import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if config.in_place and settings.split != "test":
         raise UserError("in_place=true is for split=test: a run's own results are of the test split")
 
+    folder = run.folder if config.in_place else folder
+    for below in (folder, folder / "figures"):
+        if not below.is_symlink():  # a link is not followed, but replaced
+            check_writable(below, "name another one by hydra.run.dir=<folder>, and leave in_place out")
     evidence = None if source == "network" else run.evidence
     criterion = plain(config.criterion)
     reason = why_network(settings, criterion, run, evidence, config.in_place)
@@ -68,7 +73,6 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         images = run.data.images(settings.split)
         stored = StoredCriterion.of(criterion, traced_by(settings.engine), criteria)
 
-    folder = run.folder if config.in_place else folder
     write_run(folder, report, draw_all(report, images), stored)
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.

@@ -16,6 +16,7 @@ from branchynet.data.image_files import Border, ImageFiles, background_of, borde
 from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
 from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest
 from branchynet.reporting.text import aligned
+from branchynet.runs.writable import check_writable
 
 if TYPE_CHECKING:
     from branchynet.exports.agreement import Agreement
@@ -63,6 +64,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     from branchynet.runs.finished_run import open_run
 
     run = open_run(source, config.trust)
+    check_writable(output.parent, "set output=<folder>")
     run.look_for_images(**config.data)
     # An older run has not measured it.
     border = run.facts.border or border_of(run.data.images("train").numpy())

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from branchynet.commands import app, terminal
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.run_config import plain, read_config
+from branchynet.runs.writable import check_writable
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def start(config: DictConfig, folder: Path) -> dict[str, Any]:
     from branchynet.commands.settings import check_settings
     from branchynet.runs.started_run import start_run
 
+    check_folder(folder)
     settings = plain(config)
     check_settings(settings)
     start_run(folder, settings, HydraConfig.get().overrides.task)
@@ -63,7 +65,14 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     # Only now: torch and Lightning take seconds to import, and help has to answer at once.
     from branchynet.commands.train_run import train_run
 
+    check_folder(folder)
     try:
         return train_run(config, folder)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         app.fail(f"stopped; `branchynet train resume={folder}` goes on where it was", code=130)
+
+
+def check_folder(folder: Path) -> None:
+    """A UserError if a run that is not finished could not be written into `folder`."""
+    if not (folder / "result.json").exists():
+        check_writable(folder, "name another one by hydra.run.dir=<folder>")

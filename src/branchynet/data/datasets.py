@@ -144,6 +144,8 @@ def _files_wanted(name: str) -> str:
 def _published(name: str, root: Path, download: bool) -> Dataset:
     """From torchvision's files, the .npz file or the network, whichever comes first."""
     published = PUBLISHED[name]
+    if root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
+        raise NotThere(f"the folder {root} cannot be read (permission denied)")
     read = _from_raw if published.folder.endswith("raw") else _from_torchvision
     found = read(name, root)
     if found is None and os.path.isfile(root / f"{name}.npz"):

@@ -106,6 +106,8 @@ def read_npz(path: Path) -> ArrayFile:
             arrays = {name: _array(path, archive, name) for name in names}
     except FileProblem:
         raise
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
     except Exception as error:  # a foreign zip file fails in a dozen ways, MemoryError among them
         raise FileProblem(
             f"{path} cannot be read: it is no .npz file, or a damaged one ({one_line(error)})"

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import math
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor
         like: a state dict with the names and shapes that it has to have.
     """
     path = folder / f"{key}.pt"
-    if not path.exists():
+    if not os.path.exists(path):  # also where the folder may not be read
         return None
     try:
         # torch.load does not look at the checksums that torch.save has put into the file.
