@@ -1,14 +1,20 @@
 """Jobs of a multirun that fail, and jobs that other processes run."""
 
 import importlib.util
+import logging
+import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 
 from branchynet.commands import app
+from branchynet.commands.train import main, optimized
 from branchynet.errors import UserError
+from branchynet.runs.result import result_dict
 
 JOBLIB = (
     importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher")
@@ -32,18 +38,24 @@ def multirun(monkeypatch, tmp_path):
         (folder / "done").write_text(str(os.getpid()))
         return 0.5
 
-    def run(*arguments):
-        app.register_resolvers()
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["branchynet predict", "-m", *arguments])
+    def start():
         app.quote_paths()
-        try:
-            app.start(task, "predict")
-        except SystemExit as exit:
-            return exit.code
-        return 0
+        app.start(task, "predict")
 
-    return run
+    return partial(called, start, monkeypatch, tmp_path, "predict")
+
+
+def called(main, monkeypatch, folder, command, *arguments):
+    """The exit code of a multirun in `folder`."""
+    app.register_resolvers()
+    monkeypatch.setattr(logging.root, "handlers", [])  # Hydra's, of another test's stdout
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [f"branchynet {command}", "-m", *arguments])
+    try:
+        main()
+    except SystemExit as exit:
+        return exit.code
+    return 0
 
 
 def done():
@@ -99,3 +111,27 @@ def test_jobs_in_other_processes_share_a_folder_and_tell_of_failures(multirun, c
         "branchynet: job 0 (threads=1) failed: one mistake",
         f"branchynet: 1 job failed; the others are in all-{os.getpid()}",
     ]
+
+
+def test_hydras_sweeper_gets_the_number_that_is_asked_for(report, monkeypatch, tmp_path):
+    """Of a job that failed none: that metric is of the test split."""
+    returned = []
+    Plugins.instance()  # has Hydra import its sweepers, once more if we had
+    sweeper = sys.modules["hydra._internal.core_plugins.basic_sweeper"].BasicSweeper
+    sweep = sweeper.sweep
+
+    def watched(self, arguments):
+        (jobs,) = sweep(self, arguments)
+        returned.extend(job.return_value for job in jobs)
+
+    monkeypatch.setattr(sweeper, "sweep", watched)
+    monkeypatch.setattr("branchynet.commands.train.train", lambda config, folder: result_dict(report))
+    metrics = "validation.accuracy,validation.gain_macs,null,knee.accuracy"
+    assert (
+        called(main, monkeypatch, tmp_path, "train", f"optimized_metric={metrics}", "hydra.sweep.dir=s") == 2
+    )
+    assert math.isnan(returned.pop()) and returned == [0.875, 1.7, None]
+
+
+def test_an_older_run_has_no_number():
+    assert optimized({"knee": {"accuracy": 1.0}}, "validation.accuracy") is None

@@ -57,6 +57,10 @@ def test_what_an_object_takes_is_its_own_business(overrides):
         ("+weights.own=1", "weights.own=1: there is no such setting"),
         ("+sweep.own=1", "sweep.own=1: there is no such setting"),
         ("~epochs.joint", "epochs.joint: it is missing"),
+        (
+            "optimized_metric=knee.accuracy",
+            "optimized_metric=knee.accuracy: it is validation.accuracy, ",
+        ),  # test's
         ("~criterion._target_", "criterion._target_: it is missing"),
         ("resume=run", "resume=run: it is for `branchynet train resume=<run folder>` alone"),
         ("epochs=5", "epochs=5: it is a group of settings"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from branchynet.evaluation.trade_offs import GAINS, LOSSES, scalars, trade_offs
+from branchynet.evaluation.trade_offs import GAINS, LOSSES, on_validation, scalars, trade_offs
 from branchynet.exits.trace import Trace
 from branchynet.runtime.costs import Latency
 
@@ -154,3 +154,17 @@ def test_what_no_point_reaches_is_marked_and_the_nearest_given(report, make_repo
         "trade_off/accuracy_at_gain_2",
         "trade_off/gain_at_loss_1",
     ]
+
+
+def test_settings_are_chosen_by_validation_alone(make_report, report):
+    """By hand: T = 0.45 is right on 7 of 8 there, as the baseline is on 6; 25 µs and 250 MACs on average."""
+    expected = {"baseline_accuracy": 0.75, "accuracy": 0.875, "gain_macs": 1.7, "gain_latency": 1.6}
+    worse = replace(
+        report.traces["test"], prediction=(report.traces["test"].label[:, None] + 1).expand(-1, 2) % 3
+    )
+    for each in (report, make_report({"test": worse})):
+        assert on_validation(each) == pytest.approx({**expected, "gain_at_no_loss": 1.6})
+    # All leave at exit 1: too many are wrong. And no point at all is as good as a baseline that is always right.
+    assert on_validation(make_report(chosen=3))["gain_latency"] == pytest.approx(4)
+    always = make_report(thresholds=[[0.45], [0.9]], chosen=0, baseline={"val": [True] * 8})
+    assert on_validation(always)["gain_at_no_loss"] == 0

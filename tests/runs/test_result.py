@@ -56,6 +56,13 @@ EXPECTED = {
         "measured": {"accuracy": 0.875, "latency_us": 30.0, "gain_latency": 1.5},
         "balanced_accuracy": (2 / 3 + 1 + 1) / 3,
     },
+    "validation": {
+        "baseline_accuracy": 0.75,
+        "accuracy": 0.875,
+        "gain_macs": 1.7,
+        "gain_latency": 1.6,
+        "gain_at_no_loss": 1.6,
+    },
 }
 
 

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from branchynet.errors import UserError
 
 Auto = Literal["auto"] | bool
+# Numbers in result.json that are not of the test split.
+Metric = Literal[
+    "validation.accuracy", "validation.gain_latency", "validation.gain_macs", "validation.gain_at_no_loss"
+]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -105,6 +109,7 @@ class Train(Strict):
     freeze: Literal["none", "trunk"]
     channels_last: Auto
     compile: Auto
+    optimized_metric: Metric | None
     study: dict[str, Any]
     epochs: Epochs
 

@@ -43,8 +43,12 @@ def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     return train(config, folder)
 
 
-def start(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """A new run in `folder`, or one that was started there with the same settings. Returns as `train`."""
+def start(config: DictConfig, folder: Path) -> float | None:
+    """A new run in `folder`, or one that was started there with the same settings.
+
+    Returns:
+        What Hydra's sweepers are to look at, see `optimized`.
+    """
     from branchynet.commands.settings import check_settings
     from branchynet.runs.started_run import start_run
 
@@ -53,7 +57,16 @@ def start(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_settings(settings)
     start_run(folder, settings, HydraConfig.get().overrides.task)
     # What is trained is what a resume would read.
-    return train(OmegaConf.create(settings), folder)
+    result = train(OmegaConf.create(settings), folder)
+    return optimized(result, settings["optimized_metric"])
+
+
+def optimized(result: dict[str, Any], metric: str | None) -> float | None:
+    """The number in `result.json` with this dotted name; None without a name, or for an older run without it."""
+    if metric is None:
+        return None
+    group, _, key = metric.partition(".")
+    return result.get(group, {}).get(key)
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 # What the baseline's weights do not depend on. All other settings are part of the cache's key, so that one that is
 # forgotten here costs a training, and never reuses a wrong baseline.
 NOT_OF_BASELINE = (
-    *("name", "study", "resume", "cache", "logger", "debug", "experiment"),
+    *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric"),
     *("init", "freeze", "weights", "objective", "criterion", "sweep", "engine"),
     *("model.name", "model.exits", "epochs.joint"),
     # Where the images are and how they are moved, but not what a batch holds.

@@ -44,6 +44,25 @@ def trade_offs(report: Report) -> list[TradeOff]:
     return losses + gains
 
 
+def on_validation(report: Report) -> dict[str, float]:
+    """What settings may be chosen by, for it leaves the test split unseen: the operating point on validation.
+
+    Gains are the baseline's cost over the point's. `gain_at_no_loss` is the latency gain of the fastest point that
+    is no less accurate than the baseline, 0 where none is.
+    """
+    point = point_at(report.traces["val"], report.selection.point.thresholds)
+    right = report.baseline_correct["val"]
+    timed = report.latencies[report.engine]
+    free = _trade_off(report, "loss", 0.0, AccuracyFloor())
+    return {
+        "baseline_accuracy": int(right.sum()) / len(right),
+        "accuracy": point.accuracy,
+        "gain_macs": report.macs.baseline / point.mean_cost(report.macs.exits),
+        "gain_latency": timed.baseline.median_us / point.mean_cost(medians(timed.exits)),
+        "gain_at_no_loss": free.val_gain_latency if free.feasible else 0.0,
+    }
+
+
 def scalars(report: Report) -> dict[str, float]:
     """For TensorBoard, by tag: the gain at each loss and the accuracy at each gain that is feasible."""
     values = {}

@@ -13,6 +13,7 @@ from branchynet.evaluation.report import (
     savings,
     without_inexact,
 )
+from branchynet.evaluation.trade_offs import on_validation
 from branchynet.runs.atomic import replacing
 
 
@@ -24,7 +25,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
     data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
-    None. Only where the accuracies are of another split than test: `split`.
+    None. Only where the accuracies are of another split than test: `split`. `validation` has what the choice gives
+    there, see `on_validation`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -79,6 +81,7 @@ def result_dict(report: Report) -> dict[str, Any]:
             "balanced_accuracy": balanced.point,
         },
     }
+    result["validation"] = on_validation(report)
     if len(report.inexact_test) or report.inexact_training:
         exact = without_inexact(report)
         result["inexact_test_images"] = len(report.inexact_test)

@@ -15,8 +15,8 @@ from branchynet.runs.atomic import remove_leftovers, replacing
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
-# Settings that say where things lie on this machine, and not what is done.
-WHERE = ("cache", "logger")
+# Settings that say where things lie on this machine, or what Hydra is told, and not what is done.
+WHERE = ("cache", "logger", "optimized_metric")
 
 
 def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
