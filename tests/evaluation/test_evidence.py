@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.errors import UserError
 from branchynet.evaluation.evidence import (
     fit_criteria,
     gather,
@@ -11,6 +12,7 @@ from branchynet.evaluation.evidence import (
     trace,
     traced_by,
     trunk_correct,
+    try_criterion,
 )
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.criteria import Criterion, Entropy, Margin
@@ -161,3 +163,35 @@ def test_everything_is_gathered(coarse, bright_network, bright_data, monkeypatch
         assert torch.equal(found.traces[which].uncertainty, trace(network, criteria, x, label).uncertainty)
         assert torch.equal(found.baseline_correct[which], blind(x)[1].argmax(1) == label)
     assert len(found.inexact_test) == found.inexact_training == 0
+
+
+class Below(Criterion):
+    """A stranger's, with a mistake in it."""
+
+    name, unit = "below", "units"
+
+    def forward(self, logits):
+        return logits.float().amax(dim=1) - 1e6
+
+
+class LearnsBelow(Below):
+    learns = True
+
+
+def test_a_criterion_that_gives_no_uncertainty_is_told_by_its_name(coarse, bright_network, bright_data):
+    network, split = bright_network(), bright_data.split("test")
+    words = r"^the criterion below gives -\d.* at exit 1"
+    with pytest.raises(UserError, match=words):
+        try_criterion(Below(), network, bright_data)
+    with pytest.raises(UserError, match=words.replace("exit 1", "exit 2")):
+        trace(network, (Entropy(), Below()), *split)
+    try_criterion(Entropy(), network, bright_data)
+    try_criterion(LearnsBelow(), network, bright_data)  # it has learned nothing yet
+
+
+def test_outputs_that_are_not_finite_are_not_the_criterions_fault(bright_network, bright_data):
+    network = bright_network()
+    with torch.no_grad():
+        network.heads[1].centres.fill_(float("nan"))
+    with pytest.raises(UserError, match="the network's outputs at exit 2 are not finite"):
+        trace(network, Entropy(), *bright_data.split("test"))

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability, for_exits, one_per_exit
+from branchynet.errors import UserError
+from branchynet.exits.criteria import (
+    Criterion,
+    Entropy,
+    Margin,
+    MaxProbability,
+    check_uncertainty,
+    for_exits,
+    one_per_exit,
+)
 from branchynet.exits.trace import run_all
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.steps import exit_steps
@@ -223,3 +232,19 @@ def test_a_criterion_of_features_gets_those_at_its_exits_place():
                 features = segment(features)
                 expected = min(3 * (features[0] - mean).square().sum().sqrt() for mean in own.mean)
                 assert found[s, n].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (torch.tensor([0.1, -0.5]), "gives -0.5 at exit 2, for 1 of 2 images"),
+        (torch.tensor([math.nan, math.nan]), "gives nan at exit 2, for 2 of 2 images"),
+        (torch.tensor([0.1, math.inf]), "gives inf at exit 2"),
+        (torch.zeros(2, 1), r"gives \(2, 1\) float32 at exit 2: for 2 images it is \(2,\) float32"),
+        (torch.zeros(2, dtype=torch.float64), r"gives \(2,\) float64 at exit 2"),
+    ],
+)
+def test_what_no_threshold_compares_with_is_told_by_criterion_and_exit(given, words):
+    with pytest.raises(UserError, match=f"^the criterion entropy {words}"):
+        check_uncertainty(Entropy(), 2, given, 2)
+    check_uncertainty(Entropy(), 2, torch.tensor([0.0, 3.0]), 2)

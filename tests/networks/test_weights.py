@@ -1,5 +1,7 @@
 """Weights from files: checkpoints of a stage, bare state dicts, and what is neither."""
 
+import math
+import os
 from functools import partial
 
 import lightning.pytorch as L
@@ -11,7 +13,7 @@ from branchynet.data.datasets import ImageSet
 from branchynet.data.loader import DeviceLoader
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import check_fits, load_network, read_checkpoint
+from branchynet.networks.weights import check_fits, load_network, most_bytes, read_checkpoint
 from branchynet.training.module import BranchyClassifier
 from branchynet.training.objective import Joint, exit_losses, weighted
 from branchynet.training.stages import fit
@@ -128,6 +130,46 @@ def test_read_checkpoint_gives_what_was_saved_and_says_what_to_do_otherwise(tmp_
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_that_is_damaged_or_no_file_is_told_at_once(tmp_path):
+    path = tmp_path / "plain.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "bit.pt").write_bytes(content)
+    with (tmp_path / "huge.pt").open("wb") as file:
+        file.truncate(10**12)
+    os.mkfifo(tmp_path / "fifo.pt")
+    (tmp_path / "device.pt").symlink_to("/dev/zero")
+    for name, words in (
+        ("bit", "the checksum of .* is another one"),
+        ("huge", "more than 1,000,000,000 bytes"),
+        ("fifo", "no regular file"),
+        ("device", "no regular file"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}\.pt is not a checkpoint .*{words}.*: take another$"):
+            read_checkpoint(tmp_path / f"{name}.pt", "take another")
+    with pytest.raises(UserError, match="more than 100 bytes"):
+        read_checkpoint(path, "take another", most=100)
+
+
+def test_a_bound_of_a_checkpoints_size_lets_one_of_a_stage_pass(tmp_path):
+    net = network()
+    train(net, tmp_path)
+    assert (tmp_path / "best.ckpt").stat().st_size < most_bytes(net) < 200_000_000
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_those_of_nobody(value, tmp_path):
+    state = network().state_dict()
+    state["heads.1.weight"][0, 0] = value
+    torch.save(state, tmp_path / "nan.ckpt")
+    with pytest.raises(UserError, match=r"1 of its weights are not finite, such as heads\.1\.weight; take"):
+        load_network(network(1), tmp_path / "nan.ckpt")
+    # Where the new network has infinities of its own, as a mask may.
+    mask = {"mask": torch.tensor([0.0, -math.inf])}
+    check_fits(mask, mask, "never said", "never done")
+
+
 @pytest.mark.parametrize(
     ("state", "count", "named"),
     [
@@ -139,6 +181,10 @@ def test_read_checkpoint_gives_what_was_saved_and_says_what_to_do_otherwise(tmp_
         ),  # one too many,
         ({"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}, 2, "bias"),  # of another shape,
         ({"weight": torch.zeros(2, 3), "bias": [0.0, 0.0]}, 1, "bias"),  # no tensor
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2, dtype=torch.int64)}, 1, "bias"),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2, device="meta")}, 1, "bias"),
+        ({"weight": torch.zeros(2, 3).to_sparse(), "bias": torch.zeros(2)}, 1, "weight"),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), 3: torch.zeros(2)}, 1, "3"),
         ({}, 2, "bias"),
     ],
 )
@@ -146,7 +192,7 @@ def test_check_fits_counts_what_does_not_and_names_the_first(state, count, named
     own = nn.Linear(3, 2).state_dict()
     check_fits(own, {name: value + 1 for name, value in own.items()}, "never said", "anything")
     with pytest.raises(UserError) as caught:
-        check_fits(own, state, "these are wrong", "the same layer")
+        check_fits(own, state, "these are wrong", "take those of the same layer")
     assert str(caught.value) == (
         f"these are wrong: {count} of its weights do not fit, such as {named}; take those of the same layer"
     )

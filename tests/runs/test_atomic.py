@@ -1,10 +1,19 @@
 """Files that appear whole or not at all."""
 
 import csv
+import os
 
 import pytest
 
-from branchynet.runs.atomic import put_in_place, remove_leftovers, replacing, together, write_csv
+from branchynet.errors import UserError
+from branchynet.runs.atomic import (
+    check_links,
+    put_in_place,
+    remove_leftovers,
+    replacing,
+    together,
+    write_csv,
+)
 
 
 def test_the_file_is_there_at_the_end_and_not_before(tmp_path):
@@ -130,8 +139,47 @@ def test_a_folder_takes_anothers_place(exchange, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path):
-    for name in (".writing-x/sub/a", "sub/.a.csv.17.tmp", "a.tmp", ".hidden", "sub/.writing-y/b"):
+    for name in (".writing-x/sub/a", "sub/.a.csv.17.tmp", "a.tmp", ".a.tmp", ".hidden", "sub/.writing-y/b"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / ".b.csv.18.tmp").symlink_to("a.tmp")
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".hidden", "a.tmp", "sub/.writing-y/b"]
+    assert names(tmp_path) == [".a.tmp", ".hidden", "a.tmp", "sub/.writing-y/b"]
+
+
+def test_a_temporary_file_is_never_somebody_elses(tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / f".a.{os.getpid()}.tmp").symlink_to("theirs")
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("mine")
+    assert (tmp_path / "theirs").read_text() == "theirs" and (tmp_path / "a").read_text() == "mine"
+
+
+def test_a_folder_where_a_file_goes_is_told_before_anything_is_changed(tmp_path):
+    write_all(tmp_path, "one")
+    (tmp_path / "sub" / "b").unlink()
+    (tmp_path / "sub" / "b").mkdir()
+    with pytest.raises(UserError, match=r"sub/b is a folder.*move it away"):
+        write_all(tmp_path, "two")
+    assert (tmp_path / "a").read_text() == (tmp_path / "result").read_text() == "one"
+    # A file where a folder goes is replaced, as a link is.
+    (tmp_path / "sub" / "b").rmdir()
+    (tmp_path / "sub").rmdir()
+    (tmp_path / "sub").touch()
+    write_all(tmp_path, "three")
+    assert (tmp_path / "sub" / "b").read_text() == "three"
+
+
+@pytest.mark.parametrize("place", ["hparams.yaml", "deep/er/figures", ".hydra"])
+def test_links_out_of_a_run_are_told(place, tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (run / place).parent.mkdir(parents=True), elsewhere.mkdir()
+    (run / "own").touch()
+    (run / "a link to its own").symlink_to("own")
+    check_links(run, run)
+    (run / place).symlink_to(elsewhere)
+    for folder in (run, run / place):
+        with pytest.raises(UserError, match=rf"{place} is a link to .*elsewhere"):
+            check_links(folder, run)
+    check_links(run, tmp_path)
+    check_links(run / "nowhere", run)

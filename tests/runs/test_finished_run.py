@@ -1,6 +1,7 @@
 """Opening a finished run: the same weights and numbers, mistakes in one line, and nobody else's code."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Entropy, Margin
 from branchynet.runs.finished_run import open_run
+from branchynet.runs.result import write_result
 from branchynet.runs.stored import read_criterion, write_criterion
 from branchynet.runtime.catalogue import ENGINES
 
@@ -118,6 +120,46 @@ def test_settings_may_call_what_is_known(target, copied):
     config.model.trunk = {"_target_": target}
     OmegaConf.save(config, path)
     assert open_run(copied).config.model.trunk._target_ == target
+
+
+NOT_FILES = (
+    *(
+        "result.json",
+        "data.json",
+        "criterion.pt",
+        "trace-val.npz",
+        "trace-test.npz",
+        "baseline.npz",
+        "costs.csv",
+    ),
+    *(".hydra/config.yaml", "checkpoints/joint/best.ckpt", "checkpoints/baseline.pt"),
+)
+
+
+@pytest.mark.parametrize("file", NOT_FILES)
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "huge"])
+def test_what_is_no_file_of_a_run_is_told_at_once(file, kind, copied):
+    path = copied / file
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as content:
+            content.truncate(10**12)
+    with pytest.raises(UserError) as caught:
+        run = open_run(copied)
+        _ = run.evidence, run.network, run.criteria, run.baseline
+    assert path.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_result_of_another_network_is_refused(copied, three_exits):
+    write_result(copied / "result.json", three_exits)
+    with pytest.raises(UserError, match=r"result\.json is of 3 exits, the network of the settings has 2"):
+        _ = open_run(copied).network
 
 
 def changed_criterion(folder, **changes):

@@ -1,6 +1,7 @@
 """data.json: what is written is read back, and what is damaged is told in one line."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,15 @@ def test_the_facts_of_a_data_set_are_its_own():
         {"border": {"colour": [1, 2, 3]}},
         {"border": 3},
         {"classes": 3},
+        {"classes": []},
+        {"classes": ["a", 3]},
+        {"classes": ["\ud800", "b"]},
+        {"input_shape": [3, 1.5, 32]},
+        {"input_shape": [3, float("inf"), 32]},
+        {"input_shape": [3, 100_000, 100_000]},
+        {"input_shape": [3, 10**400, 1]},
+        {"mean": [True, 0.1, 0.1]},
+        {"fingerprint": 3},
         {"classes": None},
     ],
 )
@@ -88,7 +98,13 @@ def test_a_run_from_before_says_nothing_of_the_border(tmp_path):
     assert read_facts(tmp_path) == replace(FACTS, border=None)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"classes": ["a"]}'])
+def test_facts_that_are_no_file_are_told_at_once(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+    with pytest.raises(UserError, match=r"data\.json is damaged .*no regular file"):
+        read_facts(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"classes": ["a"]}', "[" * 100_000])
 def test_what_is_no_facts_at_all(content, tmp_path):
     (tmp_path / NAME).write_text(content)
     with pytest.raises(UserError, match="is damaged"):

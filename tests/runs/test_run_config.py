@@ -1,5 +1,6 @@
 """Nothing that came with someone else's checkpoint or run runs code: one door after the other."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -133,6 +134,18 @@ def test_a_target_is_found_wherever_it_stands(place):
         "branchynet.data.datasets.load_dataset",
         "branchynet.exits.criteria.copy.deepcopy",
         "branchynet.networks.weights.torch.load",
+        "branchynet.networks.weights.load_network",
+        "branchynet.networks.weights.read_checkpoint",
+        "branchynet.networks.graph.places",
+        "branchynet.training.stages.fit",
+        "branchynet.training.module.BranchyClassifier",
+        "branchynet.training.objective.exit_weights",
+        "branchynet.exits.rules.first",
+        "branchynet.exits.sweep.evaluate",
+        "branchynet.runs.atomic.remove_leftovers",
+        "torchvision.models.get_model",  # by a name: it would fetch the backbone of a detector
+        "torchvision.models.list_models",
+        "lightning.pytorch.loggers.WandbLogger",  # talks to a server
         "branchynet.networks.weights",  # a module
         "branchynet.runs.finished_run.open_run",
         "branchynet.api.load",
@@ -164,6 +177,7 @@ def test_others_calls_and_those_that_only_begin_as_ours(target):
         ),
         *("branchynet.exits.criteria.Entropy", "branchynet.training.objective.Joint", "torch.optim.SGD"),
         *("torchvision.models.resnet18", "lightning.pytorch.loggers.TensorBoardLogger"),
+        *("branchynet.networks.alexnet.alexnet_cifar", "branchynet.networks.resnet.resnet_cifar"),
         "lightning.pytorch.loggers.CSVLogger",
     ],
 )
@@ -222,6 +236,9 @@ LAUGHS = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 'ha'}
         (f"model: {{}}\ndata: {{}}\n{LAUGHS}", "an alias"),
         ("model: {}\ndata: {}\nx: " + "a" * 1_000_001, "more than 1,000,000 bytes"),
         ("model: {}\ndata: {}\nx: " + "[" * 20_000, "damaged"),
+        ("model: {}\ndata: {}\nx: " + "[" * 200 + "]" * 200, "more than 50 deep"),
+        ("model: {}\ndata: {}\nx: &a [*a]", "an alias"),
+        ('model: {}\ndata: {}\nx: "\\ud800"', "damaged"),
         # What would be looked up on the machine that reads it.
         ("model: {}\ndata: {}\nx: {y: [1, '${oc.env:HOME}']}", "x.y.1 is '\\${oc.env:HOME}'"),
         ("model: {}\ndata: {}\nx: {'${oc.env:HOME}': 1}", "plain values"),
@@ -279,3 +296,18 @@ def test_places_in_the_run_do_not():
     check_places({"logger": {"name": "", "version": "", "sub_dir": None}}, Path("config.yaml"))
     trunk = {"_target_": "torchvision.models.resnet18", "weights": None, "num_classes": 10}
     check_places({"model": {"trunk": trunk}}, Path("config.yaml"))
+
+
+def test_settings_that_are_no_file_are_told_at_once(tmp_path):
+    path = tmp_path / ".hydra" / "config.yaml"
+    path.mkdir(parents=True)
+    with pytest.raises(UserError, match="a folder"):
+        read_config(tmp_path)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="no regular file"):
+        read_config(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="no regular file"):
+        read_config(tmp_path)

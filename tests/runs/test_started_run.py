@@ -71,3 +71,13 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert not (tmp_path / ".writing-abc").exists()
     assert [path.name for path in (tmp_path / "figures").iterdir()] == []
     assert (tmp_path / "notes.tmp").exists()
+
+
+@pytest.mark.parametrize("place", ["hparams.yaml", ".hydra"])
+def test_a_folder_with_links_out_of_it_is_not_written_into(place, tmp_path):
+    (tmp_path / "run").mkdir(), (tmp_path / "theirs").mkdir()
+    (tmp_path / "run" / place).symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="is a link to"):
+        start_run(tmp_path / "run", SETTINGS)
+    assert not list((tmp_path / "theirs").iterdir())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [place]

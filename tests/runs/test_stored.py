@@ -1,6 +1,9 @@
 """The evidence of a run is read back as it was written; what is damaged is told in one line."""
 
 import csv
+import io
+import os
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +79,44 @@ def damage_pickle(path):
     np.savez(path, uncertainty=np.array([{"a": 1}], dtype=object), prediction=1, label=1)
 
 
+def damage_nan(path):
+    pair = np.zeros((8, 2), np.int64)
+    np.savez(path, uncertainty=np.float32(pair + np.nan), prediction=pair, label=pair[:, 0])
+
+
+def damage_sizes(path):
+    """A header that promises more than there is, and than there is memory for."""
+    write_header(path, (10**6, 10**6))
+
+
+def write_header(path, shape):
+    content = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("uncertainty", "prediction", "label"):
+            archive.writestr(f"{name}.npy", content.getvalue() + bytes(64))
+
+
+def damage_bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(11):
+            with archive.open(f"{n}.npy", "w") as file:
+                file.write(bytes(10**7))
+    content = path.read_bytes()  # as if each had a hundred times as much
+    path.write_bytes(content.replace((10**7).to_bytes(4, "little"), (10**9).to_bytes(4, "little")))
+
+
+def damage_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def damage_device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 def damage_single_array(path):
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
@@ -92,6 +133,11 @@ def damage_single_array(path):
         damage_types,
         damage_shapes,
         damage_pickle,
+        damage_nan,
+        damage_sizes,
+        damage_bomb,
+        damage_fifo,
+        damage_device,
         damage_single_array,
     ],
     ids=lambda function: function.__name__,
@@ -141,12 +187,20 @@ def test_costs_are_read_back_to_the_last_digit(report, three_exits, tmp_path):
         lambda text: text.replace("100", "many", 1),
         lambda text: "\n".join(line for line in text.splitlines() if "baseline" not in line),
         lambda text: "\n".join(line for line in text.splitlines() if ",1," not in line),
+        lambda text: text.replace(",10.0,", ",nan,"),
+        lambda text: text.replace(",10.0,", ",inf,"),
+        lambda text: text.replace(",10.0,", ",0,"),
+        lambda text: text.replace(",10.0,1.25", ",10.0,-1"),
+        lambda text: text.replace(",100,", ",0,", 1),
+        lambda text: "\n".join(line for line in text.splitlines() if not line.startswith("torch,2,")),
     ],
 )
 def test_damaged_costs_are_told_in_one_line(report, tmp_path, damage):
     path = tmp_path / "costs.csv"
     write_costs(path, report)
-    path.write_text(damage(path.read_text()))
+    before = path.read_text()
+    path.write_text(damage(before))
+    assert path.read_text() != before
     with pytest.raises(UserError, match="is damaged") as caught:
         read_costs(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -278,6 +332,29 @@ def test_the_whole_evidence_is_read_back(make_report, tmp_path):
     assert (back.macs, back.latencies) == (report.macs, report.latencies)
     assert (back.classes, back.machine, back.versions) == (report.classes, "a machine", {"torch": "2.15.0"})
     assert back.inexact_test.tolist() == [2, 5] and back.inexact_training == 7
+
+
+@pytest.mark.parametrize("array", ["prediction", "label"])
+@pytest.mark.parametrize("value", [-1, 3, 2**62])
+def test_a_trace_of_other_classes_is_noticed(array, value, report, tmp_path):
+    write_evidence(tmp_path, report, StoredCriterion(SETTINGS, "torch", [{}, {}]))
+    numbers = getattr(report.trace, array).clone()
+    numbers[5] = value
+    write_trace(tmp_path / "trace-test.npz", replace(report.trace, **{array: numbers}))
+    words = rf"trace-test\.npz is damaged: a {array} is none of the 3 classes"
+    with pytest.raises(UserError, match=words):
+        read_evidence(tmp_path, report.classes, report.machine, report.versions)
+
+
+def test_images_that_are_not_there_are_noticed(make_report, tmp_path):
+    write_evidence(tmp_path, make_report(), StoredCriterion(SETTINGS, "torch", [{}, {}]))
+    write_baseline(tmp_path / "baseline.npz", make_report(inexact_test=torch.tensor([7])))
+    with np.load(tmp_path / "baseline.npz") as archive:
+        arrays = dict(archive)
+    for change in ({"inexact_test": np.array([8])}, {"inexact_training": np.int64(-1)}):
+        np.savez(tmp_path / "baseline.npz", **{**arrays, **change})
+        with pytest.raises(UserError, match=r"baseline\.npz is damaged"):
+            read_evidence(tmp_path, ("a", "b", "c"), "a machine", {})
 
 
 @pytest.mark.parametrize("name", ["trace-val.npz", "trace-test.npz", "costs.csv", "baseline.npz"])

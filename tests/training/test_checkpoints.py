@@ -45,3 +45,12 @@ def test_the_best_score_moves_with_the_folder(tmp_path):
     assert second.best_model_score == torch.tensor(0.9)
     assert second.best_model_path == str(tmp_path / "b" / "best.ckpt")
     assert list(second.best_k_models) == [second.best_model_path]
+
+
+@pytest.mark.parametrize("name", ["..", "notes", ".", "../../notes"])
+def test_a_checkpoint_names_no_other_files_to_be_removed(name, tmp_path):
+    """Lightning removes what it takes for an older checkpoint, and whole folders with it."""
+    first = MovableCheckpoint(dirpath=tmp_path / "a", filename="best", monitor="x", mode="max")
+    state = first.state_dict() | dict.fromkeys(("best_model_path", "kth_best_model_path"), f"/x/{name}")
+    first.load_state_dict(state | {"best_k_models": {f"/x/{name}": torch.tensor(0.9)}})
+    assert first.best_model_path == first.kth_best_model_path == "" and first.best_k_models == {}

@@ -160,21 +160,46 @@ def test_no_epochs_is_a_mistake(epochs, word, data, tmp_path, network, module):
 
 
 def test_only_a_checkpoint_of_a_stage_can_be_resumed_from(data, tmp_path, network, module):
-    fit(module(network()), data, 1, tmp_path / "done", TRAINER)
-    check_resumable(tmp_path / "done" / "last.ckpt")
-    whole = (tmp_path / "done" / "last.ckpt").read_bytes()
+    net = network()
+    fit(module(net), data, 1, tmp_path / "done", TRAINER)
+    last = tmp_path / "done" / "last.ckpt"
+    check_resumable(last, net)
+    whole = last.read_bytes()
     torch.save(network().state_dict(), tmp_path / "bare.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     for name in ("bare", "list", "cut", "text"):
         with pytest.raises(UserError, match=rf"{name}\.ckpt is not a checkpoint .*delete it") as caught:
-            check_resumable(tmp_path / f"{name}.ckpt")
+            check_resumable(tmp_path / f"{name}.ckpt", net)
         assert "\n" not in str(caught.value)
-    # `fit` looks before it trains.
-    (tmp_path / "done" / "last.ckpt").write_text("no checkpoint")
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match=r"last\.ckpt is of another network: .*delete it"):
+        check_resumable(last, nn.Linear(2, 2))
+
+    # `fit` looks before it trains, and loses nothing.
+    def again():
         fit(module(network()), data, 2, tmp_path / "done", TRAINER)
+
+    best = last.with_name("best.ckpt")
+    for damaged in (last, best):
+        damaged.write_bytes(whole[:-100])
+        with pytest.raises(UserError, match=rf"{damaged.name} is not a checkpoint .*delete it"):
+            again()
+        assert damaged.read_bytes() == whole[:-100] and (last if damaged is best else best).exists()
+        damaged.write_bytes(whole)
+    # What only shows as it is taken over.
+    content = torch.load(last)
+    for damage in ({"optimizer_states": [{}]}, {"loops": 3}, {"optimizer_states": []}):
+        torch.save({**content, **damage}, last)
+        before = last.read_bytes()
+        words = "cannot be gone on from" if damage != {"optimizer_states": []} else "is not a checkpoint"
+        with pytest.raises(UserError, match=rf"last\.ckpt {words} .*delete it") as caught:
+            again()
+        assert "\n" not in str(caught.value) and last.read_bytes() == before
+    # As it is told: then the stage begins again.
+    last.unlink()
+    again()
+    assert torch.load(last)["epoch"] == 1
 
 
 def test_tensors_lie_in_memory_as_a_new_networks_do_and_keep_their_values():

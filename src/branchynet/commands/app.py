@@ -5,7 +5,9 @@ import hashlib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,7 @@ from branchynet.commands import terminal
 from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.errors import UserError
 
+STARTED = time.time()
 # A folder's name may have 255 bytes; a number and a date stand before the overrides.
 MAX_NAME = 160
 
@@ -91,6 +94,8 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             return task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             message = user_message(error)
+            if message is not None:
+                remove_unused(Path(HydraConfig.get().runtime.output_dir))
             if is_multirun():
                 return job_failed(error, message)
             # Here and not only in `run`: Hydra would print a line of its own before it.
@@ -109,6 +114,16 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             f"the folder {error.filename} cannot be written ({error.strerror}): name another one by "
             "hydra.run.dir=<folder>, for a multirun by hydra.sweep.dir=<folder>"
         ) from error
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove a job's folder that Hydra has made if nothing was written into it; and the one around it, unless it
+    was named on the command line."""
+    named = [override for override in HydraConfig.get().overrides.hydra if ".dir=" in override]
+    for path in (folder,) if named else (folder, folder.parent):
+        with suppress(OSError):
+            if path.stat().st_mtime >= STARTED and not Path.cwd().is_relative_to(path.resolve()):
+                path.rmdir()  # only where it is empty
 
 
 def quote_paths() -> None:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
 from branchynet.errors import UserError
+from branchynet.runs.atomic import check_links
 from branchynet.runs.run_config import plain, read_config
 
 AS_IN_RUN = "as_in_run"
@@ -23,7 +24,13 @@ def main() -> None:
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
-        store_as_in_run(read_run_settings(Path(str(folder))))
+        from branchynet.runs.result_schema import read_result
+
+        run = Path(str(folder))
+        store_as_in_run(read_run_settings(run))
+        # Before Hydra makes a folder for the results, and writes a multirun's settings into it.
+        read_result(run)
+        check_links(run / "evaluate", run)
     elif app.asks_for_help():
         store_as_in_run({"criterion": {}, "sweep": {}, "engine": {}})
     else:

@@ -1,6 +1,5 @@
 """The evaluation of a finished run, from what it has left or with its network."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
 from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report
+from branchynet.runs.atomic import replacing
 from branchynet.runs.build import build_objective, build_sweep
 from branchynet.runs.finished_run import FinishedRun, open_run
+from branchynet.runs.result_schema import read_result
 from branchynet.runs.run_config import plain
 from branchynet.runs.stored import CRITERION, StoredCriterion
 from branchynet.runs.writable import check_writable
@@ -78,10 +79,11 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
             log_report(writer, report, hparams(run, settings), images, resolved(run, config))
-    OmegaConf.save(config, folder / "evaluate.yaml")
+    with replacing(folder / "evaluate.yaml") as temporary:
+        OmegaConf.save(config, temporary)
     print(summary_table(report))
     log.info("written to:  %s", folder)
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return read_result(folder)
 
 
 def hparams(run: FinishedRun, settings: SweepSettings) -> dict[str, str | int | float]:

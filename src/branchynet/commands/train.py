@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
 from branchynet.errors import UserError, check_flag
+from branchynet.runs.atomic import check_links, remove_leftovers
 from branchynet.runs.run_config import plain, read_config
 from branchynet.runs.writable import check_writable
 
@@ -36,7 +37,13 @@ def main() -> None:
 
 def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
+    from branchynet.runs.result_schema import find_result
+
     config = read_config(folder, trust)
+    if find_result(folder) is None:
+        if not trust:
+            check_links(folder, folder)
+        remove_leftovers(folder)
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(terminal.OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[console])

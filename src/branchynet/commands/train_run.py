@@ -1,6 +1,5 @@
 """From a config to the objects of a run, and through its stages."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,11 +16,14 @@ from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
 from branchynet.data.module import ImageData
+from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import load_network
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import build_data, build_network, build_objective, build_sweep, made
 from branchynet.runs.image_facts import check_same_images, facts_of, write_facts
+from branchynet.runs.result_schema import NAME as RESULT
+from branchynet.runs.result_schema import find_result, read_result
 from branchynet.runs.run_config import plain
 from branchynet.runtime.costs import count_macs
 from branchynet.training.averaging import check_decay
@@ -50,10 +52,10 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     Returns:
         What stands in `folder/result.json`.
     """
-    result_file = folder / "result.json"
-    if result_file.exists():
-        log.info("this run is finished: %s", result_file)
-        return json.loads(result_file.read_text())
+    found = find_result(folder)
+    if found is not None:
+        log.info("this run is finished: %s", folder / RESULT)
+        return found
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     data = build_data(config.data)
@@ -75,6 +77,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed)
+    try_criterion(settings.criterion, network, data)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
     sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams, resolved)
@@ -113,7 +116,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("figure:      %s", folder / "figures" / "trade_off.png")
     if logger is not None:
         log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))
-    return json.loads(result_file.read_text())
+    return read_result(folder)
 
 
 def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:

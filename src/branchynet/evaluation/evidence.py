@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from branchynet.errors import UserError
 from branchynet.evaluation.settings import Measuring
-from branchynet.exits.criteria import Criterion, for_exits, one_per_exit
-from branchynet.exits.trace import Trace, compute_trace
+from branchynet.exits.criteria import Criterion, check_uncertainty, for_exits, one_per_exit
+from branchynet.exits.trace import Trace, run_all
 from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
@@ -21,6 +22,7 @@ from branchynet.runtime.steps import steps_for_inference
 from branchynet.runtime.trace_engine import trace_engine
 
 CHUNK = 1000  # images per forward pass of a trace
+FEW = 16  # images that a criterion is tried on
 PYTORCH = "torch"  # whose outputs serve for every exact engine
 
 
@@ -126,8 +128,39 @@ def trace(
         images: (S, C, H, W) float32, normalised as in training.
         label: (S,) int64.
     """
-    steps = steps_for_inference(network, one_per_exit(criterion, network.num_exits))
-    return compute_trace(steps, images.split(CHUNK), label)
+    criteria = one_per_exit(criterion, network.num_exits)
+    outputs = run_all(steps_for_inference(network, criteria), images.split(CHUNK))
+    for n, own in enumerate(criteria):
+        if not outputs.confidence[:, n].isfinite().all():
+            raise UserError(
+                f"the network's outputs at exit {n + 1} are not finite: train it again, more slowly"
+            )
+        check_uncertainty(own, n + 1, outputs.uncertainty[:, n], len(label))
+    return Trace(outputs.uncertainty, outputs.prediction, label.cpu())
+
+
+@torch.no_grad()
+def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> None:
+    """Let a criterion judge some images by a network that is not trained yet: what is wrong with it shows at once.
+
+    One that learns has learned nothing yet, and is left alone.
+
+    Args:
+        criterion: as its settings made it.
+        network: N exits, on the CPU.
+        data: as of `fit_criteria`.
+
+    Raises:
+        UserError: it gives no uncertainties.
+    """
+    if criterion.learns:
+        return
+    x = data.split("val")[0][:FEW]
+    criteria = [criterion] * network.num_exits
+    for n, step in enumerate(steps_for_inference(network, criteria)):
+        x, logits, uncertainty = step(x)
+        if logits.isfinite().all():
+            check_uncertainty(criterion, n + 1, uncertainty, len(logits))
 
 
 def own_trace(
@@ -141,8 +174,10 @@ def own_trace(
     """The trace of a split, (images (S, C, H, W), labels (S,)), from an engine at batch 1."""
     x, y = split
     made = engine.engine(network, criteria, forced(0, network.num_exits), input_shape, threads)
-    uncertainty, prediction = trace_engine(made, x.numpy())
-    return Trace(torch.from_numpy(uncertainty), torch.from_numpy(prediction), y)
+    uncertainty, prediction = (torch.from_numpy(found) for found in trace_engine(made, x.numpy()))
+    for n, own in enumerate(criteria):
+        check_uncertainty(own, n + 1, uncertainty[:, n], len(y))
+    return Trace(uncertainty, prediction, y)
 
 
 def trunk_correct(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> Tensor:

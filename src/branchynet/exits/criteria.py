@@ -11,7 +11,10 @@ import copy
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from branchynet.errors import UserError
 
 # Far below any probability that adds to an entropy, and a normal float32: ln of it is finite.
 TINY = 1e-37
@@ -121,6 +124,27 @@ def for_exits(
         own.prepare(num_classes, shape)
         own.eval()
     return made
+
+
+def check_uncertainty(criterion: Criterion, exit: int, uncertainty: Tensor, samples: int) -> None:
+    """A UserError unless this is what a criterion may give: a threshold has to compare with all of it.
+
+    Args:
+        criterion: who gave it.
+        exit: where, from 1.
+        uncertainty: should be (S,) float32, finite and 0 or more.
+        samples: S.
+    """
+    who = f"the criterion {getattr(criterion, 'name', type(criterion).__name__)}"
+    if uncertainty.shape != (samples,) or uncertainty.dtype != torch.float32:
+        kind = f"{tuple(uncertainty.shape)} {str(uncertainty.dtype).removeprefix('torch.')}"
+        raise UserError(f"{who} gives {kind} at exit {exit}: for {samples} images it is ({samples},) float32")
+    wrong = uncertainty[~(uncertainty.isfinite() & (uncertainty >= 0))]
+    if len(wrong):
+        raise UserError(
+            f"{who} gives {wrong[0].item():g} at exit {exit}, for {len(wrong)} of {samples} images: an uncertainty "
+            "is finite and 0 or more"
+        )
 
 
 def one_per_exit(criteria: Criterion | Sequence[Criterion], num_exits: int) -> tuple[Criterion, ...]:

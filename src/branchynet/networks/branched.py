@@ -93,7 +93,10 @@ class BranchedNetwork(nn.Module):
             UserError: the state is of another trunk.
         """
         check_fits(
-            self.trunk_state_dict(), state, "these weights are of another trunk", "the same model.trunk"
+            self.trunk_state_dict(),
+            state,
+            "these weights are of another trunk",
+            "take those of the same model.trunk",
         )
         for part in self._trunk_parts():
             part.load_state_dict({name: state[name] for name in part.state_dict()})

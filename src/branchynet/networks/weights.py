@@ -1,5 +1,6 @@
 """Weights from files, as tensors and plain values: no file runs code."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from branchynet.errors import UserError
+from branchynet.regular import ARRAYS, check_archive, check_regular
+
+# A checkpoint of a stage holds the weights some three times: with what the optimiser keeps, and an average.
+SIZE, MORE = 20, 100_000_000
 
 
 def load_network(network: nn.Module, path: Path | str) -> None:
@@ -19,49 +24,79 @@ def load_network(network: nn.Module, path: Path | str) -> None:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: init is baseline, scratch or a checkpoint's path")
-    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run")
+    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run", most_bytes(network))
+    network.load_state_dict(network_state(network, content, path))
+
+
+def network_state(
+    network: nn.Module, content: Any, path: Path, cure: str = "take those of the same model and exits"
+) -> dict[str, Tensor]:
+    """The network's state dict out of what a checkpoint holds; a UserError where it is of another network."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    prefix = "network."
+    state = dict(state) if isinstance(state, Mapping) else {}
     state = {
-        key.removeprefix(prefix): value for key, value in state.items() if not key.startswith("objective.")
+        str(key).removeprefix("network."): value
+        for key, value in state.items()
+        if not str(key).startswith("objective.")
     }
-    check_fits(network.state_dict(), state, f"{path} is of another network", "the same model and exits")
-    network.load_state_dict(state)
+    check_fits(network.state_dict(), state, f"{path} is of another network", cure)
+    return state
 
 
-def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Any], what: str, of: str) -> None:
-    """A UserError unless `state` has the very names and shapes of `own`.
+def most_bytes(network: nn.Module) -> int:
+    """A bound of a checkpoint's size."""
+    return MORE + SIZE * sum(tensor.nbytes for tensor in network.state_dict().values())
+
+
+def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Any], what: str, cure: str) -> None:
+    """A UserError unless `state` has the very names, shapes and kinds of numbers of `own`, and finite ones.
 
     Args:
         own: a state dict of the module that is to take it.
         state: tensors by name.
         what: is wrong, where it does not fit, in words.
-        of: what it should be the weights of.
+        cure: what to do then.
     """
     wrong = sorted(
-        name
+        str(name)
         for name in own.keys() | state.keys()
-        if name not in own or name not in state or own[name].shape != getattr(state[name], "shape", None)
+        if name not in own or name not in state or not _alike(own[name], state[name])
     )
     if wrong:
-        raise UserError(
-            f"{what}: {len(wrong)} of its weights do not fit, such as {wrong[0]}; take those of {of}"
-        )
+        raise UserError(f"{what}: {len(wrong)} of its weights do not fit, such as {wrong[0]}; {cure}")
+    # A mask may have infinities; then the new one has, too.
+    broken = sorted(name for name in own if not state[name].isfinite().all() and own[name].isfinite().all())
+    if broken:
+        raise UserError(f"{what}: {len(broken)} of its weights are not finite, such as {broken[0]}; {cure}")
 
 
-def read_checkpoint(path: Path, cure: str) -> Any:
+def _alike(own: Tensor, other: Any) -> bool:
+    if not isinstance(other, Tensor) or other.layout != torch.strided:
+        return False
+    if other.is_nested or other.is_quantized or other.is_meta:
+        return False
+    return own.shape == other.shape and own.is_floating_point() == other.is_floating_point()
+
+
+def read_checkpoint(path: Path, cure: str, most: int = ARRAYS) -> Any:
     """What a checkpoint holds, read as tensors and plain values: it runs no code.
 
     Args:
         path: the file.
         cure: what to do if it cannot be read, for the error.
+        most: bytes that it may have.
 
     Raises:
         UserError: it holds something else, or is damaged.
     """
     try:
+        check_regular(path, most)
+        if zipfile.is_zipfile(path):  # else it is of an old torch
+            # torch.load does not look at the checksums that torch.save has put into the file.
+            check_archive(path, most)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises about anything on a foreign file
+        reason = f": {error}" if type(error) is ValueError else ""
         raise UserError(
-            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}): {cure}"
+            f"{path} is not a checkpoint of tensors and plain values ({type(error).__name__}{reason}): {cure}"
         ) from error

@@ -3,12 +3,15 @@
 import csv
 import ctypes
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from branchynet.errors import UserError
 
 STAGING = ".writing-"
 
@@ -24,16 +27,19 @@ def together(folder: Path, last: str) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         yield staging
-        # Through a link no file elsewhere is written.
-        for path in [
-            folder,
-            *(folder / part.relative_to(staging) for part in staging.rglob("*") if part.is_dir()),
-        ]:
-            if path != folder and path.is_symlink():
-                path.unlink()
-            path.mkdir(exist_ok=True)
-        (folder / last).unlink(missing_ok=True)
         written = [part for part in staging.rglob("*") if part.is_file()]
+        for part in written:
+            target = folder / part.relative_to(staging)
+            if target.is_dir() and not target.is_symlink():
+                raise UserError(f"{target} is a folder, and a file is to be written there: move it away")
+        # Through a link no file elsewhere is written.
+        for part in staging.rglob("*"):
+            if part.is_dir():
+                path = folder / part.relative_to(staging)
+                if path.is_symlink() or (path.exists() and not path.is_dir()):
+                    path.unlink()
+                path.mkdir(exist_ok=True)
+        (folder / last).unlink(missing_ok=True)
         for part in sorted(written, key=lambda part: part.name == last):
             part.replace(folder / part.relative_to(staging))
     finally:
@@ -66,12 +72,27 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer has left in a folder."""
+    """Remove what killed writers have left in a folder; what cannot be removed stays."""
     for path in folder.glob(f"{STAGING}*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.rglob(".*.tmp"):
-        if path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
+        if _TEMPORARY(path.name) and (path.is_symlink() or path.is_file()):
+            with suppress(OSError):
+                path.unlink()
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp").fullmatch
+
+
+def check_links(folder: Path, top: Path) -> None:
+    """A UserError for a link, `folder` itself or below it, that leads out of `top`: what is written there would lie
+    elsewhere, and perhaps replace what is somebody's."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(top.resolve()):
+            raise UserError(
+                f"{path} is a link to {path.readlink()}, and what is written there would lie outside of the run: "
+                "put what it names in its place"
+            )
 
 
 @contextmanager
@@ -79,6 +100,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place at the end, or vanishes if anything fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link would be written through
     try:
         yield temporary
         temporary.replace(path)

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import check_fits
+from branchynet.networks.weights import MORE, SIZE, check_fits, read_checkpoint
+from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -55,16 +56,14 @@ def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor
     path = folder / f"{key}.pt"
     if not os.path.exists(path):  # also where the folder may not be read
         return None
+    most = MORE + SIZE * sum(tensor.nbytes for tensor in like.values())
     try:
-        # torch.load does not look at the checksums that torch.save has put into the file.
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise ValueError("its checksum is another one")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        check_fits(like, state, "it is of another trunk", "this one")
-    except Exception as error:  # torch.load raises about anything on a foreign file
-        reason = " ".join(str(error).split())[:120]
-        log.warning("%s is not used (%s)", path, reason or type(error).__name__)
+        state = read_checkpoint(path, "it is not used", most)
+        if not isinstance(state, dict):
+            raise UserError(f"it holds a {type(state).__name__}")
+        check_fits(like, state, "it is of another trunk", "take those of this one")
+    except UserError as error:
+        log.warning("%s is not used (%s)", path, error)
         return None
     return state
 
@@ -72,9 +71,9 @@ def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor
 def load_metrics(folder: Path, key: str) -> dict[str, float]:
     """What was logged at the end of its training, as `store` took it; empty where that is not known."""
     try:
-        metrics = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))["metrics"]
+        metrics = json.loads(read_regular(folder / f"{key}.json"))["metrics"]
         found = {str(name): float(value) for name, value in metrics.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

@@ -4,7 +4,6 @@ Everything but settings and result is loaded when it is asked for, and nothing o
 tensors and plain values, and the settings may name branchynet's and torchvision's own classes alone.
 """
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from branchynet.networks.weights import check_fits, load_network
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import build_backend, build_criterion, build_data, build_network
 from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
+from branchynet.runs.result_schema import NAME as RESULT
+from branchynet.runs.result_schema import read_result
 from branchynet.runs.run_config import check_targets, plain, read_config
 from branchynet.runs.stored import CRITERION, StoredCriterion, read_criterion, read_evidence
 from branchynet.runtime.base import Backend
@@ -69,7 +70,8 @@ class FinishedRun:
                 f"{path} is damaged: it is of {len(stored.states)} exits, the network has {len(criteria)}"
             )
         for criterion, state in zip(criteria, stored.states, strict=True):
-            check_fits(criterion.state_dict(), state, f"{path} is of another criterion", "the same run")
+            what = f"{path} is of another criterion"
+            check_fits(criterion.state_dict(), state, what, "take that of the same run")
             criterion.load_state_dict(dict(state))
         return criteria
 
@@ -77,7 +79,7 @@ class FinishedRun:
     def evidence(self) -> Evidence | None:
         """What the run's choice was made from; None where it is too old to have left all of it."""
         facts = read_facts(self.folder)
-        if facts is None or not all((self.folder / name).is_file() for name in ("baseline.npz", CRITERION)):
+        if facts is None or not all((self.folder / name).exists() for name in ("baseline.npz", CRITERION)):
             return None
         return read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
 
@@ -130,7 +132,13 @@ class FinishedRun:
 
     def _build(self) -> BranchedNetwork:
         facts = self.facts
-        return build_network(self.config.model, facts.input_shape, facts.num_classes, self.config.seed)
+        network = build_network(self.config.model, facts.input_shape, facts.num_classes, self.config.seed)
+        if network.num_exits != len(self.result["exits"]):
+            raise UserError(
+                f"{self.folder / RESULT} is of {len(self.result['exits'])} exits, the network of the settings has "
+                f"{network.num_exits}: they are not of one run"
+            )
+        return network
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
@@ -153,19 +161,4 @@ def open_run(folder: Path | str, trust: bool = False) -> FinishedRun:
     """
     folder = Path(folder)
     config = read_config(folder, trust)
-    path = folder / "result.json"
-    if not path.is_file():
-        raise UserError(
-            f"the run {folder} is not finished, it has no result.json: `branchynet train resume={folder}` "
-            f"goes on with it"
-        )
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        [float(value) for value in result["knee"]["thresholds"]]
-        str(result["engine"]), int(result["threads"]), str(result["knee"]["criterion"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}): move it away, and `branchynet train resume={folder}` "
-            f"writes it again"
-        ) from error
-    return FinishedRun(folder, config, result, trust)
+    return FinishedRun(folder, config, read_result(folder), trust)

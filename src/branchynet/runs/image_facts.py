@@ -4,29 +4,33 @@ So a trained network can be built and fed without its data set. Shapes: C channe
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 
 from branchynet.data.image_files import Border, border_of
 from branchynet.errors import UserError
+from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
+from branchynet.runs.result_schema import reason_of
 
 if TYPE_CHECKING:
     from branchynet.data.module import ImageData
 
 NAME = "data.json"
+MAX_VALUES = 100_000_000  # of one image
 
 
 @dataclass(frozen=True)
 class ImageFacts:
     """The images' shape, the classes' names, and the normalisation: (bytes / 255 - mean) / std."""
 
-    input_shape: tuple[int, int, int]  # (C, H, W)
-    classes: tuple[str, ...]  # K
-    mean: tuple[float, ...]  # C, of the training split, of values 0 … 1
-    std: tuple[float, ...]  # C, the same
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # (C, H, W)
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]  # K
+    mean: tuple[FiniteFloat, ...]  # C, of the training split, of values 0 … 1
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]  # C, the same
     fingerprint: str | None = None  # sha256 of all images and labels; None where a run did not keep it
     border: Border | None = None  # of the training split; None where a run did not keep it
 
@@ -70,26 +74,18 @@ def read_facts(folder: Path) -> ImageFacts | None:
     """
     path = folder / NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        channels, height, width = (int(size) for size in found["input_shape"])
-        mean, std = (tuple(float(value) for value in found[key]) for key in ("mean", "std"))
-        classes = tuple(str(name) for name in found["classes"])
-        if min(channels, height, width) < 1 or not len(mean) == len(std) == channels or min(std) <= 0:
-            raise ValueError("the numbers do not fit each other")
-        if not all(map(math.isfinite, (*mean, *std))):
-            raise ValueError("mean and std have to be finite")
-        fingerprint = found.get("fingerprint")
-        border = found.get("border")
-        if border is not None:
-            border = Border(
-                tuple(map(int, border["colour"])), int(border["darkest"]), int(border["lightest"])
-            )
-            if len(border.colour) != channels:
-                raise ValueError("the numbers do not fit each other")
+        facts = TypeAdapter(ImageFacts).validate_json(read_regular(path), strict=True)
+        channels, height, width = facts.input_shape
+        if channels * height * width > MAX_VALUES:
+            raise ValueError(f"images have at most {MAX_VALUES:,} values")
+        if not len(facts.mean) == len(facts.std) == channels:
+            raise ValueError("mean and std are not of as many channels as the images")
+        if facts.border is not None and len(facts.border.colour) != channels:
+            raise ValueError("the border is not of as many channels as the images")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and it is taken from the data set"
+            f"{path} is damaged ({reason_of(error)}): delete it, and it is taken from the data set"
         ) from error
-    return ImageFacts((channels, height, width), classes, mean, std, fingerprint, border)
+    return facts

@@ -5,6 +5,7 @@ came with someone else's run are looked at before they are used.
 """
 
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.errors import UserError
+from branchynet.regular import read_regular
 
-# What conf/ names: parts of this package, torch's optimisers, Lightning's loggers; and trunks.
-OWN = (
-    "branchynet.networks.",
-    "branchynet.data.module.ImageData",
-    "branchynet.exits.",
-    "branchynet.training.",
-    "torch.optim.",
-    "torchvision.models.",
-    "lightning.pytorch.loggers.",
-)
-MAX_BYTES = 1_000_000  # of settings
-_TRUST = "if you trust whoever made this folder, add trust=true"
 # What every run names is not looked up: that would import Lightning, and whoever loads a network has no use for it.
-KNOWN = ("branchynet.data.module.ImageData", "lightning.pytorch.loggers.TensorBoardLogger")
+KNOWN = (
+    "branchynet.data.module.ImageData",
+    "lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning.pytorch.loggers.CSVLogger",
+)
+# What else a run's settings may name: for trunks and heads what gives a module, for the other parts classes.
+# Other loggers of Lightning talk to servers.
+NETWORKS = ("branchynet.networks.", "torchvision.models.")
+PARTS = (
+    *("branchynet.exits.criteria.", "branchynet.exits.rules.", "branchynet.training.objective."),
+    "torch.optim.",
+)
+OWN = (*KNOWN, *NETWORKS, *PARTS)
+MAX_BYTES = 1_000_000  # of settings
+MAX_DEPTH = 50  # of settings in settings
+_TRUST = "if you trust whoever made this folder, add trust=true"
 
 
 def read_config(folder: Path, trust: bool = False) -> DictConfig:
@@ -45,7 +50,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
         UserError: no run, a damaged file, or settings that ask for trust: see `check_targets`, `check_places`.
     """
     path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{folder} is no run, {path} is missing: name a run's folder")
     settings = _read_yaml(path)
     if (
@@ -73,12 +78,18 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
 def _read_yaml(path: Path) -> Any:
     """What a file holds, in bounded time and memory: no aliases, no tags."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has an alias")
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has an alias")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it has settings in settings, more than {MAX_DEPTH} deep")
         settings = yaml.safe_load(text)
+        for _, value in texts(settings):
+            value.encode()  # halves of UTF-16 pairs are no text
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged: {reason}") from error
@@ -149,7 +160,7 @@ def plain(config: Any) -> Any:
 
 
 def check_targets(config: Any, path: Path) -> None:
-    """Refuse settings that call anything but networks, optimisers, loggers and data of known packages.
+    """Refuse settings that call anything but trunks, optimisers, loggers, and parts of ours.
 
     Args:
         config: a run's settings, or some of them.
@@ -162,7 +173,7 @@ def check_targets(config: Any, path: Path) -> None:
         target = part["_target_"]
         if not _is_own(target):
             raise UserError(
-                f"{path} would call {target}, which is neither branchynet's nor torchvision's: {_TRUST}"
+                f"{path} would call {target}, which is none of the parts that a run is made of: {_TRUST}"
             )
 
 
@@ -190,4 +201,20 @@ def _is_own(target: Any) -> bool:
         return False
     # No methods: with a `self` from the settings, one of torchvision's would unpickle what an address gives.
     name = getattr(found, "__qualname__", ".")
-    return callable(found) and "." not in name and f"{found.__module__}.{name}".startswith(OWN)
+    if not callable(found) or "." in name or not f"{found.__module__}.{name}".startswith(OWN):
+        return False
+    return _gives_module(found) if target.startswith(NETWORKS) else isinstance(found, type)
+
+
+def _gives_module(found: Any) -> bool:
+    """Whether it is a class of modules or a function that says so; torchvision's look-up by name is neither."""
+    # Only now: help has to answer at once.
+    from torch import nn
+
+    if found.__module__.rpartition(".")[2].startswith("_"):
+        return False
+    try:
+        given = found if isinstance(found, type) else signature(found, eval_str=True).return_annotation
+    except (NameError, TypeError, ValueError):
+        return False
+    return isinstance(given, type) and issubclass(given, nn.Module)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from branchynet.errors import UserError
-from branchynet.runs.atomic import remove_leftovers, replacing
+from branchynet.runs.atomic import check_links, remove_leftovers, replacing
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
@@ -28,17 +28,18 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
         overrides: those of the command line, for people.
 
     Raises:
-        UserError: there is a run with other settings in the folder; nothing of it was changed.
+        UserError: there is a run with other settings in the folder, or a link out of it; nothing of it was changed.
     """
     if "::" in str(folder):
         # fsspec, which writes the checkpoints, takes it for a chain of addresses.
         raise UserError(f"hydra.run.dir={folder}: a run's folder may not have :: in its name")
+    check_links(folder, folder)
     path = folder / FOLDER / "config.yaml"
     for name, value in texts(settings):
         if "${" in value:
             # It could be stored, but not read again.
             raise UserError(f"{name}={value}: a setting may not have ${{ in it")
-    if path.is_file():
+    if path.exists():
         before = plain(read_config(folder, trust=True))
         other = first_difference(before, settings)
         if other is not None:

@@ -4,6 +4,8 @@ So that thresholds can be chosen again without the network. Shapes: I images, N 
 """
 
 import csv
+import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from branchynet.evaluation.report import Report
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.trace import Trace
 from branchynet.networks.weights import read_checkpoint
+from branchynet.regular import ARRAYS, check_archive, open_regular, read_regular
 from branchynet.runs.atomic import replacing, write_csv
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
@@ -35,6 +38,9 @@ DAMAGED = (
     TypeError,
     AttributeError,
     NotImplementedError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -66,6 +72,18 @@ def read_evidence(
             raise UserError(
                 f"trace-{split}.npz, costs.csv and baseline.npz in {folder} are not of one run: take from=network"
             )
+        for name in ("prediction", "label"):
+            numbers = getattr(trace, name)
+            if not 0 <= int(numbers.min()) <= int(numbers.max()) < len(classes):
+                raise UserError(
+                    f"{folder / f'trace-{split}.npz'} is damaged: a {name} is none of the {len(classes)} classes: "
+                    "take from=network"
+                )
+    images = traces["test"].num_samples
+    if any(not 0 <= number < images for number in baseline.inexact_test.tolist()):
+        raise UserError(
+            f"{folder / 'baseline.npz'} is damaged: inexact_test names images that are not there: take from=network"
+        )
     return Evidence(
         classes=tuple(classes),
         traces=traces,
@@ -105,8 +123,8 @@ def read_trace(path: Path) -> Trace:
     except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} is no trace ({reason}): it should hold uncertainty (S, N) float32, prediction (S, N) "
-            "int64 and label (S,) int64; run the sweep again"
+            f"{path} is no trace ({reason[:200]}): it should hold uncertainty (S, N) float32, prediction (S, N) "
+            "int64 and label (S,) int64; take from=network"
         ) from error
 
 
@@ -148,7 +166,10 @@ def read_baseline(path: Path) -> Baseline:
             raise ValueError("an array is not (S,) bool")
         if inexact.dtype != torch.int64 or inexact.ndim != 1:
             raise ValueError("inexact_test is not (I,) int64")
-        return Baseline(correct, inexact, int(arrays["inexact_training"]))
+        inexact_training = int(arrays["inexact_training"])
+        if inexact_training < 0:
+            raise ValueError("inexact_training is negative")
+        return Baseline(correct, inexact, inexact_training)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; a finished run has one") from None
     except DAMAGED as error:
@@ -188,8 +209,7 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_regular(path).decode("utf-8"), newline="")))
         engines: dict[str, list[dict[str, str]]] = {}
         for row in rows:
             engines.setdefault(row["engine"], []).append(row)
@@ -201,8 +221,14 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
             kinds = (tuple(_latency(row, kind) for row in exits) for kind in ("", "static_", "trunk_only_"))
             latencies[engine] = Latencies(_latency(baseline, ""), *kinds)
         baseline, *exits = next(iter(engines.values()))
-        counts = (tuple(int(row[f"{kind}macs"]) for row in exits) for kind in ("", "static_", "trunk_only_"))
-        return Macs(int(baseline["macs"]), *counts), latencies
+        counts = [tuple(int(row[f"{kind}macs"]) for row in exits) for kind in ("", "static_", "trunk_only_")]
+        whole = int(baseline["macs"])
+        # The trunk alone may count nothing: up to an exit at the input, there is none of it.
+        if min(whole, *counts[0], *counts[1]) < 1 or min(counts[2]) < 0:
+            raise ValueError("MACs are above 0")
+        if any(len(timed.exits) != len(exits) for timed in latencies.values()):
+            raise ValueError("the engines' numbers of exits differ")
+        return Macs(whole, *counts), latencies
     except FileNotFoundError:
         raise UserError(f"there is no {path}; a finished run has one") from None
     except (*DAMAGED, StopIteration, csv.Error) as error:
@@ -243,7 +269,7 @@ def read_criterion(path: Path) -> StoredCriterion | None:
     Raises:
         UserError: it is damaged, or it holds something else.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     content = read_checkpoint(path, "delete it, and the network is run again")
     try:
@@ -257,14 +283,20 @@ def read_criterion(path: Path) -> StoredCriterion | None:
 
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     # Opened here: numpy leaves a damaged file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in names}
+    with open_regular(path, ARRAYS) as file:
+        check_archive(file, ARRAYS)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
 
 
 def _latency(row: dict[str, str], kind: str) -> Latency:
-    return Latency(float(row[f"{kind}latency_us"]), float(row[f"{kind}latency_iqr_us"]))
+    median, spread = (float(row[f"{kind}{name}_us"]) for name in ("latency", "latency_iqr"))
+    if not (0 < median < math.inf and 0 <= spread < math.inf):
+        raise ValueError(f"a latency is {median} ± {spread} µs")
+    return Latency(median, spread)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"{path} is damaged ({type(error).__name__}: {reason}): run the sweep again")
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is damaged ({type(error).__name__}: {reason}): take from=network")

@@ -42,11 +42,14 @@ class MovableCheckpoint(ModelCheckpoint):
         here = Path(str(self.dirpath))
 
         def moved(path: str) -> str:
-            return str(here / Path(path).name) if path else path
+            name = Path(path).name
+            # Lightning removes what it takes for an older checkpoint, whatever it is.
+            return str(here / name) if name in ("best.ckpt", "last.ckpt") else ""
 
         state = dict(state_dict)
         state["dirpath"] = self.dirpath
         for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[key] = moved(state.get(key, ""))
-        state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+        models = {moved(path): score for path, score in state["best_k_models"].items()}
+        state["best_k_models"] = {path: score for path, score in models.items() if path}
         super().load_state_dict(state)

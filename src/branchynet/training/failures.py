@@ -27,6 +27,10 @@ class Phase(Callback):
     """Knows what was going on when fitting failed: `name` is a key of _CURES."""
 
     name = "training"
+    started = False  # before, a checkpoint is taken over
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = True
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.name = "validation"
@@ -68,6 +72,11 @@ def user_error(error: Exception, phase: str, data: Any) -> UserError | None:
         for name in ("batch_size", "eval_batch_size")
     }
     return UserError(f"the memory does not suffice in {phase}: {_CURES[phase].format(**sizes, more=more)}")
+
+
+def may_be_the_checkpoints(error: Exception) -> bool:
+    """Whether a checkpoint with something else in it would raise such an error as it is taken over."""
+    return not isinstance(error, UserError | OSError | ProcessRaisedException | ProcessExitedException)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -13,11 +13,13 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.networks.weights import load_network, read_checkpoint
+from branchynet.networks.weights import load_network, most_bytes, network_state, read_checkpoint
 from branchynet.training.averaging import Ema
 from branchynet.training.checkpoints import MovableCheckpoint, WholeCheckpointIO
-from branchynet.training.failures import Phase, user_error
+from branchynet.training.failures import Phase, may_be_the_checkpoints, user_error
 from branchynet.training.module import BranchyClassifier
+
+BEGIN_AGAIN = "delete it, and the stage begins again"
 
 # Warnings of the libraries about their own code, or about what is meant here.
 _NOISE = (
@@ -93,14 +95,19 @@ def fit(
             use_distributed_sampler=False,  # the loader takes a rank's share itself
             **trainer,
         )
-        resume = last if last.exists() else None
+        best = last.with_name("best.ckpt")
+        resume = last if last.exists() and best.exists() else None
         if resume is not None:
-            check_resumable(resume)
+            for checkpoint in (last, best):
+                check_resumable(checkpoint, module.network)
         try:
             runner.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except Exception as error:
             if (mistake := user_error(error, phase.name, data)) is not None:
                 raise mistake from error
+            if resume is not None and not phase.started and may_be_the_checkpoints(error):
+                reason = " ".join(str(error).split())[:160]
+                raise UserError(f"{last} cannot be gone on from ({reason}): {BEGIN_AGAIN}") from error
             raise
         make_contiguous(module.network)  # where other processes have trained, LoadBest was called there
     logged = {tag: float(value) for tag, value in runner.callback_metrics.items()}
@@ -140,9 +147,14 @@ def make_contiguous(network: nn.Module) -> None:
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
-def check_resumable(path: Path) -> None:
+def check_resumable(path: Path, network: nn.Module) -> None:
     """A UserError if training cannot go on from a checkpoint; Lightning would show a traceback."""
-    cure = "delete it, and the stage begins again"
-    content = read_checkpoint(path, cure)
+    content = read_checkpoint(path, BEGIN_AGAIN, most_bytes(network))
     if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
-        raise UserError(f"{path} is not a checkpoint of a stage: {cure}")
+        raise UserError(f"{path} is not a checkpoint of a stage: {BEGIN_AGAIN}")
+    states = content["optimizer_states"]
+    if not isinstance(states, list) or len(states) != 1:  # Lightning would begin with a new optimiser
+        raise UserError(
+            f"{path} is not a checkpoint of a stage, its optimizer_states are not one: {BEGIN_AGAIN}"
+        )
+    network_state(network, content, path, BEGIN_AGAIN)

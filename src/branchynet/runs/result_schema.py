@@ -1,0 +1,160 @@
+"""The form of `result.json`, for whoever reads one: `docs/result.schema.json` is made of it.
+
+Keys that are not named here are allowed: later versions add some. Shapes: N exits.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from branchynet.errors import UserError
+from branchynet.regular import read_regular
+
+NAME = "result.json"
+ROUNDING = 1e-6  # of exit rates' sum
+
+Name = Annotated[str, Field(min_length=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Above0 = Annotated[float, Field(gt=0)]
+Macs = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """Numbers are finite, and of the very type."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Baseline(Part):
+    """The network of stage 1."""
+
+    accuracy: Fraction
+    macs: Macs
+    latency_us: Above0
+
+
+class Exit(Part):
+    """What sending every image out at this exit gives; `static_…`: the trunk up to there and its own head alone."""
+
+    accuracy: Fraction
+    macs: Macs
+    latency_us: Above0
+    static_macs: Macs
+    static_latency_us: Above0
+
+
+class Measured(Part):
+    """The operating point, run for real."""
+
+    accuracy: Fraction
+    latency_us: Above0
+    gain_latency: Above0
+
+
+class Knee(Part):
+    """The operating point that the rule picked."""
+
+    rule: Name
+    criterion: Name
+    thresholds: list[float]
+    accuracy: Fraction
+    exit_rates: list[Fraction]
+    macs: Above0
+    latency_us: Above0
+    gain_macs: Above0
+    gain_latency: Above0
+    gain_trunk_only: Above0
+    gain_over_static: Above0 | None
+    measured: Measured | None
+
+
+class WithoutInexact(Part):
+    """Accuracies on the test images that are the published ones."""
+
+    baseline_accuracy: Fraction
+    accuracy: Fraction
+
+
+class Result(Part):
+    """What `branchynet train` and `evaluate` found. Accuracies are fractions, latencies µs per image at batch 1."""
+
+    experiment: Name
+    seed: Count
+    protocol: Literal["validation", "paper"]
+    engine: Name
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    machine: str
+    versions: dict[str, str]
+    baseline: Baseline
+    exits: Annotated[list[Exit], Field(min_length=1)]
+    knee: Knee
+    inexact_test_images: Count = 0
+    inexact_training_images: Count = 0
+    without_inexact: WithoutInexact | None = None
+    split: Literal["test", "val"] = "test"
+
+    @model_validator(mode="after")
+    def _of_as_many_exits(self) -> "Result":
+        exits, knee = len(self.exits), self.knee
+        if len(knee.thresholds) != exits - 1:
+            raise ValueError(f"knee.thresholds has {len(knee.thresholds)} numbers for {exits} exits")
+        if len(knee.exit_rates) != exits:
+            raise ValueError(f"knee.exit_rates has {len(knee.exit_rates)} numbers for {exits} exits")
+        if abs(math.fsum(knee.exit_rates) - 1) > ROUNDING:
+            raise ValueError(f"knee.exit_rates add up to {math.fsum(knee.exit_rates)}, not to 1")
+        return self
+
+
+def json_schema() -> str:
+    """What `docs/result.schema.json` holds."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Result.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def find_result(folder: Path) -> dict[str, Any] | None:
+    """What stands in the `result.json` of a run's folder, None where there is none.
+
+    Raises:
+        UserError: it is damaged, or something else.
+    """
+    path = folder / NAME
+    try:
+        text = read_regular(path)
+        Result.model_validate_json(text)
+        found: dict[str, Any] = json.loads(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train resume={folder}` makes "
+            "it again"
+        ) from error
+    return found
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The same of a finished run.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    found = find_result(folder)
+    if found is None:
+        raise UserError(
+            f"the run {folder} is not finished, it has no {NAME}: `branchynet train resume={folder}` goes on "
+            "with it"
+        )
+    return found
+
+
+def reason_of(error: Exception) -> str:
+    """What was wrong with a file, in a few words."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
+    return " ".join(str(error).split())[:160]
