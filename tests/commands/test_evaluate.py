@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.evaluate import read_run_settings, store_as_in_run
+from branchynet.commands.evaluate import main, read_run_settings, store_as_in_run
 from branchynet.errors import UserError
 
 
@@ -53,6 +53,20 @@ def test_mistakes_on_the_command_line(copied, tmp_path):
         done = branchynet(*arguments, cwd=tmp_path)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
         assert all(word in done.stderr for word in words), done.stderr
+        assert not (copied / "evaluate").exists(), "a refused command leaves no folder"
+
+
+def test_results_behind_a_link_are_refused_before_anything_is_made(copied, tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    (copied / "evaluate").symlink_to(tmp_path / "theirs")
+    monkeypatch.setattr("sys.argv", ["branchynet evaluate", f"run={copied}"])
+    with pytest.raises(UserError, match="evaluate is a link to"):
+        main()
+    (copied / "evaluate").unlink()
+    (copied / "result.json").write_text("{}")
+    with pytest.raises(UserError, match=r"result\.json is damaged"):
+        main()
+    assert not (copied / "evaluate").exists() and not list((tmp_path / "theirs").iterdir())
 
 
 def test_help_answers_without_a_run_and_without_torch(tmp_path):

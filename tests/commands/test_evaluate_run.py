@@ -328,6 +328,23 @@ def test_the_runs_own_files_are_not_replaced_unasked(copied):
     assert before == {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
 
 
+def test_in_place_nothing_is_written_through_links(copied, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    shutil.rmtree(copied / "figures")
+    (copied / "figures").symlink_to(theirs)
+    for name in ("evaluate.yaml", "trace-val.npz", "report.md"):
+        (theirs / name).write_bytes((copied / name).read_bytes() if (copied / name).exists() else b"theirs")
+        (copied / name).unlink(missing_ok=True)
+        (copied / name).symlink_to(theirs / name)
+    before = {path: path.read_bytes() for path in theirs.iterdir()}
+    evaluate(copied, copied, "in_place=true", *QUICK)
+    assert {path: path.read_bytes() for path in theirs.iterdir()} == before
+    assert OmegaConf.load(copied / "evaluate.yaml").in_place is True
+    assert (copied / "figures" / "trade_off.png").is_file()
+    assert not any(path.is_symlink() for path in copied.rglob("*"))
+
+
 def test_files_of_two_runs_are_noticed(copied, tmp_path):
     with np.load(copied / "trace-val.npz") as trace:
         np.savez(copied / "trace-val.npz", **{name: array[:-1] for name, array in trace.items()})

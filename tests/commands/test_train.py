@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from branchynet.commands.train import check_folder, main
+from branchynet.commands.train import check_folder, main, resume
 from branchynet.errors import UserError
 
 # Small enough for seconds, and no settings that change with the machine's load.
@@ -363,3 +364,60 @@ def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
     finally:
         server.terminate()
         server.wait()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", None])
+def test_a_damaged_result_is_neither_taken_for_one_nor_lost(content, copied):
+    path = copied / "result.json"
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text(content)
+    (copied / ".report.md.17.tmp").touch()
+    before = contents(copied)
+    with pytest.raises(
+        UserError, match=r"result\.json is damaged .*move it away, and `branchynet train resume="
+    ):
+        resume(copied)
+    assert contents(copied) == before
+
+
+def test_as_it_is_told_a_damaged_result_is_made_again(copied, monkeypatch, capsys):
+    """From the checkpoints: nothing is trained."""
+    before = json.loads((copied / "result.json").read_text())
+    (copied / "result.json").rename(copied / "damaged.json")
+    (copied / ".report.md.17.tmp").touch()
+    refuse = lambda *arguments: pytest.fail("it is trained again")  # noqa: E731
+    monkeypatch.setattr("branchynet.training.module.BranchyClassifier.training_step", refuse)
+    found = resume(copied)
+    assert [exit["accuracy"] for exit in found["exits"]] == [exit["accuracy"] for exit in before["exits"]]
+    assert not (copied / ".report.md.17.tmp").exists(), "what a killed writer has left"
+
+
+def test_a_run_with_a_link_out_of_it_is_not_gone_on_with(copied, tmp_path, monkeypatch):
+    (copied / "result.json").unlink()
+    (tmp_path / "theirs").write_text("theirs")
+    (copied / "hparams.yaml").symlink_to(tmp_path / "theirs")
+    monkeypatch.setattr("branchynet.commands.train_run.train_run", lambda config, folder: folder)
+    with pytest.raises(UserError, match=r"hparams\.yaml is a link to .*theirs"):
+        resume(copied)
+    assert resume(copied, trust=True) == copied
+
+
+@pytest.mark.parametrize(
+    ("group", "value"),
+    [("epochs", 3), ("sweep", None), ("engine", [1]), ("trainer", "cpu"), ("schedule", None)],
+)
+def test_settings_of_another_form_are_told_in_one_line(group, value, copied):
+    (copied / "result.json").unlink()
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.update(config, group, value, merge=False)
+    OmegaConf.save(config, path)
+    with pytest.raises(UserError, match=f"^the settings of the run .* are damaged: {group}"):
+        resume(copied)

@@ -162,6 +162,19 @@ def test_a_result_of_another_network_is_refused(copied, three_exits):
         _ = open_run(copied).network
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("model.exits.0.convs", [10**9]), ("model.exits.0.convs", [10**15]), ("model.trunk.num_classes", 10**9)],
+)
+def test_a_network_that_its_weights_are_too_small_for_takes_no_memory(place, value, copied):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.update(config, place, value)
+    OmegaConf.save(config, path)
+    with pytest.raises(UserError, match=r"best\.ckpt is smaller than the network|num_classes=10"):
+        _ = open_run(copied).network
+
+
 def changed_criterion(folder, **changes):
     """The run's criterion with other fields."""
     stored = read_criterion(folder / "criterion.pt")

@@ -37,10 +37,15 @@ def main() -> None:
 
 def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
+    from branchynet.commands.settings import check_settings
     from branchynet.runs.result_schema import find_result
 
     config = read_config(folder, trust)
     if find_result(folder) is None:
+        try:
+            check_settings(plain(config))
+        except UserError as error:
+            raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
         if not trust:
             check_links(folder, folder)
         remove_leftovers(folder)

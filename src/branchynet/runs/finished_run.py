@@ -4,10 +4,12 @@ Everything but settings and result is loaded when it is asked for, and nothing o
 tensors and plain values, and the settings may name branchynet's and torchvision's own classes alone.
 """
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import DictConfig
 
 from branchynet.errors import UserError
@@ -115,8 +117,10 @@ class FinishedRun:
     @cached_property
     def network(self) -> BranchedNetwork:
         """N exits with the joint weights, in eval mode, on the CPU."""
+        weights = self._existing("checkpoints/joint/best.ckpt")
+        self._check_size(weights)
         network = self._build()
-        load_network(network, self._existing("checkpoints/joint/best.ckpt"))
+        load_network(network, weights)
         return network.eval()
 
     @cached_property
@@ -129,6 +133,20 @@ class FinishedRun:
             raise UserError(f"{path} is damaged: it should hold the baseline's tensors and nothing else")
         network.load_trunk_state_dict(state)
         return network.eval()
+
+    def _check_size(self, weights: Path) -> None:
+        """A UserError for a network that is larger than its weights, before it takes memory that is not there."""
+        try:
+            with torch.device("meta"):
+                needed = sum(tensor.nbytes for tensor in self._build().state_dict().values())
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                return  # a trunk of somebody's own need not know the meta device
+            needed = math.inf
+        if needed > weights.stat().st_size:
+            raise UserError(
+                f"{weights} is smaller than the network of the run's settings: they are not of one run"
+            )
 
     def _build(self) -> BranchedNetwork:
         facts = self.facts

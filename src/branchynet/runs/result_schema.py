@@ -35,6 +35,7 @@ class Baseline(Part):
     accuracy: Fraction
     macs: Macs
     latency_us: Above0
+    balanced_accuracy: Fraction | None = None
 
 
 class Exit(Part):
@@ -45,6 +46,7 @@ class Exit(Part):
     latency_us: Above0
     static_macs: Macs
     static_latency_us: Above0
+    balanced_accuracy: Fraction | None = None
 
 
 class Measured(Part):
@@ -70,6 +72,7 @@ class Knee(Part):
     gain_trunk_only: Above0
     gain_over_static: Above0 | None
     measured: Measured | None
+    balanced_accuracy: Fraction | None = None
 
 
 class WithoutInexact(Part):

@@ -27,10 +27,13 @@ class Phase(Callback):
     """Knows what was going on when fitting failed: `name` is a key of _CURES."""
 
     name = "training"
-    started = False  # before, a checkpoint is taken over
+    restoring = False  # a checkpoint, if there is one
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.restoring = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = True
+        self.restoring = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.name = "validation"

@@ -105,7 +105,8 @@ def fit(
         except Exception as error:
             if (mistake := user_error(error, phase.name, data)) is not None:
                 raise mistake from error
-            if resume is not None and not phase.started and may_be_the_checkpoints(error):
+            alone = runner.world_size == 1  # else it may be that the processes do not find each other
+            if resume is not None and alone and phase.restoring and may_be_the_checkpoints(error):
                 reason = " ".join(str(error).split())[:160]
                 raise UserError(f"{last} cannot be gone on from ({reason}): {BEGIN_AGAIN}") from error
             raise
