@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from PIL import Image
 
 from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import describe
-from branchynet.commands.predict import COLUMNS, predict
+from branchynet.commands.predict import COLUMNS, opened, predict
 from branchynet.data.datasets import load_dataset
+from branchynet.errors import UserError
 from branchynet.exports.write import write_export
 from branchynet.runs.finished_run import open_run
 
@@ -241,3 +243,77 @@ def test_a_damaged_export_gets_one_line(exported, pictures, tmp_path):
     assert "segment-2.onnx is damaged" in refused(f"export={damaged}", f"input={pictures}")
     (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text()[:-10])
     assert "manifest.json is damaged" in refused(f"export={damaged}", f"input={pictures}")
+
+
+def test_pictures_of_other_kinds(exported, x, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    light = x[0, 0]  # on black, as in training
+    Image.fromarray(light).save(folder / "a.png")
+    Image.fromarray(255 - light).save(folder / "b.png")
+    alone = [f"export={exported}", f"input={folder}", "format=jsonl"]
+    predicted(*alone)
+    shown = capsys.readouterr()
+    assert (
+        "1 of 2 images have another border than the training images" in shown.err
+        and "b.png first" in shown.err
+    )
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    (folder / "c.heic").touch()
+    os.mkfifo(folder / "d.png")
+    assert "1 of 3 images were left out" in refused(*alone, "image_files.invert=true")
+    shown = capsys.readouterr()
+    assert "1 .heic" in shown.err and "d.png is no regular file" in shown.err and "a.png first" in shown.err
+    swapped = [json.loads(line) for line in shown.out.splitlines()]
+    assert {**swapped[1], "image": ""} == {**rows[0], "image": ""}, "light on dark again"
+    # The manifest names what lies below transparency: what is around the digits, black.
+    Image.fromarray(np.dstack([np.full((28, 28, 3), 255, np.uint8), light])).save(folder / "e.png")
+    predicted(f"export={exported}", f"input={folder}/e.png", "format=jsonl")
+    assert {**json.loads(capsys.readouterr().out), "image": ""} == {**rows[0], "image": ""}
+    for overrides, words in (
+        (["image_files.background=[1,2]"], "image_files.background=[1, 2]"),
+        (["image_files.invert=1"], "image_files.invert=1: it is true or false"),
+        (["image_files=3"], "image_files"),
+    ):
+        assert words in refused(f"export={exported}", f"input={folder}/e.png", *overrides)
+
+
+def test_names_of_others_neither_end_a_prediction_nor_control_the_terminal(exported, x, tmp_path, capsys):
+    odd, named = "\x1b[31m\udcff\n", shutil.copytree(exported, tmp_path / "export")
+    content = json.loads((named / "manifest.json").read_text())
+    content["classes"] = [odd] * 10
+    (named / "manifest.json").write_text(json.dumps(content))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(x[0, 0]).save(tmp_path / "in" / f"{odd}.png")
+    for form in ("table", "csv", "jsonl"):
+        for output in ([], [f"output={tmp_path}/{form}"]):
+            predicted(f"export={named}", f"input={tmp_path}/in", f"format={form}", *output)
+        shown = capsys.readouterr().out
+        assert shown == (tmp_path / form).read_text() and "\x1b" not in shown and r"\u001b[31m\udcff" in shown
+    assert json.loads(shown)["class"] == odd and json.loads(shown)["image"] == f"{odd}.png"
+
+
+def test_a_table_shows_the_first_and_counts_all(exported, x, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("branchynet.commands.predict.SHOWN", 5)
+    np.save(tmp_path / "x.npy", x[:70])
+    predicted(f"export={exported}", f"input={tmp_path}/x.npy")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[7].startswith("x.npy[4]") and lines[9].startswith("These are the first 5;")
+    assert lines[10].startswith("70 images left")
+
+
+def test_only_its_own_errors_are_the_outputs(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("old")
+    with pytest.raises(OSError, match="elsewhere"), opened(path, True):
+        raise OSError(5, "elsewhere")
+    # A full disk, at once or as the last letters are written.
+    for text in ("short", "long" * 100_000):
+        with (
+            pytest.raises(UserError, match=r"out cannot be written \(No space left on device\)"),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(Path, "open", lambda path, mode: io.FileIO("/dev/full", "w"))
+            with opened(path, True) as file:
+                file.write(text)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["out"]
