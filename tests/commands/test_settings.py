@@ -106,3 +106,15 @@ def test_a_long_value_is_shortened():
 def test_what_are_no_settings_at_all(settings):
     with pytest.raises(UserError):
         check_settings(settings)
+
+
+def test_a_stored_run_may_be_of_a_version_with_other_settings():
+    settings = settings_of()
+    del settings["optimized_metric"]
+    settings["of_a_later_version"] = 1
+    check_settings(settings, stored=True)
+    with pytest.raises(UserError, match=r"^optimized_metric: it is missing|^of_a_later_version=1"):
+        check_settings(settings)
+    settings["epochs"] = 3
+    with pytest.raises(UserError, match=r"^epochs=3: it is a group of settings"):
+        check_settings(settings, stored=True)

@@ -6,6 +6,7 @@ of its own, and their messages speak of nodes. What belongs to one object alone,
 path, that object checks itself as it is made.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -133,20 +134,24 @@ _KINDS = {
 }
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: Any, stored: bool = False) -> None:
     """A UserError for the first setting that does not have the form of `Train`.
 
     Args:
         settings: all of them, as plain values.
+        stored: whether they may be another version's, which had some more or less.
     """
     try:
         Train.model_validate(settings)
     except ValidationError as error:
-        raise UserError(_sentence(error)) from None
+        allowed = ("missing", "extra_forbidden") if stored else ()
+        wrong = [each for each in error.errors() if each["type"] not in allowed]
+        if wrong:
+            raise UserError(_sentence(wrong)) from None
 
 
-def _sentence(error: ValidationError) -> str:
-    first, *others = error.errors()
+def _sentence(errors: Sequence[Any]) -> str:
+    first, *others = errors
     # A union has an error for each of its members, of one place.
     same = [first, *(other for other in others if _place(other) == _place(first))]
     place, kind = _place(first), first["type"]

@@ -43,7 +43,7 @@ def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     config = read_config(folder, trust)
     if find_result(folder) is None:
         try:
-            check_settings(plain(config))
+            check_settings(plain(config), stored=True)
         except UserError as error:
             raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
         if not trust:

@@ -1,5 +1,6 @@
 """Folders that cannot be written, found out before the work and not after it."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from branchynet.errors import UserError
 
 
 def check_writable(folder: Path, cure: str) -> None:
-    """A UserError unless files can be made in a folder, which is made where it is missing.
+    """A UserError unless files can be made in a folder, or in what is there of the path to it; nothing is left there.
 
     By making one: permissions do not say all, a disk may be mounted for reading only.
 
@@ -16,8 +17,8 @@ def check_writable(folder: Path, cure: str) -> None:
         cure: what to do, for the message.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+        with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be written ({error.strerror}): {cure}") from None
