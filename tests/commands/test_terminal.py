@@ -47,8 +47,8 @@ def test_log_lines_control_no_terminal(ours):
     stream = ours("utf-8")
     console = logging.StreamHandler(stream)
     console.setFormatter(terminal.OneLine())
-    console.emit(logging.makeLogRecord({"msg": "a\n%s", "args": (ODD,)}))
-    assert stream.buffer.getvalue().decode() == "a\nµ … – × 你 \\ud800 \\u001b[31m\n"
+    console.emit(logging.makeLogRecord({"msg": "a\n\t%s", "args": (ODD,)}))
+    assert stream.buffer.getvalue().decode() == "a\n    µ … – × 你 \\ud800 \\u001b[31m\n"
 
 
 # What main() does before and after a command, and a command that prints; stdout and stderr as the shell gives them.

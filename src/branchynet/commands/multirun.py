@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands.terminal import tell
 
@@ -44,7 +44,7 @@ def job_failed(error: Exception, message: str | None) -> float:
     tell(f"job {hydra.job.num} failed: {line}")
     folder = _folder(hydra.runtime.cwd, hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    failure = {"job": hydra.job.num, "overrides": list(hydra.overrides.task), "line": line, "bug": bug}
+    failure = {"job": hydra.job.num, "overrides": _overrides(hydra), "line": line, "bug": bug}
     (folder / f"{hydra.job.num}.json").write_text(json.dumps(failure), encoding="utf-8")
     return float("nan")
 
@@ -67,7 +67,7 @@ class Failures(Callback):
             return
         failures = [json.loads(path.read_text(encoding="utf-8")) for path in files]
         shutil.rmtree(folder, ignore_errors=True)
-        everywhere = set(config.hydra.overrides.task)
+        everywhere = _overrides(config.hydra)
         for failure in failures:
             swept = [each for each in failure["overrides"] if each not in everywhere]
             named = f"{failure['job']} ({' '.join(swept)})" if swept else str(failure["job"])
@@ -75,6 +75,12 @@ class Failures(Callback):
         jobs = "1 job" if len(failures) == 1 else f"{len(failures)} jobs"
         tell(f"{jobs} failed; the others are in {config.hydra.sweep.dir}")
         sys.exit(1 if any(failure["bug"] for failure in failures) else 2)
+
+
+def _overrides(hydra: Any) -> list[str]:
+    """As they were typed: what they refer to may be known to a job alone."""
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return overrides
 
 
 def _folder(cwd: str, sweep: str) -> Path:

@@ -50,7 +50,7 @@ class OneLine(logging.Formatter):
     """Of log lines: nothing in them controls the terminal, whatever names they quote."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return "\n".join(map(printable, super().format(record).expandtabs(4).split("\n")))
 
 
 def check_stdout(text: str = "") -> None:
