@@ -78,7 +78,7 @@ def optimized(result: dict[str, Any], metric: str | None) -> float | None:
     if metric is None:
         return None
     group, _, key = metric.partition(".")
-    return result.get(group, {}).get(key)
+    return (result.get(group) or {}).get(key)
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, Any]:

@@ -75,6 +75,16 @@ class Knee(Part):
     balanced_accuracy: Fraction | None = None
 
 
+class Validation(Part):
+    """The same point on the validation split: what settings may be chosen by."""
+
+    baseline_accuracy: Fraction
+    accuracy: Fraction
+    gain_macs: Above0
+    gain_latency: Above0
+    gain_at_no_loss: Annotated[float, Field(ge=0)]
+
+
 class WithoutInexact(Part):
     """Accuracies on the test images that are the published ones."""
 
@@ -95,6 +105,7 @@ class Result(Part):
     baseline: Baseline
     exits: Annotated[list[Exit], Field(min_length=1)]
     knee: Knee
+    validation: Validation | None = None
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None

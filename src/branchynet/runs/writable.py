@@ -8,7 +8,7 @@ from branchynet.errors import UserError
 
 
 def check_writable(folder: Path, cure: str) -> None:
-    """A UserError unless files can be made in a folder, or in what is there of the path to it; nothing is left there.
+    """A UserError unless files can be made in a folder, or in what is there of the path to it; it leaves nothing.
 
     By making one: permissions do not say all, a disk may be mounted for reading only.
 
