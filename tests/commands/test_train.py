@@ -64,7 +64,7 @@ def run(multirun):
 
 
 KEYS = {
-    "": "baseline engine exits experiment knee machine protocol seed threads validation versions",
+    "": "baseline engine exits experiment knee machine noise noisy protocol seed threads validation versions",
     "baseline": "accuracy latency_us macs",
     "exits.0": "accuracy latency_us macs static_latency_us static_macs",
     "knee": (

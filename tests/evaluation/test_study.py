@@ -8,13 +8,15 @@ import torch
 
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import gather
-from branchynet.evaluation.report import without_inexact
+from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.report import Verified, without_inexact
 from branchynet.evaluation.study import choose, sweep, verify
 from branchynet.exits.criteria import Entropy
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Choice, Knee
 from branchynet.exits.sweep import point_at
 from branchynet.runtime.catalogue import ENGINES
+from branchynet.runtime.costs import Latencies, Latency
 
 BOTH = (Entropy(), Entropy())
 
@@ -121,6 +123,97 @@ def test_an_engine_of_another_precision_is_swept_with_its_own_outputs(
     assert report.engine == "coarse" and set(report.verified) == {"coarse", "torch"}
     assert report.verified["coarse"].differences == 0
     assert report.verified["coarse"].accuracy == pytest.approx(report.point.accuracy)
+
+
+def timed(spread, baseline=40.0, exits=(10.0, 50.0)):
+    """Latencies with such a spread; leaving at exit 1 takes 10 µs, at exit 2 50."""
+    first, last = (Latency(value, spread * value) for value in exits)
+    return Latencies(Latency(baseline, spread * baseline), (first, last), (first, last), (first, last))
+
+
+class Clock:
+    """Measurements, one after the other, that take no time: what they find, and how often they were asked."""
+
+    def __init__(self, patch, spreads, gains=(1.0,) * 9, others=(0.0,) * 9, takes=0.0):
+        self.spreads, self.gains, self.others = list(spreads), list(gains), list(others)
+        self.now, self.takes, self.measured = 0.0, takes, 0
+        patch.setattr("branchynet.evaluation.evidence.measure_latencies", self.measure)
+        patch.setattr(
+            "branchynet.evaluation.evidence.others", lambda *readings: self.others[self.measured - 1]
+        )
+        patch.setattr("branchynet.evaluation.evidence.free_cores", lambda threads: 1)
+        patch.setattr("branchynet.evaluation.study.verify", self.verify)
+        patch.setattr("branchynet.evaluation.study.time.monotonic", lambda: self.now)
+
+    def measure(self, *arguments):
+        self.measured += 1
+        return timed(self.spreads[self.measured - 1])
+
+    def verify(self, report, *arguments):
+        self.now += self.takes
+        rates = report.point.exit_rates
+        latency, gain = rates[0] * 10 + rates[1] * 50, self.gains[self.measured - 1]
+        return Verified(1.0, rates, latency, 0.0, gain * 40, 0, 0, 0)
+
+
+@pytest.fixture
+def swept_by(make_settings, bright_network, bright_data, monkeypatch):
+    """A function from what is measured, time after time, to the clock and the report."""
+
+    def swept(spreads, **more):
+        clock = Clock(monkeypatch, spreads, **more)
+        return clock, sweep(make_settings(), bright_network(), BOTH, bright_network(5.0), bright_data)
+
+    return swept
+
+
+def test_calm_timings_are_measured_once(swept_by):
+    clock, report = swept_by([0.1, 0.3], gains=[1.1, 9], others=[0.4, 9])
+    assert (clock.measured, report.noise) == (1, ())
+
+
+@pytest.mark.parametrize(
+    "disturbed",
+    [
+        {"spreads": [0.5, 0.1]},
+        {"spreads": [0.1, 0.1], "gains": [1.2, 1.0]},
+        {"spreads": [0.1, 0.1], "gains": [0.5, 1.0]},
+        {"spreads": [0.1, 0.1], "others": [0.9, 0.0]},
+    ],
+)
+def test_timings_that_cannot_be_right_are_measured_again(disturbed, swept_by, caplog):
+    caplog.set_level("INFO")
+    clock, report = swept_by(**disturbed)
+    assert (clock.measured, report.noise) == (2, ())
+    assert report.latencies["torch"] == timed(0.1) and report.verified["torch"].baseline_latency_us == 40
+    assert "measuring again, because" in caplog.text
+
+
+def test_if_it_stays_the_least_noisy_ones_are_kept_and_doubted(swept_by):
+    clock, report = swept_by([0.5, 0.3, 0.4], gains=[1.0, 1.2, 1.0], others=[0, 0.6, 0])
+    assert clock.measured == 3
+    assert report.latencies["torch"] == timed(0.3)
+    assert [each.reason for each in report.noise] == [
+        "others computed on 0.6 cores meanwhile",
+        "the spread of the baseline on torch is 0.30 of its median",
+        "the measured gain on torch is 1.20 times the predicted one",
+    ]
+
+
+@pytest.mark.parametrize(("takes", "measured"), [(1.9, 2), (2.1, 1)])
+def test_patience_is_a_matter_of_the_seconds_of_measuring(takes, measured, swept_by):
+    """Here 0.01 for a candidate, so 2 in all."""
+    clock, report = swept_by([0.5] * 3, takes=takes)
+    assert clock.measured == measured and report.noise
+
+
+def test_the_noise_of_stored_evidence_is_told(evidence, make_settings):
+    told = Noise("it was so", 1.0)
+    calm = replace(evidence, latencies={"torch": timed(0.1)}, noise=())
+    assert choose(make_settings(), calm).noise == ()
+    assert choose(make_settings(), replace(calm, noise=(told,))).noise == (told,)
+    (found,) = choose(make_settings(), replace(calm, latencies={"torch": timed(0.3)})).noise
+    assert "the spread of the baseline on torch is 0.30" in found.reason
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
+from branchynet.evaluation.noise import Noise
 from branchynet.exits.trace import Trace
 from branchynet.reporting import figures
 from branchynet.reporting.style import GREEN, RED, to_array
@@ -34,6 +35,16 @@ def test_the_trade_off_shows_every_point_where_it_is(report):
 
     np.testing.assert_allclose(line(right, STAR).get_xydata(), [[250e-6, 87.5]])
     np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
+
+
+def test_noisy_timings_are_marked(report, make_report):
+    def title(shown):
+        return figures.trade_off(shown).get_suptitle()
+
+    assert (
+        title(make_report(noise=(Noise("a reason", 2.0),)))
+        == f"{title(report)}\nNOISY TIMINGS, see the report"
+    )
 
 
 def weak_trace():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.noise import Noise
 from branchynet.reporting.sentences import microseconds, percent, sentences, threads
 
 
@@ -17,6 +18,14 @@ def test_sentences_of_an_ordinary_run(report):
         "threshold).",
         "On torch: baseline 120.0 µs, operating point 75.0 µs predicted (gain 1.60).",
     ]
+
+
+def test_noisy_timings_come_first(make_report):
+    first, *others = sentences(make_report(noise=(Noise("a reason", 2.0), Noise("another", 3.0))))
+    assert first.startswith(
+        "NOISY TIMINGS: a reason; another. Measure when nothing else computes: `branchynet"
+    )
+    assert others == sentences(make_report())
 
 
 def test_sentences_that_must_not_be_missing(report, make_report):

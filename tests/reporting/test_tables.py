@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.noise import Noise
 from branchynet.reporting.sentences import sentences
 from branchynet.reporting.tables import WIDTH, report_page, summary_table, table_one, trade_offs_table
 from branchynet.runtime.costs import Latency, Macs
@@ -25,6 +26,16 @@ def test_the_summary_by_hand(report):
     assert row_of(table, "operating point, predicted") == ["87.50", "62.5", "37.5", "0.000", "25.0", "1.60"]
     assert row_of(table, "operating point, measured") == ["87.50", "62.5", "37.5", "30.0", "2.0", "1.50"]
     assert table.startswith("b_lenet_mnist, seed 3, on test; onnxruntime, 1 thread, batch 1, a machine\n")
+
+
+def test_noisy_timings_are_marked_in_every_text(report, make_report):
+    noisy = make_report(noise=(Noise("a reason", 2.0),))
+    # Right below the numbers, before anything is said of them.
+    below = summary_table(noisy).rpartition("---\n")[2]
+    assert below.startswith("NOISY TIMINGS: a reason. ")
+    assert "\n" not in table_one(noisy).partition("NOISY TIMINGS: a reason.")[2].rstrip()
+    assert report_page(noisy).count("NOISY TIMINGS: a reason.") == 2
+    assert "NOISY" not in report_page(report)
 
 
 def test_macs_are_in_millions(make_report):

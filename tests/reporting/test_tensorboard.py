@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.tensorboard import SummaryWriter
 
+from branchynet.evaluation.noise import Noise
 from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
 
@@ -57,6 +58,7 @@ def test_the_scalars_stand_once_at_one_step(events):
             "operating_point/gain_latency": 1.6,
             "operating_point/gain_trunk_only": 40 / 16.75,
             "operating_point/gain_over_static": 1.68,
+            "operating_point/noisy": 0,
             "operating_point/measured_accuracy": 0.875,
             "operating_point/measured_latency_us": 30,
             "operating_point/measured_gain_latency": 1.5,
@@ -77,6 +79,10 @@ def test_the_scalars_stand_once_at_one_step(events):
 def test_no_gain_over_static_where_there_is_none(report, make_report):
     best = make_report(chosen=1)
     assert set(scalars(report)) - set(scalars(best)) == {"operating_point/gain_over_static"}
+
+
+def test_noisy_timings_have_a_tag(make_report):
+    assert scalars(make_report(noise=(Noise("a reason", 2.0),)))["operating_point/noisy"] == 1
 
 
 def test_figures_and_texts(events):

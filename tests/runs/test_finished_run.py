@@ -227,6 +227,16 @@ def test_old_runs_leave_no_evidence_and_say_so_by_none(copied):
         (copied / name).write_bytes(kept)
 
 
+def test_noisy_latencies_stay_noisy_and_older_runs_say_nothing_of_it(copied):
+    result = json.loads((copied / "result.json").read_text())
+    for noisy, expected in ((True, 1), (False, 0), (None, 0)):
+        (copied / "result.json").write_text(json.dumps({**result, "noisy": noisy}))
+        assert len(open_run(copied).evidence.noise) == expected
+    del result["noisy"], result["noise"]
+    (copied / "result.json").write_text(json.dumps(result))
+    assert open_run(copied).evidence.noise == ()
+
+
 def test_the_evidence_is_what_the_choice_was_made_from(finished):
     run = open_run(finished)
     evidence = run.evidence

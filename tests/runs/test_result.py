@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.noise import Noise
 from branchynet.runs.result import result_dict, write_result
 
 # DESIGN.md's form of result.json, with the tiny report's numbers.
@@ -17,6 +18,8 @@ EXPECTED = {
     "threads": 1,
     "machine": "a machine",
     "versions": {"torch": "2.15.0"},
+    "noisy": False,
+    "noise": [],
     "baseline": {
         "accuracy": 0.75,
         "macs": 425,
@@ -71,6 +74,11 @@ def test_the_form_to_the_letter(report):
     assert result == EXPECTED
     # The order of the keys and the types, too: 250.0 and not 250.
     assert json.dumps(result) == json.dumps(EXPECTED)
+
+
+def test_noisy_timings_are_named(make_report):
+    result = result_dict(make_report(noise=(Noise("a reason", 2.0), Noise("another", 3.0))))
+    assert result == {**EXPECTED, "noisy": True, "noise": ["a reason", "another"]}
 
 
 def test_what_was_not_run_for_real_is_null(make_report):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from branchynet.errors import UserError
+from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.criteria import Criterion, check_uncertainty, for_exits, one_per_exit
 from branchynet.exits.trace import Trace, run_all
@@ -18,6 +19,7 @@ from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
 from branchynet.runtime.for_inference import for_inference
+from branchynet.runtime.others import free_cores, others, read
 from branchynet.runtime.steps import steps_for_inference
 from branchynet.runtime.trace_engine import trace_engine
 
@@ -39,6 +41,9 @@ class Evidence:
     versions: Mapping[str, str]
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    noise: tuple[
+        Noise, ...
+    ] = ()  # what disturbed the measuring of the latencies, as far as they do not show it
 
 
 @torch.no_grad()
@@ -94,22 +99,37 @@ def gather(
             on_engine = own_trace(engine, measuring.threads, whole, criteria[-1:], split, data.input_shape)
             correct[which] = on_engine.correct[:, 0]
     machine, versions = describe_machine(measuring.engines)
+    latencies, noise = measure(measuring, network, criteria, trunk, data.input_shape)
     return Evidence(
         classes=tuple(data.classes),
         traces=traces,
         baseline_correct=correct,
         macs=count_macs(network, data.input_shape, criteria),
-        latencies={
-            each.name: measure_latencies(
-                each, network, trunk, criteria, data.input_shape, measuring.threads, measuring.seconds
-            )
-            for each in measuring.engines
-        },
+        latencies=latencies,
         machine=machine,
         versions=versions,
         inexact_test=data.inexact("test"),
         inexact_training=len(data.inexact("train")) + len(data.inexact("val")),
+        noise=noise,
     )
+
+
+def measure(
+    measuring: Measuring,
+    network: BranchedNetwork,
+    criteria: Sequence[Criterion],
+    trunk: nn.Module,
+    input_shape: tuple[int, int, int],
+) -> tuple[dict[str, Latencies], tuple[Noise, ...]]:
+    """The latencies by engine, and whether others computed meanwhile."""
+    begin = read()
+    latencies = {
+        each.name: measure_latencies(
+            each, network, trunk, criteria, input_shape, measuring.threads, measuring.seconds
+        )
+        for each in measuring.engines
+    }
+    return latencies, worst([company(others(begin, read()), free_cores(measuring.threads))])
 
 
 def traced_by(engine: Backend) -> str:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
 from branchynet.exits.frontier import pareto
 from branchynet.exits.point import OperatingPoint
@@ -63,6 +64,7 @@ class Report:
         inexact_test: (I,) int64, the numbers of the test images that differ from the published ones, where the
             data says so.
         inexact_training: counts such images among those of training and validation.
+        noise: why the timings are doubted; empty where they are not.
 
     Raises:
         ValueError: they do not fit each other.
@@ -89,6 +91,7 @@ class Report:
     verified: Mapping[str, Verified]
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    noise: tuple[Noise, ...] = ()
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

@@ -69,6 +69,8 @@ def trade_off(report: Report) -> Figure:
     what = f"accuracy on {report.reported_on}"
     if report.protocol == "validation":
         what += ", frontier and operating point chosen on validation"
+    if report.noise:
+        what += "\nNOISY TIMINGS, see the report"
     figure.suptitle(title(report, what))
     legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     for handle in legend.legend_handles:

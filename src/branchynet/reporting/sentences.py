@@ -13,7 +13,7 @@ from branchynet.evaluation.report import (
 
 def sentences(report: Report) -> list[str]:
     """A few sentences: what was chosen and how, whether adaptivity pays, whether the real run agrees."""
-    texts = []
+    texts = noisy(report)
     if report.protocol == "paper":
         texts.append(
             "protocol: paper. The thresholds were chosen on the test split itself, so these numbers flatter."
@@ -36,6 +36,17 @@ def sentences(report: Report) -> list[str]:
         texts.append("Not run for real: chosen from the stored traces and the latencies measured with them.")
     texts.extend(_other_engine(report, engine) for engine in report.latencies if engine != report.engine)
     return texts
+
+
+def noisy(report: Report) -> list[str]:
+    """At most one sentence: that the timings are not to be believed, and why."""
+    if not report.noise:
+        return []
+    reasons = "; ".join(each.reason for each in report.noise)
+    return [
+        f"NOISY TIMINGS: {reasons}. Measure when nothing else computes: `branchynet evaluate run=<run folder> "
+        "in_place=true`."
+    ]
 
 
 def percent(fraction: float) -> str:

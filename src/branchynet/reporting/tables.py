@@ -8,7 +8,7 @@ from branchynet.errors import printable
 from branchynet.evaluation.report import Report, Savings, exit_accuracies, gain_measured, savings
 from branchynet.evaluation.trade_offs import TradeOff, trade_offs
 from branchynet.reporting.paper import paper_row
-from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+from branchynet.reporting.sentences import microseconds, noisy, percent, sentences, threads
 from branchynet.reporting.text import aligned
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def table_one(report: Report) -> str:
     chosen = f"Thresholds chosen on validation, numbers on {report.reported_on}."
     if report.protocol == "paper":
         chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
-    return "\n".join(lines) + f"\n\n{chosen} {_where(report, ' and '.join(engines))}.\n"
+    text = " ".join([f"{chosen} {_where(report, ' and '.join(engines))}.", *noisy(report)])
+    return "\n".join(lines) + f"\n\n{text}\n"
 
 
 def trade_offs_table(report: Report) -> str:

@@ -80,6 +80,7 @@ def scalars(report: Report) -> dict[str, float]:
         "operating_point/gain_macs": saved.gain_macs,
         "operating_point/gain_latency": saved.gain_latency,
         "operating_point/gain_trunk_only": saved.gain_trunk_only,
+        "operating_point/noisy": float(bool(report.noise)),
     }
     if verified := report.verified.get(report.engine):
         values["operating_point/measured_accuracy"] = verified.accuracy

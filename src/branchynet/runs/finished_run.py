@@ -5,6 +5,7 @@ tensors and plain values, and the settings may name branchynet's and torchvision
 """
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from branchynet.errors import UserError
 from branchynet.evaluation.evidence import Evidence
+from branchynet.evaluation.noise import Noise
 from branchynet.exits.criteria import Criterion, for_exits
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import check_fits, load_network
@@ -83,7 +85,10 @@ class FinishedRun:
         facts = read_facts(self.folder)
         if facts is None or not all((self.folder / name).exists() for name in ("baseline.npz", CRITERION)):
             return None
-        return read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
+        evidence = read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
+        if self.result.get("noisy") is True:
+            evidence = replace(evidence, noise=(Noise("they were noisy in the run that they are of", 1.0),))
+        return evidence
 
     @cached_property
     def backend(self) -> Backend:

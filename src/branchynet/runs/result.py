@@ -20,8 +20,9 @@ from branchynet.runs.atomic import replacing
 def result_dict(report: Report) -> dict[str, Any]:
     """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
 
-    `exits[n]` is what forcing every sample out at exit n+1 gives. A `balanced_accuracy` is the mean of the shares
-    of each class that are right. `gain_over_static` is None where no single
+    `noisy` says whether the timings are doubted, `noise` why. `exits[n]` is what forcing every sample out at exit
+    n+1 gives. A `balanced_accuracy` is the mean of the shares of each class that are right. `gain_over_static` is
+    None where no single
     exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
     data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
@@ -43,6 +44,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         "threads": int(report.threads),
         "machine": report.machine,
         "versions": {name: str(version) for name, version in report.versions.items()},
+        "noisy": bool(report.noise),
+        "noise": [each.reason for each in report.noise],
         "baseline": {
             "accuracy": float(report.baseline_accuracy),
             "macs": int(report.macs.baseline),

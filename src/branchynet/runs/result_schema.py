@@ -102,6 +102,8 @@ class Result(Part):
     threads: Annotated[int, Field(ge=1, le=4096)]
     machine: str
     versions: dict[str, str]
+    noisy: bool | None = None
+    noise: list[str] = []
     baseline: Baseline
     exits: Annotated[list[Exit], Field(min_length=1)]
     knee: Knee
