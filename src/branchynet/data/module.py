@@ -23,6 +23,7 @@ from branchynet.errors import ArgumentError, UserError, check_choice, check_flag
 LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test")
 FEW = 100  # training images of a class: fewer are divided class by class
+MOST_WORKERS = 512  # processes
 
 
 def by_shares(order: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -103,7 +104,7 @@ class ImageData(pl.LightningDataModule):
             check_whole("validation_size", validation_size)
         if stratify != "auto" and not isinstance(stratify, bool):
             raise not_allowed("stratify", stratify, "auto, true or false")
-        check_whole("num_workers", num_workers, 0)
+        check_whole("num_workers", num_workers, 0, MOST_WORKERS)
         check_whole("split_seed", split_seed, 0, 2**32 - 1)
         check_whole("seed", seed, 0)
         if num_workers and loader != "dataloader":
