@@ -56,6 +56,7 @@ def test_the_facts_of_a_data_set_are_its_own():
         {"std": [0.1, float("inf"), 0.1]},
         {"border": {"colour": [1], "darkest": 0, "lightest": 9}},
         {"border": {"colour": [1, 2, 3]}},
+        {"border": {"colour": [1, 2, 256], "darkest": 0, "lightest": 9}},
         {"border": 3},
         {"classes": 3},
         {"classes": []},

@@ -24,6 +24,10 @@ class Border:
     darkest: int  # 0 … 255: of 100 images, 99 have a border whose mean is from this …
     lightest: int  # … to this
 
+    def __post_init__(self) -> None:
+        if not all(0 <= value <= 255 for value in (*self.colour, self.darkest, self.lightest)):
+            raise ValueError("the border is of bytes, 0 … 255")
+
 
 @dataclass(frozen=True)
 class ImageFiles:
