@@ -1,6 +1,7 @@
 """What the package gives: `branchynet.load` with one face for runs and exports, and no import unasked."""
 
 import ast
+import pydoc
 import subprocess
 import sys
 from importlib import import_module
@@ -221,6 +222,8 @@ def test_what_the_package_gives_is_listed_and_described():
         found = getattr(branchynet, name)
         assert callable(found) and found.__doc__, name
         assert found.__module__.startswith("branchynet."), name
+    shown = pydoc.plain(pydoc.render_doc(branchynet))
+    assert "load(" in shown and "sweep(" in shown and "class BranchedNetwork" in shown
     everything = {}
     exec("from branchynet import *", everything)
     assert set(branchynet.__all__) <= set(everything)
@@ -251,3 +254,7 @@ def test_the_ways_of_the_package_lead_from_a_trunk_to_thresholds(images, finishe
     assert isinstance(network, branchynet.BranchedNetwork)
     engine = branchynet.make_engine("torch", network.eval(), branchynet.Entropy(), [0.0], (1, 28, 28))
     assert engine.run(x[:3].numpy()).exit.tolist() == [2, 2, 2]
+
+
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (Path(branchynet.__file__).parent / "py.typed").is_file()

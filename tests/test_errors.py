@@ -8,10 +8,12 @@ import pickle
 import pytest
 
 from branchynet.errors import (
+    MOST_PROCESSORS,
     ArgumentError,
     UserError,
     check_choice,
     check_flag,
+    check_processors,
     check_whole,
     is_number,
     is_whole,
@@ -145,3 +147,16 @@ def test_names_of_others_control_no_terminal():
     odd = "a\x1b[31m\n\x9b\udc80\u202eb\u2028"
     assert printable(odd) == r"a\u001b[31m\u000a\u009b\udc80\u202eb\u2028"
     assert json.loads(printable(json.dumps({"name": odd}, ensure_ascii=False))) == {"name": odd}
+
+
+def test_threads_and_processes_are_a_few_times_the_cores_at_most(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 100)
+    check_processors("n", 400)
+    check_processors("n", 0, 0)
+    with pytest.raises(ArgumentError, match=r"^n=401: it is at most 400: this machine has 100 cores$"):
+        check_processors("n", 401)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    check_processors("n", MOST_PROCESSORS)
+    for wrong in (0, MOST_PROCESSORS + 1, 1.0, "2"):
+        with pytest.raises(ArgumentError):
+            check_processors("n", wrong)

@@ -21,6 +21,7 @@ def test_train_help_shows_every_group_with_a_line(tmp_path):
     done = branchynet("train", "--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     groups = "experiment model data weights criterion sweep engine optimizer schedule trainer logger debug"
+    groups += " callbacks"
     for group in groups.split():
         assert any(line.split()[:1] == [group] for line in done.stdout.splitlines()), group
         assert any(line.startswith(f"{group}: ") for line in done.stdout.splitlines()), group

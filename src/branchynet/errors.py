@@ -1,9 +1,12 @@
 """The one exception that means: the user can mend this. And the wording that all mistakes of one kind share."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+MOST_PROCESSORS = 64  # even on a small machine; more than that, and more than its cores, is a slip
 
 
 class UserError(Exception):
@@ -66,6 +69,15 @@ def check_whole(name: str, value: Any, least: int = 1, most: int | None = None, 
         return
     span = f", {least} … {most}" if most is not None else " above 0" if least == 1 else f", {least} or more"
     raise not_allowed(name, value, f"a whole number{span}{hint}")
+
+
+def check_processors(name: str, value: Any, least: int = 1) -> None:
+    """An ArgumentError unless `value` is a number of threads or processes that this machine can be asked for."""
+    check_whole(name, value, least)
+    cores = os.cpu_count() or 1
+    most = max(MOST_PROCESSORS, 4 * cores)
+    if value > most:
+        raise not_allowed(name, value, f"at most {most}: this machine has {cores} cores")
 
 
 def is_whole(value: Any, least: int = 1) -> bool:

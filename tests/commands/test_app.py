@@ -17,8 +17,10 @@ from branchynet.commands.app import (
     MAX_NAME,
     asks_for_help,
     conf_folder,
+    config_folders,
     given,
     job_name,
+    name_in_help,
     one_line,
     quote_paths,
     run_name,
@@ -230,6 +232,7 @@ def test_what_cannot_be_read_is_a_mistake(monkeypatch):
         (["--help"], True),
         (["-h"], True),
         (["seed=1", "--hydra-help"], True),
+        (["-sc", "query=fish"], True),
         (["--cfg", "job"], False),
         (["name=--help"], False),
         ([], False),
@@ -238,6 +241,29 @@ def test_what_cannot_be_read_is_a_mistake(monkeypatch):
 def test_who_asks_for_help(arguments, asks, monkeypatch):
     typed(monkeypatch, *arguments)
     assert asks_for_help() is asks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--help", "trainer"], "trainer"),
+        (["data/mnist", "-h"], "data/mnist"),
+        (["--help"], None),
+        (["--help", "seed=1"], None),
+        (["seed=1"], None),
+        (["trainer"], None),
+    ],
+)
+def test_a_name_beside_help(arguments, name, monkeypatch):
+    typed(monkeypatch, *arguments)
+    assert name_in_help() == name
+
+
+def test_ones_own_settings_are_looked_up_after_ours(monkeypatch):
+    typed(monkeypatch, "--config-dir", "mine", "--help", "trainer")
+    assert config_folders() == [conf_folder(), Path("mine")]
+    typed(monkeypatch)
+    assert config_folders() == [conf_folder()]
 
 
 def from_cause(error, cause):

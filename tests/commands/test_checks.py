@@ -1,14 +1,22 @@
 """What is looked at before the first epoch, one check after the other."""
 
+import inspect
+import math
 from functools import partial
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
+from branchynet.commands.app import conf_folder
 from branchynet.commands.checks import (
+    RESERVED,
     check_epochs,
     check_freeze,
     check_init,
+    check_memory,
     check_optimizer,
     check_trainer,
 )
@@ -86,7 +94,7 @@ def test_a_trainer_as_this_machine_has_it():
         ({"gradient_clip_val": float("inf")}, r"^trainer\.gradient_clip_val=inf"),
         ({"gradient_clip_val": True}, r"^trainer\.gradient_clip_val=True"),
         ({"accelerator": "quantum"}, "the trainer's settings are refused: .*conf/trainer"),
-        ({"precision": "8-true"}, "the trainer's settings are refused"),
+        ({"precision": "8-true"}, r"^trainer\.precision=8-true: it is one of auto, 32-true"),
         ({"speed": 3}, "the trainer's settings are refused: .*speed"),
         ({"devices": 0}, "the trainer's settings are refused"),
     ],
@@ -122,3 +130,89 @@ def test_a_strategy_that_would_run_the_command_again_is_refused():
         UserError, match=r"^trainer\.strategy=ddp_find_unused_parameters_false: it is .*ddp_spawn"
     ):
         check_trainer({"accelerator": "cpu", "devices": 2, "strategy": "ddp_find_unused_parameters_false"})
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_what_a_stage_sets_itself_says_what_to_do_instead(name):
+    with pytest.raises(UserError, match=rf"^trainer\.{name}=3: it is not for `trainer`; ") as caught:
+        check_trainer({**CPU, name: 3})
+    assert RESERVED[name] in str(caught.value)
+
+
+def test_what_a_stage_sets_itself_is_what_it_says():
+    """Every one is an argument of Lightning's, and every one that a stage gives is among them."""
+    known = inspect.signature(Trainer).parameters
+    assert set(RESERVED) <= set(known)
+    given = {"max_epochs", "default_root_dir", "logger", "callbacks", "num_sanity_val_steps", "plugins"}
+    given |= {"enable_model_summary", "enable_progress_bar", "use_distributed_sampler"}
+    assert given <= set(RESERVED)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "64-true"},
+        {"precision": "bf16-true"},
+        {"limit_train_batches": 0},
+        {"limit_val_batches": -1},
+        {"limit_val_batches": "some"},
+        {"limit_train_batches": math.nan},
+        {"profiler": {"_target_": "os.getcwd"}},
+        {"profiler": "nosuch"},
+        {"max_time": 0},
+        {"accumulate_grad_batches": "x"},
+        {"strategy": 7},
+    ],
+)
+def test_a_trainer_that_could_not_train_is_refused(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=name) as caught:
+        check_trainer({**CPU, **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_limits_an_epoch_is_taken():
+    check_trainer({**CPU, "limit_train_batches": 0.5, "limit_val_batches": 2, "profiler": "simple"})
+
+
+def test_two_callbacks_that_lightning_cannot_tell_apart():
+    twice = [EarlyStopping("val_loss"), EarlyStopping("val_loss")]
+    with pytest.raises(UserError, match="trainer's settings are refused"):
+        check_trainer(CPU, twice)
+
+
+def model_of(*overrides):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", overrides=["model=b_lenet", *overrides]).model
+
+
+def test_what_fits_into_memory_is_taken():
+    check_memory(model_of(), (1, 28, 28), 10, 512, False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batch"),
+    [
+        (["model.exits.0.convs=[1000000000]"], 1),
+        (["model.exits.0.convs=[100000000000000000]"], 1),
+        (["model.exits.0.fc=[1000000000]"], 1),
+        ([], 10**9),
+    ],
+)
+def test_what_is_larger_than_the_machine_is_told_before_it_is_laid_out(overrides, batch):
+    with pytest.raises(UserError, match="smaller") as caught:
+        check_memory(model_of(*overrides), (1, 28, 28), 10, batch, False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trunk_that_does_not_know_the_meta_device_is_built_as_ever(monkeypatch):
+    def fail(*arguments):
+        raise NotImplementedError("no such device")
+
+    monkeypatch.setattr("branchynet.commands.checks.build_network", fail)
+    check_memory(model_of(), (1, 28, 28), 10, 10**9, False)
+
+
+def test_what_makes_no_optimiser():
+    with pytest.raises(UserError, match="makes a list and no optimizer"):
+        check_optimizer(list, {"name": "none"}, {"joint": 1}, images=1, batch_size=1)

@@ -39,6 +39,8 @@ def test_every_option_of_conf_has_the_form(option):
             "weights.first=1",
             "weights.values=[1,0.5]",
         ],  # whole numbers are numbers
+        ["callbacks=[early_stopping,model_summary]", "logger=[tensorboard,csv]"],
+        ["~logger", "~callbacks", "+callbacks.own._target_=their.Callback", "+logger._target_=their.Logger"],
         ["sweep.thresholds=[0,0.5]", "engine.compare=null", "+study.any={deep: [1]}"],
         ["+model.own=[1,2]", "+data.own=1", "+criterion.own=1", "+sweep.rule.own=1", "+objective.own=1"],
         ["engine.compare=[torch]", "+engine.own=1", "+schedule.own=1", "+optimizer.own=1", "+trainer.own=1"],
@@ -85,6 +87,8 @@ def test_what_an_object_takes_is_its_own_business(overrides):
         ("engine.compare=[3]", "engine.compare.0=3: it is a text or a group of settings"),
         ("model.exits=null", "model.exits=null: it is a list"),
         ("model.exits=[3]", "model.exits.0=3: it is a group of settings"),
+        ("+callbacks.own=3", "callbacks.own=3: it is a group of settings"),
+        ("+callbacks.own={monitor: x}", "callbacks.own._target_: it is missing"),
         ("criterion._target_=3", "criterion._target_=3: it is a text"),
     ],
 )

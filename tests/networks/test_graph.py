@@ -65,3 +65,21 @@ def test_two_inputs_get_one_line():
     with pytest.raises(UserError, match="one tensor") as caught:
         traced(nn.Bilinear(2, 2, 1))
     assert "\n" not in str(caught.value)
+
+
+class Auxiliary(nn.Module):
+    """As GoogLeNet and Inception are: in training they give the auxiliary classifiers' logits, too."""
+
+    def __init__(self, aux_logits):
+        super().__init__()
+        self.aux_logits = aux_logits
+        self.layer, self.aux = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return (self.layer(x), self.aux(x)) if self.training and self.aux_logits else self.layer(x)
+
+
+def test_auxiliary_classifiers_get_one_line():
+    with pytest.raises(UserError, match=r"Auxiliary gives several tensors in training.*aux_logits=False"):
+        traced(Auxiliary(True))
+    assert "layer" in traced(Auxiliary(False))[1]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from branchynet.commands.app import user_message
+from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.train import resume
 from branchynet.commands.train_run import train_run
 from branchynet.errors import UserError
 from branchynet.runs.finished_run import open_run
-from branchynet.runs.run_config import KNOWN, check_places, check_targets, plain, read_config
+from branchynet.runs.run_config import HARMLESS, KNOWN, check_places, check_targets, plain, read_config
 
 
 def refuse(door, trace):
@@ -152,6 +152,9 @@ def test_a_target_is_found_wherever_it_stands(place):
         "branchynet.networks.lenet.lenet5.__globals__",
         "lightning.pytorch.loggers.tensorboard.os.makedirs",
         "lightning.pytorch.Trainer",
+        # They send what they get to an address, or write where they are told to.
+        *("lightning.pytorch.loggers.MLFlowLogger", "lightning.pytorch.loggers.WandbLogger"),
+        *("lightning.pytorch.callbacks.ModelCheckpoint", "lightning.pytorch.callbacks.LambdaCallback"),
         "torch.load",
         "torch.optim.Optimizer.load_state_dict",
         "torch.optim.nosuch",
@@ -178,7 +181,7 @@ def test_others_calls_and_those_that_only_begin_as_ours(target):
         *("branchynet.exits.criteria.Entropy", "branchynet.training.objective.Joint", "torch.optim.SGD"),
         *("torchvision.models.resnet18", "lightning.pytorch.loggers.TensorBoardLogger"),
         *("branchynet.networks.alexnet.alexnet_cifar", "branchynet.networks.resnet.resnet_cifar"),
-        "lightning.pytorch.loggers.CSVLogger",
+        *HARMLESS,
     ],
 )
 def test_what_conf_may_name_is_taken(target):
@@ -187,10 +190,36 @@ def test_what_conf_may_name_is_taken(target):
 
 def test_what_is_not_looked_up_is_what_it_says_it_is():
     """Names that are known are trusted as they stand: so they have to be ours, or Lightning's."""
-    for target in KNOWN:
+    for target in (*KNOWN, *HARMLESS):
         module, _, name = target.rpartition(".")
         found = getattr(import_module(module), name)
         assert isinstance(found, type) and f"{found.__module__}.{name}".startswith(module)
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "value"),
+    [
+        ("loggers.CSVLogger", "save_dir", "/etc"),
+        ("loggers.TensorBoardLogger", "save_dir", "elsewhere"),
+        ("loggers.TensorBoardLogger", "filename_suffix", "/../../x"),
+        ("callbacks.EarlyStopping", "nobody", "knows"),
+        ("callbacks.EarlyStopping", "monitor", {"_target_": "branchynet.exits.criteria.Entropy"}),
+        ("callbacks.EarlyStopping", "_args_", [1]),
+        ("callbacks.ModelSummary", "_partial_", True),
+        ("callbacks.RichProgressBar", "console_kwargs", {}),
+    ],
+)
+def test_loggers_and_callbacks_may_have_known_arguments_alone(target, key, value):
+    part = {"_target_": f"lightning.pytorch.{target}", key: value}
+    with pytest.raises(UserError, match=rf"would call .* with {key}=.*trust=true"):
+        check_targets({"any": {"where": part}}, Path("config.yaml"))
+
+
+def test_the_options_of_conf_are_harmless():
+    for path in (*conf_folder().glob("callbacks/*.yaml"), *conf_folder().glob("logger/*.yaml")):
+        settings = {"logger": OmegaConf.to_container(OmegaConf.load(path))}
+        check_targets(settings, path)
+        check_places(settings, path)
 
 
 def test_a_target_by_way_of_a_reference():
@@ -269,6 +298,7 @@ def test_without_trust_nothing_reaches_out(copied):
     ("change", "words"),
     [
         ({"logger": {"name": "/etc"}}, r"would write elsewhere, logger\.name=/etc"),
+        ({"logger": {"csv": {"name": "../x"}}}, r"would write elsewhere, logger\.csv\.name=\.\./x"),
         ({"logger": {"version": "../../x"}}, r"would write elsewhere, logger\.version"),
         ({"logger": {"sub_dir": "a/../../x"}}, r"would write elsewhere, logger\.sub_dir"),
         (

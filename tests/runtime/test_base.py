@@ -73,6 +73,13 @@ def test_a_number_of_threads_is_a_whole_one_above_0(threads):
         check_threads(threads)
 
 
+def test_threads_have_an_end():
+    with pytest.raises(
+        ArgumentError, match=r"^threads=100000: it is at most \d+: this machine has \d+ cores$"
+    ):
+        check_threads(100_000)
+
+
 def test_thresholds_are_as_float32_holds_them():
     assert check_thresholds((0.1, math.inf), 3) == (float(np.float32(0.1)), math.inf)
     assert check_thresholds(np.float32([0.1]), 2) == (float(np.float32(0.1)),)

@@ -1,19 +1,22 @@
 """The stages on random images: resume, averages, stops."""
 
 import copy
+import logging
 import math
 from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelSummary, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from branchynet.errors import UserError
-from branchynet.training.module import BranchyClassifier
+from branchynet.training.module import BranchyClassifier, logged_names
 from branchynet.training.objective import Joint
 from branchynet.training.schedules import build_schedule
-from branchynet.training.stages import check_resumable, fit, make_contiguous
+from branchynet.training.stages import check_resumable, fit, make_contiguous, quieten_logs
 
 TRAINER = {"accelerator": "cpu", "devices": 1}
 
@@ -246,3 +249,99 @@ def test_the_network_has_the_best_epochs_weights_before_other_callbacks_see_the_
     assert not torch.equal(best["network.heads.1.weight"], last["network.heads.1.weight"])
     assert all(torch.equal(value, best[f"network.{name}"]) for name, value in seen[0].items())
     assert all(torch.equal(value, seen[0][name]) for name, value in net.state_dict().items())
+
+
+def early():
+    return EarlyStopping("val_accuracy", mode="max", patience=2)
+
+
+def still(network, **options):
+    """A module whose weights do not move: validation gets no better."""
+    return BranchyClassifier(network, Joint((1.0, 1.0)), partial(torch.optim.SGD, lr=0.0), **options)
+
+
+class Epochs(Callback):
+    """Counts those that are trained."""
+
+    def __init__(self):
+        self.trained = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.trained.append(trainer.current_epoch)
+
+
+def test_a_stage_may_stop_early_and_stays_stopped(data, tmp_path, network):
+    """The best epoch's weights are taken; killed afterwards and resumed, nothing more is trained."""
+    first, again = network(), network()
+    epochs = Epochs()
+    fit(still(first), data, 20, tmp_path, TRAINER, callbacks=[early(), epochs])
+    assert epochs.trained == [0, 1, 2]
+    best = torch.load(tmp_path / "best.ckpt")["state_dict"]
+    assert torch.equal(first.heads[1].weight, best["network.heads.1.weight"])
+
+    more = Epochs()
+    fit(still(again), data, 20, tmp_path, TRAINER, callbacks=[early(), more])
+    assert more.trained == [] and same(first, again)
+
+
+def test_a_stage_that_is_killed_stops_early_where_it_would_have(data, tmp_path, network):
+    """How long it has waited is remembered."""
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(still(network()), data, 20, tmp_path, TRAINER, callbacks=[early(), StopAt(2)])
+    epochs = Epochs()
+    fit(still(network()), data, 20, tmp_path, TRAINER, callbacks=[early(), epochs])
+    assert epochs.trained == [2]
+
+
+def test_what_a_stage_is_said_to_log_is_what_callbacks_find(data, tmp_path, network, module):
+    seen = []
+
+    class Look(Callback):
+        def on_train_end(self, trainer, pl_module):
+            seen.extend(trainer.callback_metrics)
+
+    fit(module(network()), data, 1, tmp_path, TRAINER, callbacks=[Look()])
+    names = logged_names([1.0, 1.0])
+    assert set(names) | {f"joint/{name}" for name in names} == set(seen)
+    assert logged_names([0.0, 1.0])[4:] == [
+        f"{split}_{kind}_exit_2" for split in ("val", "train") for kind in ("accuracy", "loss")
+    ]
+
+
+def test_several_loggers_have_the_same_curves(data, tmp_path, network, module):
+    loggers = [CSVLogger(tmp_path, name, "") for name in ("a", "b")]
+    fit(module(network()), data, 2, tmp_path / "stage", TRAINER, logger=loggers)
+    rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("a", "b")]
+    assert rows[0] == rows[1] and "joint/val_accuracy_exit_1" in rows[0]
+    assert ",val_accuracy" not in rows[0], "what is for callbacks is not logged twice"
+
+
+def test_what_profilers_and_summaries_say_is_shown(data, tmp_path, network, module, caplog):
+    quieten_logs()
+    logging.getLogger("lightning.pytorch").propagate = True
+    fit(
+        module(network()),
+        data,
+        1,
+        tmp_path,
+        {**TRAINER, "profiler": "simple"},
+        callbacks=[ModelSummary(max_depth=2)],
+    )
+    assert "run_training_epoch" in caplog.text and "network.heads" in caplog.text
+    assert "GPU available" not in caplog.text
+
+
+def test_a_stage_that_is_stopped_before_an_epoch_has_ended(data, tmp_path, network, module):
+    class AtOnce(Callback):
+        def on_train_start(self, trainer, pl_module):
+            raise MisconfigurationException("not\nhere")
+
+    with pytest.raises(UserError, match=r"^Lightning refuses the settings of training: not here$"):
+        fit(module(network()), data, 1, tmp_path, TRAINER, callbacks=[AtOnce()])
+    with pytest.raises(UserError, match=r"^the joint stage was stopped before its first epoch had ended"):
+        fit(module(network()), data, 1, tmp_path, {**TRAINER, "max_steps": 0})
+
+
+def test_another_progress_bar_takes_the_place(data, tmp_path, network, module):
+    fit(module(network()), data, 1, tmp_path, TRAINER, callbacks=[TQDMProgressBar(refresh_rate=0)])
+    assert (tmp_path / "best.ckpt").exists()

@@ -18,7 +18,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
 from branchynet.reporting.tables import summary_table
-from branchynet.reporting.tensorboard import log_report
+from branchynet.reporting.tensorboard import log_report, scalars
 from branchynet.runs.stored import StoredCriterion
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,10 @@ class ThresholdSweep(Callback):
         images = data.images("test")
         stored = StoredCriterion.of(self.criterion, traced_by(self.settings.engine), criteria)
         write_run(self.folder, report, draw_all(report, images), stored)
-        if isinstance(trainer.logger, TensorBoardLogger):
-            log_report(trainer.logger.experiment, report, self.hparams, images, self.resolved)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                log_report(logger.experiment, report, self.hparams, images, self.resolved)
+            else:
+                logger.log_metrics(scalars(report))
+                logger.save()
         print(summary_table(report))

@@ -21,7 +21,8 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from branchynet.commands import terminal
+from branchynet.commands import completion, terminal
+from branchynet.commands.group_help import describe
 from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.errors import UserError
 
@@ -57,7 +58,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     sys.argv = [f"branchynet {command}", *arguments]
     try:
         check_letters([*arguments, os.getcwd()])
-        module.main()
+        if completion.asked_for(arguments):
+            completion.complete(arguments, module.main)
+        elif name := name_in_help():
+            print(describe(name, command, config_folders()), end="")
+        else:
+            module.main()
     except Exception as error:
         message = user_message(error)
         if message is not None:
@@ -187,9 +193,23 @@ def swept() -> list[str]:
 
 
 def asks_for_help() -> bool:
-    """Whether the command line asks for help, as Hydra reads it."""
+    """Whether the command line asks for help or for completion, as Hydra reads it."""
     flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
-    return bool(flags.help or flags.hydra_help)
+    return bool(flags.help or flags.hydra_help or flags.shell_completion)
+
+
+def name_in_help() -> str | None:
+    """The name in `--help <name>`: of a group, an option or a setting."""
+    if not {"-h", "--help"} & set(sys.argv):
+        return None
+    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
+    return next((word for word in flags.overrides if "=" not in word), None)
+
+
+def config_folders() -> list[Path]:
+    """Where settings are looked for: ours, and one that the command line names."""
+    named = get_args_parser().parse_intermixed_args(sys.argv[1:]).config_dir
+    return [conf_folder(), *([Path(named)] if named else [])]
 
 
 # What the machine does not allow is no bug.

@@ -1,17 +1,30 @@
 """Settings that would only be found wrong after minutes of training, looked at before it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from omegaconf import DictConfig
 from torch.optim import Optimizer
 
-from branchynet.errors import UserError, check_whole, is_number, not_allowed, settings_of
+from branchynet.errors import (
+    ArgumentError,
+    UserError,
+    check_choice,
+    check_whole,
+    is_number,
+    not_allowed,
+    settings_of,
+)
+from branchynet.networks.size import activation_bytes, memory_bytes, weights_bytes
+from branchynet.runs.build import build_network
 from branchynet.training.schedules import build_schedule
 
 
@@ -20,6 +33,39 @@ def check_init(init: Any) -> None:
     if init not in ("baseline", "scratch") and not Path(str(init)).is_file():
         raise UserError(
             f"init={init}: it is baseline, scratch or the path of a checkpoint, and there is no such file"
+        )
+
+
+def check_memory(
+    model: DictConfig, input_shape: tuple[int, int, int], num_classes: int, batch: int, gpu: bool
+) -> None:
+    """A UserError for a network that cannot be trained here for its size, before anything of it is laid out.
+
+    What is counted is the least that training takes: the weights, their gradient, and what the layers give.
+
+    Args:
+        model: the network's settings.
+        input_shape, num_classes: of the images.
+        batch: images in a step.
+        gpu: whether it is trained on one.
+    """
+    cure = "make model.trunk, model.exits or data.batch_size smaller"
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as: weights that are loaded go nowhere
+            network = build_network(model, input_shape, num_classes, 0)
+            needed = 2 * weights_bytes(network) + batch * activation_bytes(network, input_shape)
+    except UserError:
+        raise
+    except Exception as error:
+        if "overflow" in str(error):
+            raise UserError(f"the network has more weights than can be counted: {cure}") from error
+        return  # a trunk of somebody's own need not know the meta device
+    memory = memory_bytes(torch.device("cuda") if gpu else None)
+    if needed > memory:
+        raise UserError(
+            f"training takes at least {needed / 1e9:,.0f} GB, for weights, gradients and {batch} images a step, "
+            f"and this machine has {memory / 1e9:,.0f} GB: {cure}"
         )
 
 
@@ -54,22 +100,71 @@ def check_optimizer(
             built = optimizer([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:
             raise UserError(f"the optimizer's settings are refused: {error}; see conf/optimizer") from error
+        if not isinstance(built, Optimizer):
+            raise UserError(
+                f"optimizer._target_ makes a {type(built).__name__} and no optimizer: see conf/optimizer"
+            )
         with settings_of("schedule"):
             build_schedule(schedule, built, count * steps)
 
 
-def check_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
+_EPOCHS = "set epochs.baseline and epochs.joint"
+_ONCE = "a stage is validated once, at the end of every epoch"
+# What a stage sets itself, and what to do instead.
+RESERVED = {
+    "max_epochs": _EPOCHS,
+    "max_steps": _EPOCHS,
+    "default_root_dir": "set hydra.run.dir",
+    "callbacks": "choose callbacks=<option>, such as callbacks=[early_stopping,model_summary]",
+    "logger": "choose logger=<option>, such as logger=[tensorboard,csv] or logger=none",
+    "enable_checkpointing": "a stage keeps its best and its last epoch",
+    "enable_progress_bar": "choose callbacks=rich_progress for another progress bar",
+    "enable_model_summary": "choose callbacks=model_summary",
+    "plugins": "a stage has its own, which writes whole checkpoints",
+    "use_distributed_sampler": "the loader takes a process's share itself",
+    "num_sanity_val_steps": _ONCE,
+    "check_val_every_n_epoch": _ONCE,
+    "val_check_interval": _ONCE,
+    "fast_dev_run": "take debug=fast, which passes through all stages",
+    "barebones": "take logger=none",
+    "overfit_batches": "take +trainer.limit_train_batches=<number of batches>",
+    "model_registry": "there is none",
+}
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+def check_trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Build a Trainer once and throw it away: it says what this machine does not have.
+
+    Args:
+        trainer: its settings.
+        callbacks: a stage's.
 
     Returns:
         The same arguments; where several processes train, with a strategy that starts them for training alone.
         Lightning's own choice runs the whole command once more in each: composed anew, in a folder of its own.
     """
+    for name, value in trainer.items():
+        if name in RESERVED:
+            raise ArgumentError(f"trainer.{name}", f"={value}: it is not for `trainer`; {RESERVED[name]}")
+        if isinstance(value, Mapping) and name != "max_time":
+            raise not_allowed(f"trainer.{name}", value, "a plain value, such as a number or a text")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        limit = trainer.get(name)
+        if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
+            raise not_allowed(
+                f"trainer.{name}", limit, "a number of batches above 0, or a share of them such as 0.5"
+            )
+    longest = trainer.get("max_time")
+    if longest is not None and not isinstance(longest, str | Mapping):
+        raise not_allowed("trainer.max_time", longest, "a time such as 00:01:30:00, days to seconds")
+    check_whole("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
+    check_choice("trainer.precision", trainer.get("precision", "auto"), PRECISIONS)
     clip = trainer.get("gradient_clip_val")
     # Lightning takes 0 and less for "not clipped", and nan for a number.
     if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
         raise not_allowed("trainer.gradient_clip_val", clip, "a number above 0, or null for no clipping")
-    built = _trainer(trainer)
+    built = _trainer(trainer, callbacks)
     if built.world_size == 1 or not isinstance(built.strategy.launcher, _SubprocessScriptLauncher):
         return dict(trainer)
     strategy = trainer.get("strategy", "auto")
@@ -78,7 +173,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
             "trainer.strategy", strategy, f"with several processes one of {', '.join(SPAWNED)} or ddp_spawn"
         )
     spawned = {**trainer, "strategy": SPAWNED[strategy]}
-    _trainer(spawned)
+    _trainer(spawned, callbacks)
     return spawned
 
 
@@ -90,12 +185,27 @@ SPAWNED = {
 }
 
 
-def _trainer(trainer: Mapping[str, Any]) -> L.Trainer:
+def _trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback]) -> L.Trainer:
     try:
-        return L.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    except (MisconfigurationException, TypeError, ValueError) as error:
+        return L.Trainer(
+            **trainer,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_model_summary=False,
+        )
+    except (
+        MisconfigurationException,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        AttributeError,
+    ) as error:
         if trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
             raise UserError(
                 "trainer=gpu: there is no GPU here that PyTorch can use; take trainer=cpu"
             ) from error
-        raise UserError(f"the trainer's settings are refused: {error}; see conf/trainer") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"the trainer's settings are refused: {reason}; see conf/trainer") from error

@@ -9,7 +9,7 @@ path, that object checks itself as it is made.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from branchynet.errors import UserError
 
@@ -86,6 +86,15 @@ class Epochs(Strict):
     joint: int
 
 
+def _single(group: Any) -> Any:
+    """A group that is one object itself, as a logger of somebody's own may be."""
+    return {"": group} if isinstance(group, dict) and "_target_" in group else group
+
+
+# Loggers or callbacks, by names of their own.
+Observers = Annotated[dict[str, Made], BeforeValidator(_single)]
+
+
 class Train(Strict):
     """All settings of `branchynet train`."""
 
@@ -99,7 +108,8 @@ class Train(Strict):
     optimizer: Made
     schedule: Schedule
     trainer: dict[str, Any]
-    logger: dict[str, Any] | None = None
+    logger: Observers | None = None
+    callbacks: Observers | None = None
     name: Name
     seed: Annotated[int, Field(ge=0)]
     init: Name

@@ -1,12 +1,13 @@
 """From a config to the objects of a run, and through its stages."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +16,7 @@ from branchynet.callbacks.progress import EpochProgress
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
+from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
@@ -27,11 +29,16 @@ from branchynet.runs.result_schema import find_result, read_result
 from branchynet.runs.run_config import plain
 from branchynet.runtime.costs import count_macs
 from branchynet.training.averaging import check_decay
-from branchynet.training.hardware import resolve_channels_last, resolve_compile, resolve_precision
-from branchynet.training.module import BranchyClassifier
+from branchynet.training.hardware import (
+    resolve_channels_last,
+    resolve_compile,
+    resolve_precision,
+    trains_on_gpu,
+)
+from branchynet.training.module import BranchyClassifier, logged_names
 from branchynet.training.objective import Joint
 from branchynet.training.schedules import build_schedule
-from branchynet.training.stages import fit
+from branchynet.training.stages import fit, quieten_logs
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +63,20 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if found is not None:
         log.info("this run is finished: %s", folder / RESULT)
         return found
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    quieten_logs()
 
     data = build_data(config.data)
     facts = facts_of(data)
     check_same_images(folder, facts)
+    images = len(data.images("train"))
+    gpu = trains_on_gpu(config.trainer.accelerator)
+    checks.check_memory(config.model, facts.input_shape, facts.num_classes, min(data.batch_size, images), gpu)
     network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
     optimizer = made("optimizer", config.optimizer)
     checks.check_init(config.init)
     checks.check_epochs(plain(config.epochs))
-    checks.check_optimizer(
-        optimizer, plain(config.schedule), plain(config.epochs), len(data.images("train")), data.batch_size
-    )
-    trainer = checks.check_trainer(trainer_settings(config.trainer, network, data))
+    checks.check_optimizer(optimizer, plain(config.schedule), plain(config.epochs), images, data.batch_size)
     if config.ema is not None:
         check_decay(config.ema)
     frozen = checks.check_freeze(config.freeze, config.init)
@@ -81,15 +88,9 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
     sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams, resolved)
-    logger = made("logger", config.logger, save_dir=str(folder)) if config.logger else None
-    if logger is not None:
-        logger.hparams.update(sweep.hparams)  # what Lightning writes to hparams.yaml
-    stage = partial(
-        fit,
-        data=data,
-        trainer=trainer,
-        logger=logger,
-        ema=config.ema,
+    weights = (only_last.weights, objective.weights)
+    trainer = checks.check_trainer(
+        trainer_settings(config.trainer, network, data), stage_callbacks(config, weights)
     )
     module = partial(
         BranchyClassifier,
@@ -102,21 +103,45 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     if config.init not in ("baseline", "scratch"):
         load_network(network, config.init)
+    loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
+    stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
     write_facts(folder, facts)
-    only_trunk = partial(module, baseline, only_last, stage="baseline")
-    train_baseline(config, folder, baseline, data, stage, only_trunk, logger)
+    train_baseline(
+        config,
+        folder,
+        baseline,
+        data,
+        partial(stage, callbacks=stage_callbacks(config, weights)),
+        partial(module, baseline, only_last, stage="baseline"),
+        loggers,
+    )
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
     stage(
         module(network, objective, stage="joint", freeze_trunk=frozen),
         epochs=config.epochs.joint,
         folder=folder / "checkpoints" / "joint",
-        callbacks=[EpochProgress(), sweep],
+        callbacks=[*stage_callbacks(config, weights), sweep],
     )
     log.info("figure:      %s", folder / "figures" / "trade_off.png")
-    if logger is not None:
+    if of_tensorboard(loggers):
         log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))
     return read_result(folder)
+
+
+def stage_callbacks(config: DictConfig, weights: Sequence[Sequence[float]]) -> list[Callback]:
+    """A stage's own: those of the group `callbacks`, and our progress bar where there is no other.
+
+    Args:
+        config: the run's settings.
+        weights: of the exits, in each of the stages.
+    """
+    first, *others = map(logged_names, weights)
+    shared = [name for name in first if all(name in names for names in others)]
+    callbacks = build_callbacks(plain(config.get("callbacks")), shared)
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.insert(0, EpochProgress())
+    return callbacks
 
 
 def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:
@@ -134,7 +159,7 @@ def train_baseline(
     data: ImageData,
     stage: Callable[..., dict[str, float]],
     module: Callable[[], BranchyClassifier],
-    logger: Logger | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> None:
     """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
     checkpoints = folder / "checkpoints"
@@ -146,7 +171,7 @@ def train_baseline(
     if state is None and cache is not None and (state := baseline_cache.load(cache, key, like)) is not None:
         log.info("the baseline is taken from %s", cache / f"{key}.pt")
         metrics = baseline_cache.load_metrics(cache, key)
-        log_baseline(logger, metrics)
+        log_baseline(loggers, metrics)
         baseline_cache.store(checkpoints, "baseline", state, determinants, metrics)
     if state is not None:
         baseline.load_trunk_state_dict(state)
@@ -155,7 +180,6 @@ def train_baseline(
         module(),
         epochs=config.epochs.baseline,
         folder=checkpoints / "baseline",
-        callbacks=[EpochProgress()],
     )
     # The run's own copy first: a cache that cannot be written costs nothing but the next training.
     baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants, metrics)
@@ -168,10 +192,10 @@ def train_baseline(
             )
 
 
-def log_baseline(logger: Logger | None, metrics: Mapping[str, float]) -> None:
+def log_baseline(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:
     """Log how a baseline from the cache ended where its training would have: so it lacks nothing beside others."""
     values = {tag: value for tag, value in metrics.items() if tag.startswith("baseline/")}
-    if logger is not None and values:
+    for logger in loggers if values else ():
         logger.log_metrics(values, int(metrics.get("step", 0)))
         logger.save()
 

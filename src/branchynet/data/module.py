@@ -18,7 +18,14 @@ from branchynet.data.augment import parse_augmentation
 from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
-from branchynet.errors import ArgumentError, UserError, check_choice, check_flag, check_whole, not_allowed
+from branchynet.errors import (
+    ArgumentError,
+    UserError,
+    check_choice,
+    check_flag,
+    check_whole,
+    not_allowed,
+)
 
 LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,6 +87,7 @@ class Choice:
     what: str = "This point"
 
 
+@runtime_checkable
 class Rule(Protocol):
     """What every rule is: a frozen dataclass.
 

@@ -60,6 +60,11 @@ def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, d
         ) from error
     nodes = list(graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
+    if isinstance(nodes[-1].args[0], tuple) and getattr(module, "aux_logits", False):
+        raise UserError(
+            f"the trunk {type(module).__name__} gives several tensors in training, those of its auxiliary "
+            "classifiers, too: set aux_logits=False (+model.trunk.aux_logits=false)"
+        )
     if len(inputs) != 1 or not isinstance(nodes[-1].args[0], fx.Node):
         raise UserError(f"the trunk {type(module).__name__} has to take one tensor and to give one")
     for node in nodes:

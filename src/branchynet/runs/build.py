@@ -12,6 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig
+from torch import nn
 
 from branchynet.errors import UserError, settings_of
 from branchynet.evaluation.settings import Measuring, SweepSettings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from branchynet.data.module import ImageData
 
 
-def made(setting: str, settings: Any, **more: Any) -> Any:
+def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
     """The object that a group's settings describe by `_target_` and arguments.
 
     Not by Hydra's `instantiate`: that resolves interpolations once more, after they have been looked at.
@@ -38,10 +39,11 @@ def made(setting: str, settings: Any, **more: Any) -> Any:
         setting: the group's name; in front of what the object says of its arguments.
         settings: a mapping with `_target_`, and `_partial_: true` where a function of further arguments is wanted.
             Mappings inside it may have a `_target_`, too.
+        kind: the class that it is to be of; None: anything.
         more: further arguments.
 
     Raises:
-        UserError: there is no such object, or it refuses its arguments.
+        UserError: there is no such object, it refuses its arguments, or it is of another kind.
     """
     settings = plain(settings)
     if not isinstance(settings, Mapping) or "_target_" not in settings:
@@ -60,12 +62,17 @@ def made(setting: str, settings: Any, **more: Any) -> Any:
         return partial(function, **arguments)
     try:
         with settings_of(setting):
-            return function(**arguments)
+            result = function(**arguments)
     except TypeError as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"the settings of {setting} are refused: {reason}; see conf/{_group(setting)}"
         ) from error
+    if kind is not None and not isinstance(result, kind):
+        raise UserError(
+            f"{setting}._target_={target}: it makes {type(result).__name__}, where {kind.__name__} is wanted"
+        )
+    return result
 
 
 _OF_MADE = ("_target_", "_partial_")
@@ -87,7 +94,9 @@ def _group(setting: str) -> str:
 
 def build_data(data: DictConfig) -> "ImageData":
     """The data set, set up."""
-    made_data: ImageData = made("data", data)
+    from branchynet.data.module import ImageData as Wanted  # only here: it brings Lightning
+
+    made_data: ImageData = made("data", data, Wanted)
     with settings_of("data"):
         made_data.setup()
     return made_data
@@ -101,7 +110,7 @@ def build_network(
     The trunk's weights do not depend on the exits: the heads draw from a seed of their own.
     """
     torch.manual_seed(derive_seed(seed, "trunk"))
-    trunk = made("model.trunk", model.trunk)
+    trunk = made("model.trunk", model.trunk, nn.Module)
     torch.manual_seed(derive_seed(seed, "heads"))
     exits = plain(model.exits)
     if isinstance(exits, list):
@@ -112,12 +121,12 @@ def build_network(
 
 def build_criterion(criterion: Any) -> Criterion:
     """How unsure an exit is: one object, as its settings make it."""
-    return made("criterion", criterion)
+    return made("criterion", criterion, Criterion)
 
 
 def build_rule(rule: Any) -> Rule:
     """Which operating point to take."""
-    return made("sweep.rule", rule)
+    return made("sweep.rule", rule, Rule)
 
 
 def build_backend(engine: Any, setting: str = "engine") -> Backend:
@@ -125,7 +134,8 @@ def build_backend(engine: Any, setting: str = "engine") -> Backend:
     if not isinstance(engine, Mapping):
         return get_backend(engine, setting)
     if "_target_" in engine:
-        return made(setting, {key: value for key, value in engine.items() if key not in _OF_MEASURING})
+        own = {key: value for key, value in engine.items() if key not in _OF_MEASURING}
+        return made(setting, own, Backend)
     with settings_of(setting):
         return get_backend(engine.get("name"))
 
@@ -164,7 +174,8 @@ def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) ->
     """
     with settings_of("weights"):
         weights = exit_weights(plain(config.weights), num_exits)
-    return made("objective", config.objective, weights=side_weights(weights) if frozen else weights)
+    weights = side_weights(weights) if frozen else weights
+    return made("objective", config.objective, Objective, weights=weights)
 
 
 def _with_head(setting: str, description: Any) -> Any:

@@ -18,13 +18,8 @@ from branchynet.errors import UserError
 from branchynet.regular import read_regular
 
 # What every run names is not looked up: that would import Lightning, and whoever loads a network has no use for it.
-KNOWN = (
-    "branchynet.data.module.ImageData",
-    "lightning.pytorch.loggers.TensorBoardLogger",
-    "lightning.pytorch.loggers.CSVLogger",
-)
+KNOWN = ("branchynet.data.module.ImageData",)
 # What else a run's settings may name: for trunks and heads what gives a module, for the other parts classes.
-# Other loggers of Lightning talk to servers.
 NETWORKS = ("branchynet.networks.", "torchvision.models.")
 PARTS = (
     *("branchynet.exits.criteria.", "branchynet.exits.rules.", "branchynet.training.objective."),
@@ -34,6 +29,21 @@ OWN = (*KNOWN, *NETWORKS, *PARTS)
 MAX_BYTES = 1_000_000  # of settings
 MAX_DEPTH = 50  # of settings in settings
 _TRUST = "if you trust whoever made this folder, add trust=true"
+# Lightning's loggers and callbacks that do no harm, with the arguments that do none. No others: a logger may send
+# what it gets to an address, and a callback that keeps checkpoints writes wherever it is told to.
+HARMLESS = {
+    "lightning.pytorch.loggers.TensorBoardLogger": "name version sub_dir prefix log_graph default_hp_metric",
+    "lightning.pytorch.loggers.CSVLogger": "name version prefix flush_logs_every_n_steps",
+    "lightning.pytorch.callbacks.EarlyStopping": (
+        "monitor mode patience min_delta verbose strict check_finite stopping_threshold divergence_threshold "
+        "check_on_train_epoch_end log_rank_zero_only"
+    ),
+    "lightning.pytorch.callbacks.LearningRateMonitor": "logging_interval log_momentum log_weight_decay",
+    "lightning.pytorch.callbacks.ModelSummary": "max_depth",
+    "lightning.pytorch.callbacks.RichModelSummary": "max_depth",
+    "lightning.pytorch.callbacks.RichProgressBar": "refresh_rate leave",
+    "lightning.pytorch.callbacks.TQDMProgressBar": "refresh_rate process_position leave",
+}
 
 
 def read_config(folder: Path, trust: bool = False) -> DictConfig:
@@ -140,11 +150,10 @@ def check_places(settings: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the first such setting.
     """
-    logger = settings.get("logger")
-    for key in ("name", "version", "sub_dir"):
-        value = logger.get(key) if isinstance(logger, dict) else None
-        if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
-            raise UserError(f"{path} would write elsewhere, logger.{key}={value}: {_TRUST}")
+    for place, value in texts(settings.get("logger"), "logger"):
+        of_folder = place.rpartition(".")[2] in ("name", "version", "sub_dir")
+        if of_folder and (Path(value).is_absolute() or ".." in Path(value).parts):
+            raise UserError(f"{path} would write elsewhere, {place}={value}: {_TRUST}")
     for part in _made(settings):
         target = part["_target_"]
         if not str(target).startswith("torchvision.models."):
@@ -160,7 +169,7 @@ def plain(config: Any) -> Any:
 
 
 def check_targets(config: Any, path: Path) -> None:
-    """Refuse settings that call anything but trunks, optimisers, loggers, and parts of ours.
+    """Refuse settings that call anything but trunks, optimisers, loggers, callbacks, and parts of ours.
 
     Args:
         config: a run's settings, or some of them.
@@ -171,10 +180,22 @@ def check_targets(config: Any, path: Path) -> None:
     """
     for part in _made(plain(config)):
         target = part["_target_"]
+        if isinstance(target, str) and target in HARMLESS:
+            check_arguments(part, path)
+            continue
         if not _is_own(target):
             raise UserError(
                 f"{path} would call {target}, which is none of the parts that a run is made of: {_TRUST}"
             )
+
+
+def check_arguments(part: dict[str, Any], path: Path) -> None:
+    """A UserError if one of Lightning's loggers or callbacks is given what is not known to do no harm."""
+    target = part["_target_"]
+    for key, value in part.items():
+        plain_value = value is None or isinstance(value, str | int | float)
+        if key != "_target_" and (key not in HARMLESS[target].split() or not plain_value):
+            raise UserError(f"{path} would call {target} with {key}={str(value)[:80]}: {_TRUST}")
 
 
 def _made(node: Any) -> Iterator[dict[str, Any]]:

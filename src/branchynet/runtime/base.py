@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from branchynet.errors import UserError, check_whole
+from branchynet.errors import UserError, check_processors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,8 +115,8 @@ class Backend(ABC):
 
 
 def check_threads(threads: Any) -> None:
-    """An ArgumentError unless `threads` is a number of threads."""
-    check_whole("threads", threads)
+    """An ArgumentError unless `threads` is a number of threads that this machine can be asked for."""
+    check_processors("threads", threads)
 
 
 def check_thresholds(values: Sequence[float], num_exits: int) -> tuple[float, ...]:

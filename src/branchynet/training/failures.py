@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -63,6 +64,8 @@ def user_error(error: Exception, phase: str, data: Any) -> UserError | None:
             "the disk is full: make room, and `branchynet train resume=<run folder>` goes on from the last whole "
             "checkpoint"
         )
+    if isinstance(error, MisconfigurationException):
+        return UserError(f"Lightning refuses the settings of {phase}: {' '.join(str(error).split())}")
     if not is_out_of_memory(error):
         return None
     if isinstance(error, ProcessRaisedException | ProcessExitedException):

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.training.checkpoints import MovableCheckpoint
 from branchynet.training.metrics import PerExit
 from branchynet.training.objective import Objective
 from branchynet.training.seeds import derive_seed
@@ -178,15 +179,29 @@ class BranchyClassifier(L.LightningModule):
                 values[f"{split}_accuracy_exit_{n + 1}"] = accuracy[n]
                 values[f"{split}_loss_exit_{n + 1}"] = loss[n]
         self.log_dict({f"{self.stage}/{name}": value for name, value in values.items()})
+        # For callbacks, which are the same in all stages.
+        self.log_dict(values, logger=False, prog_bar=True)
 
     def _not_finite(self, value: float, step: int) -> str:
         where = f"the {self.stage} loss is {value} in epoch {self.current_epoch + 1}, step {step + 1}"
-        # The last callback that keeps checkpoints keeps the last epoch's.
-        kept = [callback.best_model_path for callback in self.trainer.checkpoint_callbacks]  # type: ignore[attr-defined]
+        # The last of ours keeps the last epoch's.
+        ours = [
+            callback
+            for callback in self.trainer.checkpoint_callbacks
+            if isinstance(callback, MovableCheckpoint)
+        ]
+        kept = [callback.best_model_path for callback in ours]
         last = (
             f"the last good checkpoint is {kept[-1]}" if kept and kept[-1] else "there is no checkpoint yet"
         )
         return f"{where}: lower optimizer.lr or the exits' weights; {last}"
+
+
+def logged_names(weights: Sequence[float]) -> list[str]:
+    """What a stage with these weights of the exits logs, for callbacks; loggers have `<stage>/` in front."""
+    exits = [f"_exit_{n}" for n, weight in enumerate(weights, 1) if weight > 0]
+    kinds = [f"{split}_{kind}" for split in ("val", "train") for kind in ("accuracy", "loss")]
+    return [f"{kind}{end}" for end in ("", *exits) for kind in kinds]
 
 
 def trained_parts(

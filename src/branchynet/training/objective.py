@@ -7,7 +7,7 @@ Source: Teerapittayanon, McDanel and Kung, 2016, section III-B.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from branchynet.errors import ArgumentError, UserError, is_number, not_allowed
 Logits = Sequence[Tensor | None]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What every objective is. Its constructor takes `weights`, N numbers ≥ 0, and its own settings.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -36,7 +36,7 @@ def fit(
     epochs: int,
     folder: Path,
     trainer: Mapping[str, Any],
-    logger: Logger | None = None,
+    logger: Logger | Sequence[Logger] | None = None,
     callbacks: Sequence[Callback] = (),
     ema: float | None = None,
 ) -> dict[str, float]:
@@ -51,7 +51,7 @@ def fit(
         epochs: how many in the whole stage, those before a resume included.
         folder: the stage's checkpoints.
         trainer: further arguments of `lightning.pytorch.Trainer`.
-        logger: None logs nothing.
+        logger: one or several; None logs nothing.
         callbacks: run besides the checkpointing; they see the best weights from `on_fit_end` on.
         ema: the decay per step of an average of the weights that is validated and kept in their place.
 
@@ -86,14 +86,16 @@ def fit(
             default_root_dir=folder,
             logger=logger or False,
             # LoadBest comes first, so that the other callbacks' on_fit_end sees the best weights.
-            callbacks=[Quiet(), keep_best, keep_last, phase, *averaging, LoadBest(), *callbacks],
+            callbacks=[
+                *(Quiet(), keep_best, keep_last, phase, *averaging, LoadBest(), StayStopped()),
+                *callbacks,
+            ],
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            enable_progress_bar=False,
-            log_every_n_steps=1,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             plugins=[WholeCheckpointIO()],
             use_distributed_sampler=False,  # the loader takes a rank's share itself
-            **trainer,
+            **{"log_every_n_steps": 1, **trainer},
         )
         best = last.with_name("best.ckpt")
         resume = last if last.exists() and best.exists() else None
@@ -121,13 +123,20 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def quieten_logs() -> None:
+    """Of Lightning's messages show those that somebody asked for: what profilers and callbacks have to say."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("profilers", "callbacks"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+
+
 class Quiet(Callback):
     """The same in processes that Lightning starts, which do not take over the filters of their parent."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
             quieten()
-            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+            quieten_logs()
 
 
 class LoadBest(Callback):
@@ -135,8 +144,21 @@ class LoadBest(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = Path(trainer.checkpoint_callback.dirpath) / "best.ckpt"  # type: ignore[union-attr]
+        if not best.exists():
+            raise UserError(
+                f"the {pl_module.stage} stage was stopped before its first epoch had ended: look at what stops it "
+                "among `callbacks` and `trainer`, such as trainer.max_time"
+            )
         load_network(pl_module.network, best)  # type: ignore[arg-type]
         make_contiguous(pl_module.network)  # type: ignore[arg-type]
+
+
+class StayStopped(Callback):
+    """A stage that was stopped early, and killed before the run was finished, is not trained further."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        stopped = [getattr(callback, "stopped_epoch", 0) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        trainer.should_stop = any(stopped)
 
 
 def make_contiguous(network: nn.Module) -> None:
