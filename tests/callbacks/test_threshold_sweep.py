@@ -1,11 +1,12 @@
 """The callback: what it leaves once fitting has ended, of which network, and where."""
 
+import csv
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -30,7 +31,9 @@ def ended(bright_data, bright_network, tmp_path):
     """A function that ends the fitting of a network, and the folder where the callback's files go."""
 
     def end(network=None, baseline=None, logger=None, first=True, stored=SETTINGS, hparams=None, **changes):
-        trainer = SimpleNamespace(is_global_zero=first, datamodule=bright_data, logger=logger)
+        trainer = SimpleNamespace(
+            is_global_zero=first, datamodule=bright_data, loggers=[logger] if logger else []
+        )
         module = SimpleNamespace(network=network or bright_network())
         swept = settings(**changes)
         sweep = ThresholdSweep(baseline or bright_network(5.0), tmp_path / "run", swept, stored, hparams)
@@ -139,3 +142,13 @@ def test_tensorboard_gets_the_report_where_there_is_one(ended, tmp_path):
     (accuracy,) = events.Scalars("operating_point/accuracy")
     assert accuracy.value == pytest.approx(result["knee"]["accuracy"])
     assert "sweep/samples" in events.Tags()["images"]
+
+
+def test_other_loggers_get_the_reports_numbers(ended, tmp_path):
+    end, folder = ended
+    logger = CSVLogger(tmp_path / "log", name="", version="")
+    end(logger=logger)
+    (row,) = csv.DictReader((tmp_path / "log" / "metrics.csv").read_text().splitlines())
+    result = json.loads((folder / "result.json").read_text())
+    assert float(row["baseline/accuracy"]) == pytest.approx(result["baseline"]["accuracy"])
+    assert "trade_off" in "".join(row)
