@@ -1,6 +1,7 @@
 """The settings in conf/: each has a comment, and stands in the docs under the name that the command line has."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -39,7 +40,7 @@ def settings(node, above=""):
 def lines_of_settings(path):
     """(key, whether its line has a comment) for all lines with one, those of `defaults` and `hydra` left out."""
     block = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for above, line in pairwise(["", *path.read_text(encoding="utf-8").splitlines()]):
         key = re.match(r"( *(?:- )?)(\w+):(.*)", line)
         if key is None:
             continue
@@ -47,7 +48,7 @@ def lines_of_settings(path):
             block = key[2]
         if block not in ("defaults", "hydra") and key[2] not in PLAIN:
             # A group's heading speaks for itself.
-            yield key[2], "#" in key[3] or not key[3].strip()
+            yield key[2], "#" in key[3] or not key[3].strip() or above.lstrip().startswith("#")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -53,13 +53,13 @@ def test_a_third_is_nearly_clean_and_some_are_full_of_clutter(cluttered):
 def test_no_part_has_an_original_of_another_one(few, monkeypatch):
     """Every image is made of the originals that its part is given, clutter included."""
     given = []
-    made = branchynet.data.digits._cluttered
+    made = branchynet.data.digits.clutter
 
     def spied(values, *rest):
         given.append({image.numpy().tobytes() for image in values})
         return made(values, *rest)
 
-    monkeypatch.setattr("branchynet.data.digits._cluttered", spied)
+    monkeypatch.setattr("branchynet.data.digits.clutter", spied)
     cluttered_digits()
     train, val, test = given
     assert [len(part) for part in given] == [1231, 206, 360]

@@ -11,8 +11,10 @@ from typing import Any
 
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ModelSummary
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.model_summary import summarize
 
 from branchynet.errors import UserError, not_allowed
 from branchynet.runs.build import made
@@ -55,6 +57,8 @@ def build_callbacks(group: Any, monitored: Iterable[str]) -> list[Callback]:
         waits = isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor
         if waits and waits not in monitored:
             raise not_allowed(f"{setting}.monitor", waits, f"one of {', '.join(monitored)}")
+        if isinstance(callback, ModelSummary):
+            _try_summary(setting, settings)
         callbacks.append(callback)
     return callbacks
 
@@ -78,6 +82,14 @@ def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> A
     except (MisconfigurationException, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the settings of {setting} are refused: {reason}") from error
+
+
+def _try_summary(setting: str, settings: Mapping[str, Any]) -> None:
+    """It looks at its arguments as training begins."""
+    try:
+        summarize(LightningModule(), **{key: value for key, value in settings.items() if key != "_target_"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the settings of {setting} are refused: {' '.join(str(error).split())}") from error
 
 
 def _takes(settings: Any, argument: str) -> bool:

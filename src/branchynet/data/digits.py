@@ -47,7 +47,7 @@ def cluttered_digits() -> dict[str, Arrays]:
     originals = {"train": ~test & ~val, "val": val, "test": test}
     random = np.random.RandomState(SEED)
     return {
-        part: _cluttered(values[torch.from_numpy(chosen)], labels[chosen], CLUTTERED[part], random)
+        part: clutter(values[torch.from_numpy(chosen)], labels[chosen], CLUTTERED[part], random)
         for part, chosen in originals.items()
     }
 
@@ -70,7 +70,7 @@ def _every(step: int, labels: np.ndarray, among: np.ndarray) -> np.ndarray:
     return order[among[order]][::step]
 
 
-def _cluttered(values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState) -> Arrays:
+def clutter(values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState) -> Arrays:
     chosen = random.randint(len(labels), size=count)
     # How hard an image is, 0 … 1.
     hardness = np.clip(random.uniform(-0.5, 1.0, count), 0, 1)
