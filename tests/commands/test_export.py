@@ -1,6 +1,7 @@
 """`branchynet export` from the command line, once per format, and its mistakes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def test_a_run_is_exported_and_its_export_is_the_run(name, files, copied, tmp_pa
     done = branchynet("export", f"run={run}", f"format={name}", "compare=200", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     folder = run / f"export-{name}"
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*files, "manifest.json", "manifest.schema.json"]
+    )
     text = " ".join(done.stdout.split())
     assert "200 test images" in text and "the operating point 0 leave at another exit" in text
     assert ("without torch" in text) == (name != "torch")
@@ -65,6 +68,7 @@ def test_a_run_is_exported_and_its_export_is_the_run(name, files, copied, tmp_pa
     assert manifest["format"] == name and manifest["experiment"] == result["experiment"]
     assert manifest["thresholds"] == result["knee"]["thresholds"]
     assert manifest["criterion"] == result["knee"]["criterion"]
+    assert manifest["uncertainty"] == {"unit": "nats", "least": 0, "most": pytest.approx(math.log(10))}
     assert [cost["macs"] for cost in manifest["costs"]["exits"]] == [e["macs"] for e in result["exits"]]
     assert manifest["input"]["shape"] == [1, 28, 28] and manifest["classes"] == list("0123456789")
 
@@ -121,7 +125,11 @@ def test_another_format_in_its_place_leaves_no_file_of_the_first(finished, tmp_p
         if "k1lled" in name:
             os.utime(tmp_path / name, (0, 0))
     export(composed(*overrides, "format=single"), tmp_path)
-    assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "model.onnx"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "manifest.json",
+        "manifest.schema.json",
+        "model.onnx",
+    ]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [".export-at_work1", ".export-other-k1lled_a", "export"]
 

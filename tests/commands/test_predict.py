@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from branchynet.commands.app import conf_folder, user_message
 from branchynet.commands.export import describe
 from branchynet.commands.predict import COLUMNS, opened, predict
 from branchynet.data.datasets import load_dataset
+from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError
+from branchynet.exports.manifest import read_manifest, write_manifest
 from branchynet.exports.write import write_export
 from branchynet.runs.finished_run import open_run
 
@@ -174,12 +177,12 @@ def test_unreadable_images_get_a_line_each_and_the_rest_goes_on(exported, pictur
 
 def test_the_manifests_rule_is_kept(exported, pictures, tmp_path, capsys):
     strict = shutil.copytree(exported, tmp_path / "strict")
-    content = json.loads((strict / "manifest.json").read_text())
+    written = read_manifest(strict)
     for rule, words in (
         ({"size": "refuse", "channels": "convert"}, "is 56×56, must be 28×28"),
         ({"size": "bilinear", "channels": "refuse"}, "is RGB, must be L"),
     ):
-        (strict / "manifest.json").write_text(json.dumps({**content, "image_files": rule}))
+        write_manifest(strict, replace(written, image_files=ImageFiles(**rule)))
         assert words in refused(f"export={strict}", f"input={pictures}/3.png")
         predicted(f"export={strict}", f"input={pictures}/2.png")
         assert "2.png" in capsys.readouterr().out

@@ -12,8 +12,8 @@ import torch
 from onnx import numpy_helper
 
 from branchynet.errors import UserError
-from branchynet.exports.load import Answer, by_exit, load_export, torch_step
-from branchynet.exports.manifest import checksum, read_manifest, write_manifest
+from branchynet.exports.load import Answer, Exported, by_exit, load_export, torch_step
+from branchynet.exports.manifest import ModelFile, checksum, read_manifest, write_manifest
 
 
 @pytest.mark.parametrize("module", ["load", "face", "manifest", "replay"])
@@ -83,16 +83,11 @@ def test_a_damaged_model_is_refused(copied):
 def test_a_model_that_is_none_gets_one_line_even_where_the_checksum_fits(copied):
     written = read_manifest(copied)
     (copied / "segment-2.onnx").write_bytes(b"no model")
-    write_manifest(copied, replace(written, files={**written.files, "segment-2.onnx": checksum(b"no model")}))
+    files = {**written.files, "segment-2.onnx": ModelFile(checksum(b"no model"), 8, None)}
+    write_manifest(copied, replace(written, files=files, format_version=1))
     with pytest.raises(UserError, match="ONNX Runtime") as caught:
         load_export(copied)
     assert "\n" not in str(caught.value)
-
-
-def test_a_model_that_is_not_the_manifests_is_refused(copied):
-    write_manifest(copied, replace(read_manifest(copied), input_shape=(1, 13, 12)))
-    with pytest.raises(UserError, match=r"its manifest says image \(B, 1, 13, 12\)"):
-        load_export(copied)
 
 
 def test_programs_of_torch_are_loaded_only_where_they_are_trusted(folders, tmp_path):
@@ -131,6 +126,9 @@ def test_a_single_model_of_the_first_form_counts_from_0(folders, pixels, tmp_pat
     """As 0.1 wrote it."""
     folder = shutil.copytree(folders["single"], tmp_path / "export")
     model = onnx.load(folder / "model.onnx")
+    written = read_manifest(folder)
+    limits = np.float32(written.thresholds)
+    model.graph.initializer.append(numpy_helper.from_array(limits, "thresholds"))  # they could be left out
 
     def count_from_0(graph):
         for constant in graph.initializer:
@@ -143,7 +141,43 @@ def test_a_single_model_of_the_first_form_counts_from_0(folders, pixels, tmp_pat
     count_from_0(model.graph)
     content = model.SerializeToString()
     (folder / "model.onnx").write_bytes(content)
-    files = {"model.onnx": checksum(content)}
-    write_manifest(folder, replace(read_manifest(folder), files=files, format_version=1))
+    files = {"model.onnx": ModelFile(checksum(content))}
+    write_manifest(folder, replace(written, files=files, format_version=1))
     found, now = (load_export(each).run(pixels[:40]) for each in (folder, folders["single"]))
     assert set(now.exit) == {1, 2, 3} and found.exit.tolist() == now.exit.tolist()
+
+
+WRONG = {
+    "class number 10": {"prediction": [3, 10]},
+    "class number -1": {"prediction": [-1, 0]},
+    "exit 4": {"exit": [1, 4]},
+    "exit 0": {"exit": [1, 0]},
+    "uncertainty of nan": {"uncertainty": [np.nan, 1]},
+    "confidence of nan": {"confidence": [0.5, np.nan]},
+    "confidence of 2": {"confidence": [2, 0.5]},
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_an_answer_that_no_whole_network_gives_is_refused(words, manifest):
+    right = {"prediction": [3, 9], "exit": [1, 3], "uncertainty": [0.5, 9], "confidence": [0, 1]}
+    images = np.zeros((2, 1, 12, 12), np.uint8)
+
+    def answering(values):
+        return Exported(manifest, lambda x, thresholds: Answer(**{k: np.array(v) for k, v in values.items()}))
+
+    assert answering(right).run(images).exit_index.tolist() == [0, 2]
+    with pytest.raises(UserError, match=rf"^the network answers with the {words}.* damaged$"):
+        answering({**right, **WRONG[words]}).run(images)
+
+
+def test_a_program_of_torch_that_is_none_gets_one_line(folders, tmp_path):
+    folder = shutil.copytree(folders["torch"], tmp_path / "export")
+    (folder / "segment-1.pt2").write_bytes(b"no program")
+    written = read_manifest(folder)
+    files = {**written.files, "segment-1.pt2": replace(written.files["segment-1.pt2"], bytes=10)}
+    files["segment-1.pt2"] = replace(files["segment-1.pt2"], sha256=checksum(b"no program"))
+    write_manifest(folder, replace(written, files=files))
+    with pytest.raises(UserError, match=r"segment-1\.pt2 cannot be loaded by PyTorch") as caught:
+        load_export(folder, trust=True)
+    assert "\n" not in str(caught.value)

@@ -91,19 +91,37 @@ def test_the_manifest_names_the_files_and_their_checksums(name, folders, manifes
     suffix = "pt2" if name == "torch" else "onnx"
     names = ["model.onnx"] if name == "single" else [f"segment-{n}.{suffix}" for n in (1, 2, 3)]
     assert list(written.files) == names
-    assert written.files == {each: checksum((folders[name] / each).read_bytes()) for each in names}
+    for each, file in written.files.items():
+        content = (folders[name] / each).read_bytes()
+        assert (file.sha256, file.bytes) == (checksum(content), len(content))
     assert replace(written, files={}) == replace(manifest, format=name)
-    assert {file.name for file in folders[name].iterdir()} == {*names, "manifest.json"}
+    assert {file.name for file in folders[name].iterdir()} == {
+        *names,
+        "manifest.json",
+        "manifest.schema.json",
+    }
     assert json.loads((folders[name] / "manifest.json").read_bytes())["criterion"] == "entropy"
 
 
-def test_every_segments_model_has_the_documented_names(folders):
-    names = ["prediction", "uncertainty", "confidence", "features"]
-    for n in (1, 2, 3):
-        graph = onnx.load(folders["segments"] / f"segment-{n}.onnx").graph
-        assert [each.name for each in graph.input] == ["image" if n == 1 else f"features_{n - 1}"]
-        outputs = [f"{name}_{n}" for name in names[: 3 if n == 3 else 4]]
-        assert [each.name for each in graph.output] == outputs
+def test_the_manifest_states_the_inputs_and_outputs_that_the_models_have(folders):
+    """By the models themselves; features have as many values as the toy network's layers give."""
+    kinds = {
+        onnx.TensorProto.UINT8: "uint8",
+        onnx.TensorProto.INT64: "int64",
+        onnx.TensorProto.FLOAT: "float32",
+    }
+    for name in ("segments", "single"):
+        for file, stated in read_manifest(folders[name]).files.items():
+            graph = onnx.load(folders[name] / file).graph
+            for has, says in ((graph.input, stated.tensors.inputs), (graph.output, stated.tensors.outputs)):
+                assert [each.name for each in has] == [each.name for each in says]
+                types = [each.type.tensor_type for each in has]
+                assert [kinds[each.elem_type] for each in types] == [each.dtype for each in says]
+                sizes = [tuple(size.dim_value or "B" for size in each.shape.dim) for each in types]
+                assert sizes == [each.shape for each in says]
+    last = read_manifest(folders["segments"]).files["segment-3.onnx"].tensors
+    assert last.inputs == (("features_2", "float32", "NCHW", ("B", 6, 12, 12)),)
+    assert [each.name for each in last.outputs] == ["prediction_3", "uncertainty_3", "confidence_3"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

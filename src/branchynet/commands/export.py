@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from branchynet.commands import app
 from branchynet.data.image_files import Border, ImageFiles, background_of, border_of
 from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
-from branchynet.exports.manifest import FILE, FORMATS, Cost, Costs, Manifest
+from branchynet.exports.manifest import FILE, FORMATS, SCHEMA, Cost, Costs, Manifest
 from branchynet.reporting.text import aligned
 from branchynet.runs.writable import check_writable
 
@@ -136,11 +136,13 @@ def describe(
         std=facts.std,
         costs=costs,
         image_files=ImageFiles(background=background, border=means, **rule),
+        unit=run.criteria[0].unit,
+        most=run.criteria[0].largest(len(facts.classes)),
     )
 
 
 # The names of what an export holds: overwrite=true takes nothing else away.
-_EXPORTS = re.compile(r"manifest\.json|model\.onnx|segment-\d+\.(onnx|pt2)").fullmatch
+_EXPORTS = re.compile(r"manifest(\.schema)?\.json|model\.onnx|segment-\d+\.(onnx|pt2)").fullmatch
 
 
 def check_free(output: Path, overwrite: bool) -> None:
@@ -153,7 +155,7 @@ def check_free(output: Path, overwrite: bool) -> None:
 
 def summary(output: Path, manifest: Manifest, found: "Agreement") -> str:
     """What was written, and how it compares, for the terminal."""
-    names = [*manifest.files, FILE]
+    names = [*manifest.files, FILE, SCHEMA]
     sizes = [f"{(output / name).stat().st_size:,}" for name in names]
     table = aligned([["file", "bytes"], *([name, size] for name, size in zip(names, sizes, strict=True))])
     where = "in a process of its own" + ("" if manifest.format == "torch" else " without torch")

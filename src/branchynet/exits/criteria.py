@@ -8,6 +8,7 @@ A criterion belongs to an exit as its head does: it runs on every engine and in 
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -35,6 +36,10 @@ class Criterion(nn.Module):
     unit: ClassVar[str]
     learns: ClassVar[bool] = False
     of_features: ClassVar[bool] = False
+
+    def largest(self, num_classes: int) -> float | None:
+        """The largest uncertainty that there can be among K classes, but for rounding; None: not known."""
+        return None
 
     def prepare(self, num_classes: int, shape: tuple[int, ...]) -> None:
         """Make room for what is to be learned: parameters and buffers, at their initial values.
@@ -68,6 +73,9 @@ class Entropy(Criterion):
     name = "entropy"
     unit = "nats"
 
+    def largest(self, num_classes: int) -> float:
+        return math.log(num_classes)
+
     def forward(self, logits: Tensor) -> Tensor:
         """(B, K) to (B,)."""
         p = logits.float().softmax(dim=1)
@@ -85,6 +93,9 @@ class MaxProbability(Criterion):
     name = "max_probability"
     unit = "0 to 1"
 
+    def largest(self, num_classes: int) -> float:
+        return 1 - 1 / num_classes
+
     def forward(self, logits: Tensor) -> Tensor:
         """(B, K) to (B,)."""
         return _others(logits).sum(dim=1)
@@ -100,6 +111,9 @@ class Margin(Criterion):
 
     name = "margin"
     unit = "0 to 1"
+
+    def largest(self, num_classes: int) -> float:
+        return 1.0
 
     def forward(self, logits: Tensor) -> Tensor:
         """(B, K) to (B,)."""

@@ -6,18 +6,16 @@ Shapes: B batch, C channels, H, W, N exits.
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from branchynet.errors import UserError
 from branchynet.exports.face import OnImages
 from branchynet.exports.manifest import Manifest, read_files, read_manifest
+from branchynet.exports.sessions import Call, open_models
 from branchynet.runtime.base import Outcome, check_threads, check_thresholds
 from branchynet.runtime.compaction import Scratch, by_compaction, numbers
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 
 class Answer(NamedTuple):
@@ -70,7 +68,9 @@ class Exported(OnImages):
 
     def answer(self, images: Any) -> Answer:
         """As `run`, with the confidence of every prediction."""
-        return self._program(self.checked(images), self._thresholds)
+        answer = self._program(self.checked(images), self._thresholds)
+        _check(answer, len(self.classes), self.manifest.num_exits)
+        return answer
 
 
 def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Exported:
@@ -97,13 +97,28 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
         )
     files = read_files(folder, manifest)
     if manifest.format == "torch":
-        modules = map(_torch_program, files.values())
+        modules = [_torch_program(folder / name, content) for name, content in files.items()]
         return Exported(manifest, by_exit([torch_step(module, threads) for module in modules]))
-    sessions = [_session(folder / name, content, threads) for name, content in files.items()]
-    _check_input(folder, sessions[0], manifest.input_shape)
+    calls = open_models(folder, manifest, files, threads)
     if manifest.format == "single":
-        return Exported(manifest, _one_by_one(sessions[0], manifest.format_version))
-    return Exported(manifest, by_exit([_onnx_step(session) for session in sessions]))
+        return Exported(manifest, _one_by_one(calls[0], manifest.format_version))
+    names = ["image", *(f"features_{n}" for n in range(1, len(calls)))]
+    return Exported(manifest, by_exit(list(map(_onnx_step, calls, names))))
+
+
+def _check(answer: Answer, classes: int, exits: int) -> None:
+    """A UserError where no network that is whole answers so."""
+    for what, wrong, values in (
+        ("class number", (answer.prediction < 0) | (answer.prediction >= classes), answer.prediction),
+        ("exit", (answer.exit < 1) | (answer.exit > exits), answer.exit),
+        ("uncertainty of", np.isnan(answer.uncertainty), answer.uncertainty),
+        ("confidence of", ~((answer.confidence >= 0) & (answer.confidence < 1.01)), answer.confidence),
+    ):
+        if wrong.any():
+            raise UserError(
+                f"the network answers with the {what} {values[wrong][0]}, of {classes} classes and {exits} exits: "
+                f"its weights or what is told of it are damaged"
+            )
 
 
 def by_exit(steps: Sequence[Model]) -> Program:
@@ -121,50 +136,21 @@ def by_exit(steps: Sequence[Model]) -> Program:
     return run
 
 
-def _one_by_one(session: "ort.InferenceSession", version: int) -> Program:
+def _one_by_one(call: Call, version: int) -> Program:
     """The program of a single model with the exits inside: it takes one image at a time."""
     counted_from = 0 if version == 1 else 1
 
     def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
         limits = np.array(thresholds, np.float32)
-        answers = [
-            session.run(list(Answer._fields), {"image": x[i : i + 1], "thresholds": limits})
-            for i in range(len(x))
-        ]
+        answers = [call({"image": x[i : i + 1], "thresholds": limits}) for i in range(len(x))]
         answer = Answer(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
         return answer._replace(exit=answer.exit - counted_from + 1)
 
     return run
 
 
-def _onnx_step(session: "ort.InferenceSession") -> Model:
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})
-
-
-def _session(file: Path, content: bytes, threads: int) -> "ort.InferenceSession":
-    try:
-        import onnxruntime
-
-        from branchynet.runtime.session import load_session
-    except ImportError as error:
-        raise UserError("this export needs the package onnxruntime: install it") from error
-    try:
-        return load_session(content, threads)
-    except Exception as error:  # ONNX Runtime has a dozen of its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason}"
-        ) from error
-
-
-def _check_input(folder: Path, session: "ort.InferenceSession", shape: tuple[int, ...]) -> None:
-    first = session.get_inputs()[0]
-    if (first.name, first.type, tuple(first.shape[1:])) != ("image", "tensor(uint8)", shape):
-        raise UserError(
-            f"{folder} is damaged: its model takes {first.name} {first.type} {first.shape}, its manifest says "
-            f"image (B, {', '.join(map(str, shape))}) uint8; export the run again"
-        )
+def _onnx_step(call: Call, name: str) -> Model:
+    return lambda x: call({name: x})
 
 
 def torch_step(module: Callable[..., Any], threads: int) -> Model:
@@ -181,7 +167,11 @@ def torch_step(module: Callable[..., Any], threads: int) -> Model:
     return run
 
 
-def _torch_program(content: bytes) -> Callable[..., Any]:
+def _torch_program(file: Path, content: bytes) -> Callable[..., Any]:
     import torch
 
-    return torch.export.load(io.BytesIO(content)).module()
+    try:
+        return torch.export.load(io.BytesIO(content)).module()
+    except Exception as error:  # about anything, on what is no program
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} cannot be loaded by PyTorch {torch.__version__}: {reason}") from error

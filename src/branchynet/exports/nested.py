@@ -17,12 +17,12 @@ OUTPUTS = {
 }
 
 
-def nested(models: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> onnx.ModelProto:
+def nested(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     """A model for one image that leaves at the first exit that is sure enough.
 
-    Inputs: `image` as the first model has it, and `thresholds`, (N-1,) float32, which may be left out: then
-    they are those given here. (ONNX Runtime warns of such an input as it loads; it is meant.) Outputs, (1,)
-    each: `prediction` int64, `exit` int64 (1 … N), `uncertainty` and `confidence` float32.
+    Inputs: `image` as the first model has it, and `thresholds`, (N-1,) float32. (They have no default: ONNX Runtime
+    warns of an input that has one.) Outputs, (1,) each: `prediction` int64, `exit` int64 (1 … N), `uncertainty`
+    and `confidence` float32.
 
     Args:
         models: N, for batch 1, shallow to deep: from `image` or `features_<n-1>` to `prediction_<n>`,
@@ -34,16 +34,15 @@ def nested(models: Sequence[onnx.ModelProto], thresholds: Sequence[float]) -> on
         for n, model in enumerate(models, start=1)
     ]
     nodes, initializers = _from_exit(graphs, 1)
-    limits = numpy_helper.from_array(np.array(thresholds, np.float32), "thresholds")
     graph = helper.make_graph(
         [*nodes, *_copies("_from_1", "")],
         "early_exit",
         [
             graphs[0].input[0],
-            helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [len(thresholds)]),
+            helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [len(models) - 1]),
         ],
         _outputs(""),
-        [*initializers, limits],
+        initializers,
     )
     opsets = {opset.domain: opset.version for model in models for opset in model.opset_import}
     made = helper.make_model(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.exits.criteria import Criterion
 from branchynet.exports.load import Exported, by_exit, torch_step
-from branchynet.exports.manifest import Manifest, checksum, write_manifest
+from branchynet.exports.manifest import Manifest, ModelFile, checksum, write_manifest
 from branchynet.exports.nested import nested
+from branchynet.exports.tensors import of_segment, of_single
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.for_inference import folded, frozen, pixel_by_pixel
@@ -85,6 +86,7 @@ def write_export(
     # Three samples: 0 and 1 would be taken for constants.
     x = torch.zeros(1 if manifest.format == "single" else 3, *manifest.input_shape, dtype=torch.uint8)
     contents: dict[str, bytes] = {}
+    tensors = [of_single(manifest.input_shape, len(steps))] if manifest.format == "single" else []
     models = []
     for n, step in enumerate(steps, start=1):
         if manifest.format == "torch":
@@ -93,15 +95,22 @@ def write_export(
             contents[f"segment-{n}.onnx"] = _onnx_model(step, x, n).SerializeToString()
         else:
             models.append(_onnx_model(step, x, n))
+        given = x.shape[1:]
         if step.forwards:
             with torch.inference_mode():
                 x = step(x)[-1]
             x = x.clone()  # a plain tensor: the exporters refuse those of inference mode
+        if manifest.format != "single":
+            tensors.append(of_segment(n, given, x.shape[1:] if step.forwards else None))
     if manifest.format == "single":
-        contents["model.onnx"] = nested(models, manifest.thresholds).SerializeToString()
+        contents["model.onnx"] = nested(models).SerializeToString()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    manifest = replace(manifest, files={name: checksum(content) for name, content in contents.items()})
+    files = {
+        name: ModelFile(checksum(content), len(content), each)
+        for (name, content), each in zip(contents.items(), tensors, strict=True)
+    }
+    manifest = replace(manifest, files=files)
     write_manifest(folder, manifest)
     return manifest
 

@@ -10,4 +10,6 @@ def load_session(model: bytes, threads: int) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors only
+    # Not what the bytes look like: ONNX Runtime has a format of its own, which nobody here writes.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

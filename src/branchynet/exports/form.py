@@ -1,0 +1,185 @@
+"""The form of manifest.json: which keys there are, what they mean and which values they may have.
+
+`manifest.schema.json`, which lies beside every manifest, is made of it. Keys that are not named here are allowed.
+
+Shapes: C channels, H, W, K classes, N exits. Nothing here needs PyTorch.
+"""
+
+import json
+import math
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from branchynet.exports.tensors import MOST
+
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]  # a million wrong ones are one mistake
+Name = Annotated[str, Field(min_length=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Whole = Annotated[int, Field(gt=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Part(BaseModel):
+    """Of the very types, and numbers are finite."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Cost(Part):
+    """What one image costs, all heads on the way, the criterion and the decision included."""
+
+    macs: Whole = Field(description="multiply-accumulates")
+    latency_us: Above0 = Field(description="microseconds, at batch 1")
+
+
+class Costs(Part):
+    """As the run measured them; the models' normalisation and confidence are not in them."""
+
+    engine: Name
+    threads: Whole
+    machine: Name
+    baseline: Cost
+    exits: Many[Cost] = Field(min_length=1, description="N: leaving at exit 1 … N")
+
+
+class Input(Part):
+    """Of the first model."""
+
+    name: Literal["image"] = "image"
+    dtype: Literal["uint8"] = Field(description="0 … 255")
+    layout: Literal["NCHW"] = Field(description="row-major")
+    shape: Many[Whole] = Field(min_length=3, max_length=3, description="C, H, W")
+    batch: Literal["any", 1] = "any"
+
+
+class Normalisation(Part):
+    """(x / 255 - mean) / std, which the first model does itself."""
+
+    inside: Literal[True] = True
+    mean: Many[float] = Field(description="C, of values / 255")
+    std: Many[Above0] = Field(description="C, of values / 255")
+
+
+class Uncertainty(Part):
+    """What thresholds are compared with: the lower, the surer."""
+
+    unit: str = Field(description="also the thresholds'")
+    least: Literal[0] = Field(description="nobody is surer; a threshold of 0 takes no image")
+    most: float | None = Field(
+        description="nobody is less sure, but for rounding; null: not known. A threshold above it takes every image"
+    )
+
+
+class ImageFiles(Part):
+    """What becomes of an image file before it is the first model's input."""
+
+    size: Literal["bilinear", "refuse"] = Field(description="one of another size is resized, or refused")
+    channels: Literal["convert", "refuse"] = Field(
+        description="one of other channels is converted to grey or RGB, or refused"
+    )
+    background: Many[Byte] | None = Field(
+        default=None,
+        description="C, below what is transparent, as the network sees it; null refuses transparency",
+    )
+    invert: bool = Field(default=False, description="whether dark and light are swapped")
+    border: Annotated[list[Byte], Field(min_length=2, max_length=2)] | None = Field(
+        default=None,
+        description="of 100 training images, 99 have outermost pixels whose mean is from the first to the second",
+    )
+    steps: Many[str] = Field(default=[], description="the same in words, in their order")
+
+
+class Tensor(Part):
+    """An input or output of a model."""
+
+    name: Name = Field(description="format torch: the place in the list counts")
+    dtype: Literal["uint8", "int64", "float32"]
+    layout: Name = Field(description="N batch, C channels, H height, W width, T tokens; memory is row-major")
+    shape: Many[Annotated[int, Field(ge=0)] | Literal["B"]] = Field(description="B: any batch")
+
+
+class File(Part):
+    """A model."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\\x00]+$")] = Field(description="beside the manifest")
+    sha256: Sha256
+    bytes: Whole | None = None
+    inputs: Many[Tensor] | None = None
+    outputs: Many[Tensor] | None = None
+
+
+class Form(Part):
+    """What `branchynet export` writes beside its models: all that a host has to know."""
+
+    format_version: Literal[1, 2] = Field(
+        description="2; 1: `exit` of a model.onnx counts from 0, and what is null by default here was not written"
+    )
+    branchynet: str = Field(default="", description="the version that wrote it")
+    format: Literal["segments", "single", "torch"] = Field(
+        description="one ONNX model per segment, one with the exits inside, or one torch.export program per segment"
+    )
+    experiment: Name
+    criterion: Name = Field(description="what computes the uncertainty; it is inside the models")
+    uncertainty: Uncertainty | None = None
+    thresholds: Many[float] = Field(description="N-1, of the operating point; a host may take others")
+    stop_rule: str | None = None
+    loop: Many[str] | None = Field(default=None, description="what a host does for one image")
+    classes: Many[str] = Field(min_length=2, description="K names; a prediction counts into them from 0")
+    input: Input
+    normalisation: Normalisation
+    image_files: ImageFiles
+    costs: Costs
+    files: Many[File] = Field(min_length=1, description="shallow to deep")
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="of all the rest, as JSON in ASCII, keys sorted, without spaces, numbers as Python writes them",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Form":
+        exits, channels = len(self.costs.exits), self.input.shape[0]
+        for place, found, wanted in (
+            ("thresholds", len(self.thresholds), exits - 1),
+            ("files", len({file.name for file in self.files}), 1 if self.format == "single" else exits),
+            ("normalisation.mean", len(self.normalisation.mean), channels),
+            ("normalisation.std", len(self.normalisation.std), channels),
+            ("image_files.background", len(self.image_files.background or range(channels)), channels),
+        ):
+            if found != wanted:
+                raise ValueError(f"{place} has {found} entries where {wanted} belong")
+        if math.prod(self.input.shape) > MOST:
+            raise ValueError(f"input.shape is {self.input.shape}: more than {MOST:,} values")
+        if any(file.name in (".", "..") for file in self.files):
+            raise ValueError("files has a name that is none")
+        return self
+
+    @model_validator(mode="after")
+    def _has_all_of_its_version(self) -> "Form":
+        if self.format_version > 1:
+            parts = [("", self), *((f"files.{n}.", file) for n, file in enumerate(self.files))]
+            for place, part in parts:
+                for key in type(part).model_fields:
+                    if getattr(part, key) is None:
+                        raise ValueError(f"it has no {place}{key}")
+        return self
+
+
+def json_schema() -> str:
+    """What `manifest.schema.json` holds."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Form.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def reason_of(error: ValidationError) -> str:
+    """What is wrong first, in a few words."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"it has no {place}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    given: Any = first["input"]
+    return f"{place} is {str(given)[:80]!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

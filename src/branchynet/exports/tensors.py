@@ -1,0 +1,57 @@
+"""What goes into an export's models and comes out of them: names, types, shapes.
+
+Shapes: B batch, C channels, H, W, T tokens, N exits. Nothing here needs PyTorch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Of features, by how many dimensions they have; memory is row-major.
+LAYOUTS = {2: "NC", 3: "NTC", 4: "NCHW"}
+ANSWERS = {"prediction": "int64", "uncertainty": "float32", "confidence": "float32"}
+SINGLE_ANSWERS = {"prediction": "int64", "exit": "int64", "uncertainty": "float32", "confidence": "float32"}
+MOST = 2**26  # values of an image, and of its features at an exit: 256 MiB of float32
+
+
+class Tensor(NamedTuple):
+    """An input or output of a model."""
+
+    name: str
+    dtype: str  # uint8 | int64 | float32
+    layout: str
+    shape: tuple[int | str, ...]  # B, where any batch is taken
+
+
+class Tensors(NamedTuple):
+    """All of one model's, in its order."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def of_segment(n: int, given: Sequence[int], handed_on: Sequence[int] | None) -> Tensors:
+    """Segment n's (from 1).
+
+    Args:
+        given: the shape of its input, without the batch.
+        handed_on: that of the features behind it; None: it is the last.
+    """
+    first = _image("B", given) if n == 1 else _features(n - 1, given)
+    answers = (Tensor(f"{name}_{n}", dtype, "N", ("B",)) for name, dtype in ANSWERS.items())
+    behind = () if handed_on is None else (_features(n, handed_on),)
+    return Tensors((first,), (*answers, *behind))
+
+
+def of_single(input_shape: Sequence[int], num_exits: int) -> Tensors:
+    """Those of one model with the exits inside, for one image."""
+    thresholds = Tensor("thresholds", "float32", "exit 1 … N-1", (num_exits - 1,))
+    answers = (Tensor(name, dtype, "N", (1,)) for name, dtype in SINGLE_ANSWERS.items())
+    return Tensors((_image(1, input_shape), thresholds), tuple(answers))
+
+
+def _image(batch: int | str, shape: Sequence[int]) -> Tensor:
+    return Tensor("image", "uint8", "NCHW", (batch, *shape))
+
+
+def _features(n: int, shape: Sequence[int]) -> Tensor:
+    return Tensor(f"features_{n}", "float32", LAYOUTS.get(len(shape) + 1, "row-major"), ("B", *shape))
