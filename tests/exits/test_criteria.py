@@ -248,3 +248,11 @@ def test_what_no_threshold_compares_with_is_told_by_criterion_and_exit(given, wo
     with pytest.raises(UserError, match=f"^the criterion entropy {words}"):
         check_uncertainty(Entropy(), 2, given, 2)
     check_uncertainty(Entropy(), 2, torch.tensor([0.0, 3.0]), 2)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_largest_uncertainty_is_that_of_equal_logits(classes):
+    for criterion in (Entropy(), MaxProbability(), Margin()):
+        found = criterion(torch.zeros(1, classes)).item()
+        assert criterion.largest(classes) == pytest.approx(found, abs=1e-6), criterion.name
+    assert Criterion().largest(classes) is None, "of a stranger's nobody knows"
