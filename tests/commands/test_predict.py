@@ -21,7 +21,7 @@ from branchynet.commands.predict import COLUMNS, opened, predict
 from branchynet.data.datasets import load_dataset
 from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError
-from branchynet.exports.manifest import read_manifest, write_manifest
+from branchynet.exports.manifest import content_checksum, read_manifest, write_manifest
 from branchynet.exports.write import write_export
 from branchynet.runs.finished_run import open_run
 
@@ -285,6 +285,7 @@ def test_names_of_others_neither_end_a_prediction_nor_control_the_terminal(expor
     odd, named = "\x1b[31m\udcff\n", shutil.copytree(exported, tmp_path / "export")
     content = json.loads((named / "manifest.json").read_text())
     content["classes"] = [odd] * 10
+    content["sha256"] = content_checksum(content)
     (named / "manifest.json").write_text(json.dumps(content))
     (tmp_path / "in").mkdir()
     Image.fromarray(x[0, 0]).save(tmp_path / "in" / f"{odd}.png")

@@ -152,6 +152,7 @@ WRONG = {
     "class number -1": {"prediction": [-1, 0]},
     "exit 4": {"exit": [1, 4]},
     "exit 0": {"exit": [1, 0]},
+    "uncertainty of inf": {"uncertainty": [0, np.inf]},
     "uncertainty of nan": {"uncertainty": [np.nan, 1]},
     "confidence of nan": {"confidence": [0.5, np.nan]},
     "confidence of 2": {"confidence": [2, 0.5]},

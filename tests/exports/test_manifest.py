@@ -71,7 +71,7 @@ def test_the_checksum_is_sha256():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff\xfe", b"3", b'{"format_version": 1}', b"[" * 10**5, b'["\\ud800"]']
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b"3", b'{"format_version": 1}', b"[" * 10**5]
 )
 def test_a_damaged_manifest_gets_one_line(content, folder):
     (folder / FILE).write_bytes(content)

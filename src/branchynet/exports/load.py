@@ -111,7 +111,7 @@ def _check(answer: Answer, classes: int, exits: int) -> None:
     for what, wrong, values in (
         ("class number", (answer.prediction < 0) | (answer.prediction >= classes), answer.prediction),
         ("exit", (answer.exit < 1) | (answer.exit > exits), answer.exit),
-        ("uncertainty of", np.isnan(answer.uncertainty), answer.uncertainty),
+        ("uncertainty of", ~np.isfinite(answer.uncertainty), answer.uncertainty),
         ("confidence of", ~((answer.confidence >= 0) & (answer.confidence < 1.01)), answer.confidence),
     ):
         if wrong.any():

@@ -109,7 +109,6 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / FILE
     try:
         content = json.loads(read_regular(file))
-        json.dumps(content, ensure_ascii=False).encode()  # JSON knows half characters, which nobody can print
         found = content_checksum(content) if isinstance(content, dict) else ""
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
