@@ -302,3 +302,10 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path, monkeypatch, ca
     config = OmegaConf.load(finished / ".hydra" / "config.yaml")
     assert train_run(config, finished) == json.loads((finished / "result.json").read_text())
     assert "this run is finished" in caplog.text
+
+
+def test_a_criterion_that_gives_no_uncertainty_costs_no_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("branchynet.exits.criteria.Entropy.forward", lambda self, logits: logits[:, 0] - 1e6)
+    with pytest.raises(UserError, match=r"^the criterion entropy gives -\d.* at exit 1"):
+        train_run(composed(f"cache={tmp_path}/cache"), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()

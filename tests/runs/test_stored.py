@@ -301,6 +301,7 @@ def test_a_criterion_is_read_back(tmp_path):
         {"settings": {}, "traced_by": "torch", "states": 3},
         {"settings": {}, "traced_by": "torch", "states": [{}, 3]},
         {"settings": 3, "traced_by": "torch", "states": []},
+        {"settings": {"_target_": torch.zeros(2)}, "traced_by": "torch", "states": [{}]},
         [1, 2],
         torch.zeros(2),
     ],

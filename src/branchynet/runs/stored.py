@@ -5,6 +5,7 @@ So that thresholds can be chosen again without the network. Shapes: I images, N 
 
 import csv
 import io
+import json
 import math
 import zipfile
 import zlib
@@ -276,6 +277,7 @@ def read_criterion(path: Path) -> StoredCriterion | None:
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         states = [dict(state) for state in content["states"]]
+        json.dumps(content["settings"])  # a TypeError where they are no plain values
         return StoredCriterion(dict(content["settings"]), str(content["traced_by"]), states)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
