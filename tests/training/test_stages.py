@@ -329,6 +329,7 @@ def test_what_profilers_and_summaries_say_is_shown(data, tmp_path, network, modu
     )
     assert "run_training_epoch" in caplog.text and "network.heads" in caplog.text
     assert "GPU available" not in caplog.text
+    assert not logging.getLogger("lightning").handlers, "said once"
 
 
 def test_a_stage_that_is_stopped_before_an_epoch_has_ended(data, tmp_path, network, module):

@@ -129,6 +129,8 @@ def quieten_logs() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for name in ("profilers", "callbacks"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    if logging.getLogger().handlers:
+        logging.getLogger("lightning").handlers.clear()  # its own would say everything a second time
 
 
 class Quiet(Callback):
