@@ -1,5 +1,7 @@
 """Cutting and joining: every cut is checked against what it means, and no cut changes the numbers."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -76,10 +78,21 @@ class Auxiliary(nn.Module):
         self.layer, self.aux = nn.Linear(3, 2), nn.Linear(3, 2)
 
     def forward(self, x):
-        return (self.layer(x), self.aux(x)) if self.training and self.aux_logits else self.layer(x)
+        if self.training and self.aux_logits:
+            return self.given(self.layer(x), self.aux(x))
+        return self.layer(x)
 
 
-def test_auxiliary_classifiers_get_one_line():
+class Outputs(NamedTuple):
+    """As torchvision's."""
+
+    logits: torch.Tensor
+    aux: torch.Tensor
+
+
+@pytest.mark.parametrize("given", [Outputs, lambda *both: both])
+def test_auxiliary_classifiers_get_one_line(given, monkeypatch):
+    monkeypatch.setattr(Auxiliary, "given", staticmethod(given), raising=False)
     with pytest.raises(UserError, match=r"Auxiliary gives several tensors in training.*aux_logits=False"):
         traced(Auxiliary(True))
     assert "layer" in traced(Auxiliary(False))[1]

@@ -60,18 +60,25 @@ def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, d
         ) from error
     nodes = list(graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
-    if isinstance(nodes[-1].args[0], tuple) and getattr(module, "aux_logits", False):
+    given = nodes[-1].args[0]
+    # A named tuple is a call of its class.
+    several = isinstance(given, tuple) or _is_tuple(getattr(given, "target", None))
+    if several and getattr(module, "aux_logits", False):
         raise UserError(
             f"the trunk {type(module).__name__} gives several tensors in training, those of its auxiliary "
             "classifiers, too: set aux_logits=False (+model.trunk.aux_logits=false)"
         )
-    if len(inputs) != 1 or not isinstance(nodes[-1].args[0], fx.Node):
+    if len(inputs) != 1 or several or not isinstance(given, fx.Node):
         raise UserError(f"the trunk {type(module).__name__} has to take one tensor and to give one")
     for node in nodes:
         # Traced with the `training` flag of this moment, it would drop out in evaluation, too.
         if node.op == "call_function" and node.target is torch.nn.functional.dropout:
             raise UserError(f"the trunk {type(module).__name__} calls F.dropout: use nn.Dropout instead")
     return graph, tracer.outputs
+
+
+def _is_tuple(target: object) -> bool:
+    return isinstance(target, type) and issubclass(target, tuple)
 
 
 def clean_cuts(graph: fx.Graph) -> list[fx.Node]:
