@@ -65,11 +65,11 @@ def run(multirun):
 
 KEYS = {
     "": "baseline engine exits experiment knee machine noise noisy protocol seed threads validation versions",
-    "baseline": "accuracy latency_us macs",
-    "exits.0": "accuracy latency_us macs static_latency_us static_macs",
+    "baseline": "accuracy balanced_accuracy latency_us macs",
+    "exits.0": "accuracy balanced_accuracy latency_us macs static_latency_us static_macs",
     "knee": (
-        "accuracy criterion exit_rates gain_latency gain_macs gain_over_static gain_trunk_only latency_us macs "
-        "measured rule thresholds"
+        "accuracy balanced_accuracy criterion exit_rates gain_latency gain_macs gain_over_static gain_trunk_only "
+        "latency_us macs measured rule thresholds"
     ),
     "knee.measured": "accuracy gain_latency latency_us",
     "validation": "accuracy baseline_accuracy gain_at_no_loss gain_latency gain_macs",
@@ -156,8 +156,12 @@ def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
     assert results[0]["baseline"]["accuracy"] == results[1]["baseline"]["accuracy"]
     assert not (second / "checkpoints" / "baseline").exists()
     # How the shared one ended stands in both runs, at one step: so none is missing where runs are compared.
-    ends = [events_of(folder).Scalars("baseline/val_accuracy_exit_2")[-1] for folder in (first, second)]
-    assert (ends[0].step, ends[0].value) == (ends[1].step, ends[1].value)
+    runs = [events_of(folder) for folder in (first, second)]
+    own, shared = ({tag for tag in events.Tags()["scalars"] if "baseline" in tag} for events in runs)
+    assert own == shared
+    for tag in ("baseline/val_accuracy_exit_2", "learning_rate/baseline"):
+        ends = [events.Scalars(tag)[-1] for events in runs]
+        assert (ends[0].step, ends[0].value) == (ends[1].step, ends[1].value)
 
 
 def events_of(folder):
@@ -181,7 +185,7 @@ def test_tensorboards_event_file_holds_the_operating_point_the_curves_and_the_fi
         scalars = events.Scalars(tag)
         assert len(scalars) == 1 and scalars[0].value == pytest.approx(value, rel=1e-6), tag
     assert len(events.Scalars("joint/val_accuracy_exit_1")) == 3
-    assert [event.value for event in events.Scalars("joint/learning_rate")] == pytest.approx([0.003] * 3)
+    assert [event.value for event in events.Scalars("learning_rate/joint")] == pytest.approx([0.003] * 3)
     assert "sweep/trade_off" in tags["images"]
     (settings,) = events.Tensors("settings/text_summary")
     assert "\n      lr: 0.003\n" in settings.tensor_proto.string_val[0].decode()

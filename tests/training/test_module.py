@@ -344,7 +344,7 @@ def test_only_exits_that_are_trained_are_logged(data, tmp_path, with_norms, metr
         for what in ("loss", "accuracy")
         for exit_ in ("", "_exit_1")
     }
-    to_loggers = {f"joint/{name}" for name in names} | {"joint/learning_rate"}
+    to_loggers = {f"joint/{name}" for name in names} | {"learning_rate/joint"}
     assert set(seen.epochs[1]) == to_loggers | names  # without the stage for callbacks
     assert set(logged) == {*to_loggers, "step"}
     assert logged["joint/val_loss"] == seen.epochs[1]["joint/val_loss"]
@@ -359,7 +359,7 @@ def test_the_learning_rate_is_logged_as_the_schedule_has_it(data, tmp_path, with
     classifier = BranchyClassifier(with_norms(), Joint((1.0, 1.0, 1.0)), optimizer, schedule)
     logged = fit(classifier, data, 4, tmp_path, TRAINER, callbacks=[seen])
     # Each is seen an epoch later; after half of the steps it is a tenth.
-    rates = [epoch["joint/learning_rate"] for epoch in seen.epochs[1:]] + [logged["joint/learning_rate"]]
+    rates = [epoch["learning_rate/joint"] for epoch in seen.epochs[1:]] + [logged["learning_rate/joint"]]
     assert rates == pytest.approx([0.1, 0.01, 0.01, 0.01])
 
 

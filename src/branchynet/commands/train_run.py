@@ -194,7 +194,7 @@ def train_baseline(
 
 def log_baseline(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:
     """Log how a baseline from the cache ended where its training would have: so it lacks nothing beside others."""
-    values = {tag: value for tag, value in metrics.items() if tag.startswith("baseline/")}
+    values = {tag: value for tag, value in metrics.items() if "baseline" in tag.split("/")}
     for logger in loggers if values else ():
         logger.log_metrics(values, int(metrics.get("step", 0)))
         logger.save()

@@ -21,7 +21,7 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
         f"{stage}: accuracy on validation": ["Multiline", [rf"{stage}/val_accuracy(_exit_\d+)?$"]],
         f"{stage}: loss on validation": ["Multiline", [rf"{stage}/val_loss(_exit_\d+)?$"]],
         f"{stage}: loss in training": ["Multiline", [rf"{stage}/train_loss(_exit_\d+)?$"]],
-        f"{stage}: learning rate": ["Multiline", [rf"{stage}/learning_rate$"]],
+        f"{stage}: learning rate": ["Multiline", [rf"learning_rate/{stage}$"]],
     }
     for stage in ("joint", "baseline")
 }

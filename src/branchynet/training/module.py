@@ -40,7 +40,7 @@ class BranchyClassifier(L.LightningModule):
         objective: what is minimised; its weights are N.
         optimizer: from parameter groups to an optimiser, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         schedule: from the optimiser and the number of steps to a scheduler or None.
-        stage: the prefix of every logged tag, `baseline` or `joint`.
+        stage: in every logged tag, `baseline` or `joint`.
         seed: what draws in training (dropout) depends on, besides the epoch and the stage.
         channels_last: whether images and weights lie in memory pixel by pixel instead of channel by channel.
         compile: whether full batches run through `torch.compile`. Others (an epoch's last, validation) do not:
@@ -49,7 +49,7 @@ class BranchyClassifier(L.LightningModule):
             gradient; the last exit's weight has to be 0.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
-    over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `<stage>/learning_rate` as it
+    over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `learning_rate/<stage>` as it
     is at the epoch's end.
     """
 
@@ -134,7 +134,7 @@ class BranchyClassifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metric)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log(f"{self.stage}/learning_rate", float(rate))
+        self.log(f"learning_rate/{self.stage}", float(rate))
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metric)
