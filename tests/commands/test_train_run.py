@@ -278,11 +278,11 @@ def test_what_is_known_of_a_cached_baseline_is_logged():
         log_metrics=lambda values, step: calls.append((values, step)), save=lambda: calls.append("saved")
     )
     log_baseline(
-        logger, {"baseline/loss": 0.25, "step": 7.0, "joint/loss": 1.0, "learning_rate/baseline": 0.1}
+        [logger], {"baseline/loss": 0.25, "step": 7.0, "joint/loss": 1.0, "learning_rate/baseline": 0.1}
     )
     assert calls == [({"baseline/loss": 0.25, "learning_rate/baseline": 0.1}, 7), "saved"]
-    log_baseline(logger, {})
-    log_baseline(None, {"baseline/val_loss": 0.25})
+    log_baseline([logger], {})
+    log_baseline([], {"baseline/val_loss": 0.25})
     assert len(calls) == 2
 
 
