@@ -92,17 +92,19 @@ LYING = {
     ),
     "another type": (answering(kinds=[TensorProto.DOUBLE, 1, 1]), "prediction_3 (B) tensor(double)"),
     "a size": (answering(says=(5,)), "prediction_3 (5) int64"),
+    "more rows than memory holds": (answering(fewer=-(10**12)), "cannot be run by ONNX Runtime: "),
     "fewer rows than it says": (answering(fewer=1), "prediction_3 has the shape (2,) for 3 images"),
 }
 
 
 @pytest.mark.parametrize("name", LYING)
-def test_a_model_that_lies_is_refused(name, copied):
+def test_a_model_that_lies_is_refused(name, copied, capfd):
     content, words = LYING[name]
     put(copied, LAST, content)
     state(copied, lambda content: content.update(thresholds=[0, 0]))
     message = refused(copied)
     assert words in message and LAST in message, message
+    assert capfd.readouterr() == ("", ""), "nothing past the one line, which ONNX Runtime could write"
 
 
 def set_shape(content, *places):
