@@ -63,7 +63,7 @@ def done():
 
 
 def test_the_others_run_and_it_is_said_at_the_end_which_failed(multirun, capsys):
-    assert multirun("threads=1,3,4", "output=${hydra.job.num}", "hydra.sweep.dir=s, t") == 2
+    assert multirun("threads=1,3,4", "output=${hydra:job.num}", "hydra.sweep.dir=s, t") == 2
     assert done() == ["s, t/1/done", "s, t/2/done"]
     error = capsys.readouterr().err
     assert error.splitlines() == [
