@@ -160,6 +160,7 @@ def test_what_a_stage_sets_itself_is_what_it_says():
         {"profiler": {"_target_": "os.getcwd"}},
         {"profiler": "nosuch"},
         {"max_time": 0},
+        {"devices": 1000},
         {"accumulate_grad_batches": "x"},
         {"strategy": 7},
     ],

@@ -1,6 +1,7 @@
 """Settings that would only be found wrong after minutes of training, looked at before it."""
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ from branchynet.errors import (
     check_choice,
     check_whole,
     is_number,
+    is_whole,
     not_allowed,
     settings_of,
 )
 from branchynet.networks.size import activation_bytes, memory_bytes, weights_bytes
 from branchynet.runs.build import build_network
+from branchynet.training.hardware import trains_on_gpu
 from branchynet.training.schedules import build_schedule
 
 
@@ -155,6 +158,9 @@ def check_trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback] = ()
             raise not_allowed(
                 f"trainer.{name}", limit, "a number of batches above 0, or a share of them such as 0.5"
             )
+    devices, most = trainer.get("devices", "auto"), max(4, os.cpu_count() or 1)
+    if is_whole(devices) and devices > most and not trains_on_gpu(trainer.get("accelerator", "auto")):
+        raise not_allowed("trainer.devices", devices, f"at most {most} processes on this machine's CPU")
     longest = trainer.get("max_time")
     if longest is not None and not isinstance(longest, str | Mapping):
         raise not_allowed("trainer.max_time", longest, "a time such as 00:01:30:00, days to seconds")
