@@ -113,8 +113,8 @@ def fit(
                 raise UserError(f"{last} cannot be gone on from ({reason}): {BEGIN_AGAIN}") from error
             raise
         make_contiguous(module.network)  # where other processes have trained, LoadBest was called there
-    own = f"{module.stage}/"
-    logged = {tag: float(value) for tag, value in runner.callback_metrics.items() if tag.startswith(own)}
+    metrics = runner.callback_metrics.items()
+    logged = {tag: float(value) for tag, value in metrics if module.stage in tag.split("/")}
     return {**logged, "step": runner.global_step - 1}
 
 
