@@ -129,6 +129,8 @@ def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
     assert same(used, foreign) and same(trunk(from_scratch), own)
     from_checkpoint, _, _ = start_of_joint("checkpoint", checkpoint)
     assert same(from_checkpoint, torch.load(checkpoint)["state_dict"])
+    from_trunk, _, _ = start_of_joint("trunk", tmp_path / "seed 1" / "checkpoints" / "baseline.pt")
+    assert same(trunk(from_trunk), foreign)
     # No TensorBoard with logger=none, everything else all the same.
     names = {path.name for path in (tmp_path / "scratch").iterdir()}
     assert "result.json" in names and not any("tfevents" in name for name in names)

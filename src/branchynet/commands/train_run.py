@@ -20,7 +20,7 @@ from branchynet.commands.observers import build_callbacks, build_loggers, of_ten
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import load_network
+from branchynet.networks.weights import load_network, most_bytes, read_checkpoint
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import build_data, build_network, build_objective, build_sweep, made
 from branchynet.runs.image_facts import check_same_images, facts_of, write_facts
@@ -102,7 +102,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
 
     if config.init not in ("baseline", "scratch"):
-        load_network(network, config.init)
+        load_init(network, Path(config.init))
     loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
     write_facts(folder, facts)
@@ -142,6 +142,19 @@ def stage_callbacks(config: DictConfig, weights: Sequence[Sequence[float]]) -> l
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.insert(0, EpochProgress())
     return callbacks
+
+
+def load_init(network: BranchedNetwork, path: Path) -> None:
+    """Weights from a checkpoint of the same network, or from a `baseline.pt`: then the side heads stay new.
+
+    Raises:
+        UserError: neither.
+    """
+    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run", most_bytes(network))
+    if isinstance(content, dict) and set(content) == set(network.trunk_state_dict()):
+        network.load_trunk_state_dict(content)
+    else:
+        load_network(network, path)
 
 
 def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:
