@@ -1,0 +1,71 @@
+"""Ways to damage a file, by name: what a full disk, a careless hand or bad intentions leave behind."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def damage(path: Path, how: str) -> None:
+    """Damage the file at `path`.
+
+    Args:
+        path: of a file that is there.
+        how: gone, empty, cut (its first half is left), flipped (a byte in its middle), folder, fifo, device,
+            huge (a hole of 1 TB), `text <what>` (that instead), `set <dotted name> <JSON>` or `drop <dotted name>`
+            in a JSON file, or `swap <old> <new>` in a text.
+    """
+    kind, _, rest = how.partition(" ")
+    content = path.read_bytes()
+    if kind in ("gone", "folder", "fifo", "device", "huge"):
+        path.unlink()
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 10**12)
+    elif kind == "text":
+        path.write_text(rest.encode().decode("unicode_escape"), encoding="utf-8")
+    elif kind in ("set", "drop"):
+        name, _, value = rest.partition(" ")
+        path.write_text(
+            json.dumps(_changed(json.loads(content), name.split("."), kind, value)), encoding="utf-8"
+        )
+    elif kind == "swap":
+        old, new = rest.split(" ", 1)
+        text = content.decode()
+        assert old in text, f"there is no {old} in {path}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    else:
+        assert kind == "gone", f"there is no damage {kind!r}"
+
+
+def _changed(values: Any, names: list[str], kind: str, value: str) -> Any:
+    inner: Any = values
+    for name in names[:-1]:
+        inner = inner[int(name) if isinstance(inner, list) else name]
+    last: Any = int(names[-1]) if isinstance(inner, list) else names[-1]
+    if kind == "drop":
+        del inner[last]
+    else:
+        inner[last] = json.loads(value)
+    return values
+
+
+def copy_damaged(source: Path, target: Path, file: str, how: str) -> Path:
+    """A copy of a folder with one file damaged; the folder."""
+    shutil.copytree(source, target)
+    damage(target / file, how)
+    return target
