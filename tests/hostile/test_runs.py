@@ -34,7 +34,6 @@ evaluate predict | result.json | set baseline.accuracy 1.5
 evaluate predict | result.json | set threads -1
 evaluate predict | result.json | drop knee
 evaluate predict | result.json | drop exits
-predict | data.json | gone
 predict | data.json | cut
 predict | data.json | set mean [NaN]
 predict | data.json | set std [0]

@@ -21,6 +21,7 @@ def test_settings_are_written_as_they_are(tmp_path):
 
 def test_equal_settings_are_fine_wherever_the_cache_is(tmp_path):
     start_run(tmp_path, SETTINGS)
+    (tmp_path / "data.json").write_text("{}")
     before = files(tmp_path)
     start_run(tmp_path, {**SETTINGS, "cache": "/elsewhere"})
     assert files(tmp_path) == before
@@ -37,11 +38,23 @@ def test_equal_settings_are_fine_wherever_the_cache_is(tmp_path):
 )
 def test_other_settings_are_refused_and_nothing_is_changed(changed, name, tmp_path):
     start_run(tmp_path, SETTINGS)
+    (tmp_path / "data.json").write_text("{}")
     before = files(tmp_path)
     with pytest.raises(UserError, match="other settings") as caught:
         start_run(tmp_path, {**SETTINGS, **changed})
     assert f"({name})" in str(caught.value) and "\n" not in str(caught.value)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("begun", ["data.json", "checkpoints", "result.json"])
+def test_settings_of_a_run_that_never_began_may_be_corrected(begun, tmp_path):
+    start_run(tmp_path, {**SETTINGS, "seed": 7}, ["seed=7"])
+    start_run(tmp_path, SETTINGS)
+    assert yaml.safe_load((tmp_path / ".hydra" / "config.yaml").read_text()) == SETTINGS
+    assert yaml.safe_load((tmp_path / ".hydra" / "overrides.yaml").read_text()) == []
+    (tmp_path / begun).mkdir()
+    with pytest.raises(UserError, match="other settings"):
+        start_run(tmp_path, {**SETTINGS, "seed": 7})
 
 
 def test_a_setting_that_is_gone_is_a_difference():

@@ -65,8 +65,11 @@ def predict(config: DictConfig, _: Path) -> None:
     check_output(config.output, source)
     with opened(config.output, config.overwrite) as file:
         WRITERS[config.format](rows(exported, batches), exported.manifest, file)
+        # Inside: then what stood in the output's place stays there.
         if problems and not os.path.isdir(source):
-            raise UserError(str(problems[0]))  # inside: then what stood in the output's place stays there
+            raise UserError(str(problems[0]))
+        if len(problems) == total:
+            raise UserError(f"none of {total} images could be read, for the reasons above")
     border = exported.manifest.image_files.border
     if far and border:
         terminal.tell(

@@ -12,6 +12,7 @@ import yaml
 
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links, remove_leftovers, replacing
+from branchynet.runs.image_facts import NAME as FACTS
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
@@ -39,7 +40,7 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
         if "${" in value:
             # It could be stored, but not read again.
             raise UserError(f"{name}={value}: a setting may not have ${{ in it")
-    if path.exists():
+    if path.exists() and has_begun(folder):
         before = plain(read_config(folder, trust=True))
         other = first_difference(before, settings)
         if other is not None:
@@ -53,6 +54,11 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
                 text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
                 temporary.write_text(text, encoding="utf-8")
     remove_leftovers(folder)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run in this folder got so far that its images were known; before that its settings may be wrong."""
+    return any((folder / name).exists() for name in (FACTS, "checkpoints", "result.json"))
 
 
 def first_difference(first: Any, second: Any, name: str = "") -> str | None:
