@@ -228,7 +228,8 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError):
         return None
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
-        return "a group of settings is null on the command line: choose one of its options, or leave it out"
+        null = ", ".join(word for word in sys.argv[1:] if word.endswith("=null"))
+        return f"{null}: a group of settings is not null; choose one of its options, or leave it out"
     if isinstance(error, OverrideParseException):
         return one_line(f"the override {error.override!r} cannot be read: {error.message}")
     if isinstance(error, HydraException | OmegaConfBaseException):
