@@ -17,7 +17,8 @@ for line in sys.stdin.read().splitlines():
 """
 LINES = """\
 train experiment=b_lenet_digits trainer=cpu epochs.baseline=1 epochs.joint=1 schedule=none engine=torch \
-engine.seconds=0.01 engine.compare=[] logger=none cache=null hydra.run.dir=run data=arrays data.path=data.npz data.validation_size=40
+engine.seconds=0.01 engine.compare=[] logger=none cache=null hydra.run.dir=run data=arrays \
+data.path=data.npz data.validation_size=40
 evaluate run=run sweep/rule=knee
 export run=run output=export compare=5
 predict export=export input=x.npy
