@@ -196,8 +196,8 @@ def test_the_criterion_calls_nobody_elses_code(copied):
         with pytest.raises(UserError, match=r"criterion\.pt would call os\.mkdir.*trust=true"):
             getattr(open_run(copied), use)
     assert not mine.exists()
-    # Who trusts it has it called.
-    with pytest.raises(AttributeError):
+    # Who trusts it has it called, and only then is it seen that it makes no criterion.
+    with pytest.raises(UserError, match="it makes NoneType, where Criterion is wanted"):
         _ = open_run(copied, trust=True).criteria
     assert mine.exists()
 

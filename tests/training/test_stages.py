@@ -302,7 +302,7 @@ def test_what_a_stage_is_said_to_log_is_what_callbacks_find(data, tmp_path, netw
 
     fit(module(network()), data, 1, tmp_path, TRAINER, callbacks=[Look()])
     names = logged_names([1.0, 1.0])
-    assert set(names) | {f"joint/{name}" for name in names} == set(seen)
+    assert {*names, *(f"joint/{name}" for name in names), "learning_rate/joint"} == set(seen)
     assert logged_names([0.0, 1.0])[4:] == [
         f"{split}_{kind}_exit_2" for split in ("val", "train") for kind in ("accuracy", "loss")
     ]
