@@ -6,25 +6,18 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app, predict
 from branchynet.commands.app import (
-    MAX_NAME,
     asks_for_help,
     conf_folder,
     config_folders,
     given,
-    job_name,
     name_in_help,
     one_line,
-    quote_paths,
-    run_name,
-    swept,
     user_message,
 )
 from branchynet.errors import UserError, not_allowed
@@ -33,146 +26,6 @@ from branchynet.errors import UserError, not_allowed
 def composed(name, *overrides):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return compose(name, overrides=list(overrides))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        (None, ""),
-        ("", ""),
-        ("seed=1,weights=early", "-seed=1,weights=early"),
-        ("init=/some/where/best.ckpt", "-init=_some_where_best.ckpt"),
-    ],
-)
-def test_run_names(overrides, name):
-    assert run_name(overrides) == name
-
-
-def test_long_run_names_are_cut_but_stay_apart():
-    first, second = run_name("a=" + "1" * 300), run_name("a=" + "1" * 299 + "2")
-    assert first != second and len(first) <= MAX_NAME + 1
-
-
-def test_a_jobs_name_is_what_is_swept_as_it_was_typed(monkeypatch):
-    """Overrides that all jobs have are left out."""
-    typed(
-        monkeypatch,
-        *("-m", "experiment=a,b", "epochs.joint=2", "weights.values=[1.0,0.3],[1.0,1.0]", "+seed=range(0,2)"),
-    )
-    names = swept()
-    assert names == ["experiment", "weights.values", "seed"]
-    own = ["experiment=b", "epochs.joint=2", "weights.values=[1.0,0.3]", "+seed=1"]
-    assert job_name(names, own, None, "all") == "-experiment=b,weights.values=[1.0,0.3],+seed=1"
-    # The sweeper's own settings sweep, too; and where nothing is swept, all that was typed is the name.
-    assert job_name([], own, {"epochs.joint": "2,3"}, "all") == "-epochs.joint=2"
-    assert job_name([], own, None, "all") == "-all" and job_name([], [], None, None) == ""
-
-
-# A table to be extended: whatever a file system takes.
-ODD_PATHS = [
-    *(
-        "a=b,c",
-        "it's",
-        "a\\b",
-        "ends\\",
-        "a\\'b",
-        "a\\\\",
-        "[x]",
-        "{a: 1}",
-        "(x)",
-        "数据/é.npz",
-        "'tis",
-        '"q',
-        "'a',b",
-    ),
-    *(" a  b ", "a\tb", "a\nb", "a#b", "$HOME", "a:b", "choice(x", "null,x", "1e5", "true", "2024", "plain"),
-]
-
-
-def split(*overrides):
-    """The overrides of every job of a multirun."""
-    return [
-        job
-        for batch in BasicSweeper.split_arguments(
-            OverridesParser.create().parse_overrides([*overrides]), None
-        )
-        for job in batch
-    ]
-
-
-def test_paths_of_any_form_reach_the_command(monkeypatch):
-    names = ["init", "data.path", "data.root", "cache"]
-    for path in ODD_PATHS:
-        typed(monkeypatch, *(f"{name}={path}" for name in names), "seed=1")
-        quote_paths()
-        assert sys.argv[-1] == "seed=1"
-        assert given() == {**dict.fromkeys(names, path), "seed": 1}
-    # Those of the last into the settings; in a multirun too, where Hydra writes each job's overrides once more.
-    path = "".join(ODD_PATHS)
-    typed(monkeypatch, *(f"{name}={path}" for name in names))
-    quote_paths()
-    (job,) = split(*sys.argv[1:])
-    settings = composed("train", *job)
-    assert [OmegaConf.select(settings, name) for name in names] == [path] * 4
-
-
-@pytest.mark.parametrize(
-    ("command", "names"),
-    [
-        ("evaluate", ["run", "data.root", "data.path"]),
-        ("export", ["run", "output", "data.root", "data.path"]),
-        ("predict", ["export", "run", "input", "output"]),
-    ],
-)
-def test_every_command_takes_paths_as_they_are(command, names, monkeypatch):
-    path = "0-init=a,b [c]/it's"
-    typed(
-        monkeypatch, *(f"{name}={path}" for name in names), f"hydra.run.dir={path}", f"hydra.sweep.dir={path}"
-    )
-    quote_paths()
-    assert given() == dict.fromkeys([*names, "hydra.run.dir", "hydra.sweep.dir"], path)
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["run=null", "run=NULL", "run='a b'", 'run="a b"', "run=", "data.path='a','b c'", "run=choice(a,b)"],
-)
-def test_what_is_hydras_own_stays_as_it_is(argument, monkeypatch):
-    typed(monkeypatch, argument)
-    quote_paths()
-    assert sys.argv == ["branchynet train", argument]
-
-
-def test_the_words_of_init_are_swept_over_and_paths_if_quoted(monkeypatch):
-    typed(monkeypatch, "init=baseline,scratch", "data.path='a,1','b'")
-    quote_paths()
-    assert split(*sys.argv[1:]) == [
-        [f"init={init}", f"data.path={path}"] for init in ("baseline", "scratch") for path in ("'a,1'", "'b'")
-    ]
-
-
-def test_a_home_folder_is_found_where_there_is_one(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/of me")
-    typed(monkeypatch, "run=~/r", "+data.path=~nobody at all/x")
-    quote_paths()
-    assert sys.argv[1:] == ["run='/home/of me/r'", "+data.path='~nobody at all/x'"]
-
-
-@pytest.mark.parametrize(("chdir", "expected"), [(True, "{cwd}/ok.npz"), (False, "ok.npz")])
-def test_another_working_folder_leaves_the_paths_where_they_were(chdir, expected, tmp_path, monkeypatch):
-    """`hydra.job.chdir=true` runs the task in its own folder."""
-    seen = []
-
-    def task(config, folder):
-        seen.append((config.data.path, config.init, config.cache, Path.cwd()))
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BRANCHYNET_CACHE", "/somewhere")
-    app.register_resolvers()
-    typed(monkeypatch, "data=arrays", "data.path=ok.npz", f"hydra.job.chdir={chdir}", "hydra.run.dir=run")
-    app.start(task, "train")
-    folder = tmp_path / "run" if chdir else tmp_path
-    assert seen == [(expected.format(cwd=tmp_path), "baseline", "/somewhere", folder)]
 
 
 def test_a_name_that_is_no_text_gets_one_line(run_command, capsys, tmp_path, monkeypatch):

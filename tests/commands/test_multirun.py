@@ -12,6 +12,7 @@ import pytest
 from hydra.core.plugins import Plugins
 
 from branchynet.commands import app
+from branchynet.commands.paths import quote_paths
 from branchynet.commands.train import main, optimized
 from branchynet.errors import UserError
 from branchynet.runs.result import result_dict
@@ -39,7 +40,7 @@ def multirun(monkeypatch, tmp_path):
         return 0.5
 
     def start():
-        app.quote_paths()
+        quote_paths()
         app.start(task, "predict")
 
     return partial(called, start, monkeypatch, tmp_path, "predict")

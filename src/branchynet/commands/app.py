@@ -1,12 +1,10 @@
 """What the commands share: where conf/ lies, how Hydra is started, how a mistake is told."""
 
 import errno
-import hashlib
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -23,23 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import completion, terminal
 from branchynet.commands.group_help import describe
+from branchynet.commands.job_names import job_name, run_name, swept
 from branchynet.commands.multirun import is_multirun, job_failed
+from branchynet.commands.paths import check_letters, settle_paths
 from branchynet.errors import UserError
 
 STARTED = time.time()
-# A folder's name may have 255 bytes; a number and a date stand before the overrides.
-MAX_NAME = 160
-
-# The settings that are paths, in whatever command: on the command line they are taken as they are.
-PATHS = (
-    *("init", "resume", "cache", "data.path", "data.root"),
-    *("run", "export", "input", "output"),
-    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
-)
-INITS = ("baseline", "scratch")  # not paths
-
-_QUOTED = r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")"""
-_HYDRAS_OWN = re.compile(rf"|(?i:null)|{_QUOTED}(\s*,\s*{_QUOTED})*|choice\(.*\)").fullmatch
 
 
 def conf_folder() -> Path:
@@ -132,64 +119,11 @@ def remove_unused(folder: Path) -> None:
                 path.rmdir()  # only where it is empty
 
 
-def quote_paths() -> None:
-    """Quote the values of all path settings on the command line, so that Hydra takes them as they are.
-
-    Its grammar has a meaning for `=`, `,`, spaces, quotes and brackets, and no letters but ASCII's. Left alone is
-    what is Hydra's own: null, something quoted, several of that (they are swept over), and choice(…).
-    """
-    for place, argument in enumerate(sys.argv):
-        name, equals, value = argument.partition("=")
-        if not equals or name.lstrip("+") not in PATHS or _HYDRAS_OWN(value):
-            continue
-        if name == "init" and set(value.split(",")) <= set(INITS):
-            continue  # several of these words are swept over, too
-        value = os.path.expanduser(value)
-        # Before a quote, and nowhere else, a backslash is Hydra's own.
-        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-        sys.argv[place] = f"{name}='{escaped}'"
-
-
-def settle_paths(config: DictConfig) -> None:
-    """Let the paths among the settings be of the user's folder and of the one where the command was started.
-
-    `~` is the user's folder. With `hydra.job.chdir=true` a task runs in another folder than the paths are of.
-    """
-    hydra_config = HydraConfig.get()
-    for name in PATHS:
-        value = None if name.startswith("hydra.") else OmegaConf.select(config, name)
-        if not isinstance(value, str) or not value or (name == "init" and value in INITS):
-            continue
-        value = os.path.expanduser(value)
-        if hydra_config.job.chdir:
-            value = os.path.join(hydra_config.runtime.cwd, value)
-        OmegaConf.update(config, name, value)
-
-
-def check_letters(texts: Sequence[str]) -> None:
-    """A UserError if one of these names of files cannot be written down."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            shown = text.encode(errors="backslashreplace").decode()
-            raise UserError(
-                f"{shown}: this has bytes that are no letters in UTF-8; rename the file or folder"
-            ) from None
-
-
 def given() -> dict[str, Any]:
     """The settings on the command line by name, as Hydra reads them; its own flags are left out."""
     overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
     parsed = OverridesParser.create().parse_overrides(overrides)
     return {override.key_or_group: override.value() for override in parsed}
-
-
-def swept() -> list[str]:
-    """The settings on the command line that have several values, or a range of them, for a multirun."""
-    overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [override.key_or_group for override in parsed if override.is_sweep_override()]
 
 
 def asks_for_help() -> bool:
@@ -248,31 +182,3 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print `message` as the last line on stderr and leave."""
     terminal.tell(message)
     sys.exit(code)
-
-
-def run_name(overrides: str | None) -> str:
-    """`-<overrides>` as a part of a folder's name, or nothing where nothing was overridden."""
-    if not overrides:
-        return ""
-    name = overrides.replace("/", "_").replace("\\", "_").replace(" ", "").replace("'", "")
-    if len(name) > MAX_NAME:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name[: MAX_NAME - 9]}-{digest}"
-    return f"-{name}"
-
-
-def job_name(
-    names: Collection[str], overrides: Sequence[str], params: Mapping[str, Any] | None, otherwise: str | None
-) -> str:
-    """A job's part of its folder's name: what differs among the jobs of a multirun, in the order it was typed.
-
-    Args:
-        names: the settings that the command line sweeps.
-        overrides: the job's own.
-        params: those that the sweeper's settings sweep, by name.
-        otherwise: for `run_name` where none of the overrides is swept.
-    """
-    names = {*names, *(params or ())}
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    differing = [each.input_line or "" for each in parsed if each.key_or_group in names]
-    return run_name(",".join(differing) or otherwise)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
+from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links
 from branchynet.runs.run_config import plain, read_config
@@ -19,7 +20,7 @@ AS_IN_RUN = "as_in_run"
 
 def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
-    app.quote_paths()
+    quote_paths()
     folder = app.given().get("run")
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")

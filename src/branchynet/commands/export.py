@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app
+from branchynet.commands.paths import quote_paths
 from branchynet.data.image_files import Border, ImageFiles, background_of, border_of
 from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
 from branchynet.exports.manifest import FILE, FORMATS, SCHEMA, Cost, Costs, Manifest
@@ -27,7 +28,7 @@ ROUNDING = 1e-4
 
 
 def main() -> None:
-    app.quote_paths()
+    quote_paths()
     app.start(export, "export")
 
 

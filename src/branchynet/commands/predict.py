@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from branchynet.commands import app, terminal
+from branchynet.commands.paths import quote_paths
 from branchynet.data.files import FileProblem
 from branchynet.data.image_files import background_of, is_far
 from branchynet.data.pictures import find_images, left_out, read_array, read_image
@@ -38,7 +39,7 @@ Batches = Iterator[tuple[list[str], np.ndarray]]
 
 
 def main() -> None:
-    app.quote_paths()
+    quote_paths()
     app.start(predict, "predict")
 
 

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
+from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.atomic import check_links, remove_leftovers
 from branchynet.runs.run_config import plain, read_config
@@ -20,7 +21,7 @@ def main() -> None:
 
     With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
     """
-    app.quote_paths()
+    quote_paths()
     given = app.given()
     folder = given.pop("resume", None)
     if folder is None:
