@@ -10,6 +10,7 @@ from branchynet.evaluation.report import (
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
+    overhead_to_the_end,
     savings,
     taken_at_point,
     without_inexact,
@@ -46,6 +47,12 @@ def test_the_gains_by_hand(report):
     # Only exit 2 is right on 7 of 8, and alone it takes 42 µs.
     assert saved.best_static == 1
     assert saved.gain_over_static == 42 / 25
+
+
+def test_the_overhead_to_the_end_by_hand(report):
+    # Leaving at the last exit takes 50 µs and 500 MACs, the baseline 40 and 425.
+    overhead = overhead_to_the_end(report)
+    assert (overhead.macs, overhead.latency) == pytest.approx((75 / 425, 10 / 40))
 
 
 def test_balanced_accuracies_by_hand(report):

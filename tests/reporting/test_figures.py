@@ -33,6 +33,9 @@ def test_the_trade_off_shows_every_point_where_it_is(report):
     np.testing.assert_allclose(diamond.get_xydata(), [[40, 75]])
     assert (diamond.get_marker(), diamond.get_color()) == ("D", RED)
 
+    np.testing.assert_allclose(line(left, "perfect confidence").get_xydata(), [[30, 87.5]])
+    np.testing.assert_allclose(line(right, "perfect knowledge").get_xydata(), [[250e-6, 100]])
+
     np.testing.assert_allclose(line(right, STAR).get_xydata(), [[250e-6, 87.5]])
     np.testing.assert_allclose(line(right, "baseline").get_xydata(), [[425e-6, 75]])
 
@@ -74,7 +77,7 @@ def test_a_weak_exit_does_not_squeeze_the_trade_off(make_report):
         )
     assert [panel.get_xlabel() != "" for panel in figure.axes] == [False, False, True, True]
     assert figure.axes[2].get_ylabel() == "accuracy on test, % (from 86.0)"
-    assert len(figure.legends[0].get_texts()) == 5
+    assert len(figure.legends[0].get_texts()) == 7
 
 
 def test_the_trade_off_names_units_engine_and_protocol(report, make_report):

@@ -25,6 +25,9 @@ def test_the_summary_by_hand(report):
     assert row_of(table, "exit 2 alone") == ["87.50", "0.000", "42.0", "5.2", "0.95"]
     assert row_of(table, "operating point, predicted") == ["87.50", "62.5", "37.5", "0.000", "25.0", "1.60"]
     assert row_of(table, "operating point, measured") == ["87.50", "62.5", "37.5", "30.0", "2.0", "1.50"]
+    # Exits agree on samples 0, 1, 4 and 7; exit 1 is right on these and on 2, and either exit on all.
+    assert row_of(table, "perfect confidence") == ["87.50", "0.000", "30.0", "1.33"]
+    assert row_of(table, "perfect knowledge") == ["100.00", "0.000", "25.0", "1.60"]
     assert table.startswith("b_lenet_mnist, seed 3, on test; onnxruntime, 1 thread, batch 1, a machine\n")
 
 

@@ -66,6 +66,26 @@ EXPECTED = {
         "gain_latency": 1.6,
         "gain_at_no_loss": 1.6,
     },
+    "overhead_to_the_end": {"macs": 500 / 425 - 1, "latency": 0.25},
+    "headroom": {
+        "perfect_confidence": {
+            "accuracy": 0.875,
+            "exit_rates": [0.5, 0.5],
+            "macs": 300.0,
+            "latency_us": 30.0,
+            "gain_macs": 425 / 300,
+            "gain_latency": 40 / 30,
+        },
+        "perfect_knowledge": {
+            "accuracy": 1.0,
+            "exit_rates": [0.625, 0.375],
+            "macs": 250.0,
+            "latency_us": 25.0,
+            "gain_macs": 1.7,
+            "gain_latency": 1.6,
+        },
+        "auroc": [11 / 15],
+    },
 }
 
 

@@ -49,6 +49,13 @@ def test_later_versions_may_add_keys(report, tmp_path):
     assert read_result(tmp_path) == result
 
 
+def test_earlier_versions_wrote_fewer_keys(report, tmp_path):
+    result = result_dict(report)
+    del result["overhead_to_the_end"], result["headroom"]
+    (tmp_path / NAME).write_text(json.dumps(result))
+    assert read_result(tmp_path) == result
+
+
 def test_no_result_is_a_run_that_is_not_finished(tmp_path):
     assert find_result(tmp_path) is None
     (tmp_path / NAME).symlink_to("nowhere")
@@ -110,6 +117,9 @@ NAN, INF = float("nan"), float("inf")
         ("knee.exit_rates", [1.5, -0.5], "knee.exit_rates.0: "),
         ("knee.gain_latency", INF, "knee.gain_latency: "),
         ("knee.gain_over_static", 0, "knee.gain_over_static: "),
+        ("headroom.auroc", [1.5], "headroom.auroc.0: "),
+        ("headroom.perfect_knowledge.gain_macs", 0, "headroom.perfect_knowledge.gain_macs: "),
+        ("overhead_to_the_end.latency", -1, "overhead_to_the_end.latency: "),
         ("knee.measured", {}, "knee.measured.accuracy: "),
         ("knee.measured.latency_us", NAN, "knee.measured.latency_us: "),
         ("split", "train", "split: "),

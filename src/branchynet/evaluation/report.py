@@ -209,6 +209,23 @@ def savings(report: Report, point: OperatingPoint, engine: str | None = None) ->
     )
 
 
+@dataclass(frozen=True)
+class Overhead:
+    """What going to the last exit through all side heads costs beyond the baseline, as a share of that."""
+
+    macs: float
+    latency: float
+
+
+def overhead_to_the_end(report: Report) -> Overhead:
+    """On the engine of the choice; of latencies also what the cut into segments costs, so that is measured."""
+    timed = report.latencies[report.engine]
+    return Overhead(
+        macs=report.macs.exits[-1] / report.macs.baseline - 1,
+        latency=timed.exits[-1].median_us / timed.baseline.median_us - 1,
+    )
+
+
 def exit_accuracies(report: Report) -> tuple[float, ...]:
     """N accuracies on the reported split, exit n+1 taken by every sample."""
     correct = report.trace.correct.sum(0).tolist()

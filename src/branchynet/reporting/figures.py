@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 from torch import Tensor
 
+from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import Report, exit_accuracies, medians
 from branchynet.exits.sweep import exit_taken
 from branchynet.reporting.samples import sample_images
@@ -21,6 +22,7 @@ from branchynet.reporting.style import (
     GREY,
     ORANGE,
     RED,
+    WHITE,
     exit_colour,
     new_figure,
     title,
@@ -46,8 +48,9 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
 def trade_off(report: Report) -> Figure:
     """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
 
-    All points, the frontier (of the split the choice was made on), every exit alone, baseline and operating
-    point. Where a weak early exit would squeeze what matters into a strip, a second row of panels shows the strip.
+    All points, the frontier (of the split the choice was made on), every exit alone, baseline, operating point,
+    and what perfect confidence and perfect knowledge would give. Where a weak early exit would squeeze what matters into
+    a strip, a second row of panels shows the strip.
     """
     strip = _strip(report)
     rows = 1 if strip is None else 2
@@ -72,7 +75,7 @@ def trade_off(report: Report) -> Figure:
     if report.noise:
         what += "\nNOISY TIMINGS, see the report"
     figure.suptitle(title(report, what))
-    legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([25])  # the small dots would not be seen
@@ -169,7 +172,9 @@ def uncertainty_histograms(report: Report) -> Figure:
 
 def _strip(report: Report) -> tuple[float, float] | None:
     """The accuracies, %, from two points below baseline and star up; None if that is a third of all or more."""
+    found = headroom(report.trace)
     drawn = [*report.points.accuracy.tolist(), *exit_accuracies(report), report.baseline_accuracy]
+    drawn += [found.confidence.accuracy, found.knowledge.accuracy]
     low, high = 100 * min(drawn), 100 * max(drawn)
     bottom = 100 * min(report.baseline_accuracy, report.point.accuracy) - 2
     return (bottom, high + 0.1 * (high - bottom)) if 3 * (high - bottom) < high - low else None
@@ -207,6 +212,10 @@ def _trade_off_panel(
         label="baseline",
         **mark,
     )
+    found = headroom(report.trace)
+    for name, perfect, marker in (("confidence", found.confidence, "s"), ("knowledge", found.knowledge, "P")):
+        place = perfect.mean_cost(exits) / unit, 100 * perfect.accuracy
+        panel.plot(*place, marker, color=WHITE, markersize=9, label=f"perfect {name}", **mark)
     chosen = report.point.mean_cost(exits) / unit, 100 * report.point.accuracy
     label = f"operating point ({report.rule})"
     panel.plot(*chosen, "*", color=GREEN, markersize=16, label=label, **mark)

@@ -1,11 +1,13 @@
 """What the numbers of a report mean, in words, for people who quote them."""
 
+from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
+    overhead_to_the_end,
     savings,
     without_inexact,
 )
@@ -29,6 +31,8 @@ def sentences(report: Report) -> list[str]:
     beating = exits_beating_trunk(report)
     if beating:
         texts.append(_beating(report, beating[0]))
+    texts.append(_overhead(report))
+    texts.extend(_headroom(report))
     texts.extend(_balanced(report))
     texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
@@ -94,6 +98,36 @@ def _beating(report: Report, exit_index: int) -> str:
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
         "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
     )
+
+
+def _overhead(report: Report) -> str:
+    overhead = overhead_to_the_end(report)
+    return (
+        "Overhead to the end: a sample that goes through all side heads to the last exit costs "
+        f"{_more(overhead.latency)} in time ({report.engine}) and {_more(overhead.macs)} in MACs than the baseline."
+    )
+
+
+def _more(share: float) -> str:
+    return f"{100 * abs(share):.1f} % {'less' if share < 0 else 'more'}"
+
+
+def _headroom(report: Report) -> list[str]:
+    """What perfect exits would give, and how well the side exits know when they are right."""
+    found = headroom(report.trace)
+    confidence, knowledge = savings(report, found.confidence), savings(report, found.knowledge)
+    known = ", ".join("–" if value is None else f"{value:.3f}" for value in found.auroc)
+    texts = [
+        "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain "
+        f"{confidence.gain_latency:.2f} in time and {confidence.gain_macs:.2f} in MACs at "
+        f"{percent(found.confidence.accuracy)} %, perfect knowledge (the first exit that is right) "
+        f"{knowledge.gain_latency:.2f} and {knowledge.gain_macs:.2f} at {percent(found.knowledge.accuracy)} %."
+    ]
+    if found.auroc:
+        texts.append(
+            f"AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): {known}."
+        )
+    return texts
 
 
 # Balanced accuracies are spoken of where the largest class has so many times the samples of the smallest.

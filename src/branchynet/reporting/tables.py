@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from branchynet.errors import printable
+from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import Report, Savings, exit_accuracies, gain_measured, savings
 from branchynet.evaluation.trade_offs import TradeOff, trade_offs
 from branchynet.reporting.paper import paper_row
@@ -20,11 +21,11 @@ RATES_WIDTH = 21
 
 
 def summary_table(report: Report) -> str:
-    """Baseline, every exit alone, the operating point predicted and measured, on test, and what they mean.
+    """Baseline, every exit alone, operating point predicted and measured, headroom, on test, and what they mean.
 
-    At most 100 columns wide. `exit n alone` is the trunk up to exit n and its own head, nothing else. Gains
-    are in latency; a latency is a median with its interquartile range, but the operating point's is the mean
-    over the test samples.
+    At most 100 columns wide. The headroom is what perfect confidence and perfect knowledge would give. `exit n
+    alone` is the trunk up to exit n and its own head, nothing else. Gains are in latency; a latency is a median
+    with its interquartile range, but the operating point's is the mean over the test samples.
     """
     main = report.latencies[report.engine]
     macs = report.macs
@@ -52,6 +53,12 @@ def summary_table(report: Report) -> str:
         measured_us, iqr = microseconds(verified.latency_us), microseconds(verified.latency_iqr_us)
         costs = ["", measured_us, iqr, f"{gain_measured(report):.2f}"]
         rows.append(["operating point, measured", percent(verified.accuracy), measured_rates, *costs])
+
+    found = headroom(report.trace)
+    for name, perfect in (("confidence", found.confidence), ("knowledge", found.knowledge)):
+        saved = savings(report, perfect)
+        costs = [_millions(saved.macs), microseconds(saved.latency_us), "", f"{saved.gain_latency:.2f}"]
+        rows.append([f"perfect {name}", percent(perfect.accuracy), "", *costs])
 
     head = (
         f"{report.experiment}, seed {report.seed}, on {report.reported_on}; {_where(report, report.engine)}"

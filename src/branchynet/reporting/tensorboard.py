@@ -9,7 +9,14 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from branchynet.evaluation import trade_offs
-from branchynet.evaluation.report import Report, balanced_accuracies, gain_measured, savings
+from branchynet.evaluation.headroom import headroom
+from branchynet.evaluation.report import (
+    Report,
+    balanced_accuracies,
+    gain_measured,
+    overhead_to_the_end,
+    savings,
+)
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import summary_table, table_one, trade_offs_table
@@ -86,6 +93,10 @@ def scalars(report: Report) -> dict[str, float]:
         values["operating_point/measured_accuracy"] = verified.accuracy
         values["operating_point/measured_latency_us"] = verified.latency_us
         values["operating_point/measured_gain_latency"] = gain_measured(report)
+    overhead = overhead_to_the_end(report)
+    values["overhead_to_the_end/macs"] = overhead.macs
+    values["overhead_to_the_end/latency"] = overhead.latency
+    values |= _headroom(report)
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
         values["operating_point/gain_over_static"] = saved.gain_over_static
@@ -96,6 +107,18 @@ def scalars(report: Report) -> dict[str, float]:
     for n, threshold in enumerate(point.thresholds, 1):
         values[f"operating_point/threshold_{n}"] = threshold
     return values
+
+
+def _headroom(report: Report) -> dict[str, float]:
+    found = headroom(report.trace)
+    values = {}
+    for name, perfect in (("confidence", found.confidence), ("knowledge", found.knowledge)):
+        saved = savings(report, perfect)
+        values[f"headroom/perfect_{name}_accuracy"] = perfect.accuracy
+        values[f"headroom/perfect_{name}_gain_macs"] = saved.gain_macs
+        values[f"headroom/perfect_{name}_gain_latency"] = saved.gain_latency
+    known = {f"headroom/auroc_{n}": value for n, value in enumerate(found.auroc, 1)}
+    return values | {tag: value for tag, value in known.items() if value is not None}
 
 
 def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:

@@ -5,15 +5,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
     exit_accuracies,
     gain_measured,
+    overhead_to_the_end,
     savings,
     without_inexact,
 )
 from branchynet.evaluation.trade_offs import on_validation
+from branchynet.exits.point import OperatingPoint
 from branchynet.runs.atomic import replacing
 
 
@@ -27,7 +30,7 @@ def result_dict(report: Report) -> dict[str, Any]:
     data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
     None. Only where the accuracies are of another split than test: `split`. `validation` has what the choice gives
-    there, see `on_validation`.
+    there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -85,6 +88,13 @@ def result_dict(report: Report) -> dict[str, Any]:
         },
     }
     result["validation"] = on_validation(report)
+    overhead, found = overhead_to_the_end(report), headroom(report.trace)
+    result["overhead_to_the_end"] = {"macs": overhead.macs, "latency": overhead.latency}
+    result["headroom"] = {
+        "perfect_confidence": _perfect(report, found.confidence),
+        "perfect_knowledge": _perfect(report, found.knowledge),
+        "auroc": list(found.auroc),
+    }
     if len(report.inexact_test) or report.inexact_training:
         exact = without_inexact(report)
         result["inexact_test_images"] = len(report.inexact_test)
@@ -94,6 +104,18 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["split"] = report.split
     _refuse_non_finite(result, "result.json")
     return result
+
+
+def _perfect(report: Report, point: OperatingPoint) -> dict[str, Any]:
+    saved = savings(report, point)
+    return {
+        "accuracy": point.accuracy,
+        "exit_rates": list(point.exit_rates),
+        "macs": float(saved.macs),
+        "latency_us": float(saved.latency_us),
+        "gain_macs": float(saved.gain_macs),
+        "gain_latency": float(saved.gain_latency),
+    }
 
 
 def write_result(path: Path, report: Report) -> None:

@@ -19,6 +19,7 @@ ROUNDING = 1e-6  # of exit rates' sum
 Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=-1)]
 Macs = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -85,6 +86,32 @@ class Validation(Part):
     gain_at_no_loss: Annotated[float, Field(ge=0)]
 
 
+class Overhead(Part):
+    """What going to the last exit costs beyond the baseline, as a share of it."""
+
+    macs: Share
+    latency: Share
+
+
+class Perfect(Part):
+    """What a point that no thresholds give would give."""
+
+    accuracy: Fraction
+    exit_rates: list[Fraction]
+    macs: Above0
+    latency_us: Above0
+    gain_macs: Above0
+    gain_latency: Above0
+
+
+class Headroom(Part):
+    """What perfect exits would give, and how well each side exit's uncertainty tells right from wrong answers."""
+
+    perfect_confidence: Perfect
+    perfect_knowledge: Perfect
+    auroc: list[Fraction | None]
+
+
 class WithoutInexact(Part):
     """Accuracies on the test images that are the published ones."""
 
@@ -108,6 +135,8 @@ class Result(Part):
     exits: Annotated[list[Exit], Field(min_length=1)]
     knee: Knee
     validation: Validation | None = None
+    overhead_to_the_end: Overhead | None = None
+    headroom: Headroom | None = None
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None

@@ -1,0 +1,82 @@
+"""What better exits could still gain: perfect confidence, perfect knowledge, and how good the confidence is.
+
+They say whether the heads, their cost or the confidence holds the gain back. Nobody can run such a point: it
+looks at the last exit's answer, or at the label. Shapes: N exits, S samples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from branchynet.exits.point import OperatingPoint
+from branchynet.exits.trace import Trace
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """The two points have no thresholds: none give them.
+
+    Args:
+        confidence: leaving at the first exit that agrees with the last one; so as accurate as the last exit.
+        knowledge: leaving at the first exit that is right, where none is at the last one.
+        auroc: N-1, of each side exit's uncertainty for "this exit is right", see `auroc`.
+    """
+
+    confidence: OperatingPoint
+    knowledge: OperatingPoint
+    auroc: tuple[float | None, ...]
+
+
+def headroom(trace: Trace) -> Headroom:
+    """Of one set of samples."""
+    correct = trace.correct
+    return Headroom(
+        confidence=_point(trace, perfect_confidence(trace)),
+        knowledge=_point(trace, perfect_knowledge(trace)),
+        auroc=tuple(auroc(trace.uncertainty[:, n], correct[:, n]) for n in range(trace.num_exits - 1)),
+    )
+
+
+def perfect_confidence(trace: Trace) -> Tensor:
+    """(S,) int64, 0-based: the first exit that agrees with the last one."""
+    return (trace.prediction == trace.prediction[:, -1:]).int().argmax(dim=1)
+
+
+def perfect_knowledge(trace: Trace) -> Tensor:
+    """(S,) int64, 0-based: the first exit that is right, else the last one."""
+    right = trace.correct
+    right[:, -1] = True
+    return right.int().argmax(dim=1)
+
+
+def auroc(uncertainty: Tensor, right: Tensor) -> float | None:
+    """How often a sample that is answered rightly is surer than one that is not; equally sure counts as half.
+
+    0.5 is what guessing gives, 1 perfect. None where all answers are right, or none. By the ranks' sum (Mann and
+    Whitney, 1947), exact and with ties.
+
+    Args:
+        uncertainty: (S,), lower is surer.
+        right: (S,) bool.
+
+    >>> auroc(torch.tensor([0.1, 0.2, 0.2, 0.9]), torch.tensor([True, True, False, False]))
+    0.875
+    """
+    positive = int(right.sum())
+    negative = len(right) - positive
+    if not positive or not negative:
+        return None
+    _, index, counts = uncertainty.unique(return_inverse=True, return_counts=True)
+    # Twice the mean rank of each value among all, from 1: whole numbers.
+    last = counts.cumsum(0)
+    ranks = (2 * last - counts + 1)[index]
+    # The sum of the wrong answers' ranks, less what it is if all of them stand before all right ones.
+    surplus = int(ranks[~right].sum()) - negative * (negative + 1)
+    return surplus / (2 * positive * negative)
+
+
+def _point(trace: Trace, taken: Tensor) -> OperatingPoint:
+    right = int(trace.correct.gather(1, taken[:, None]).sum())
+    left = torch.bincount(taken, minlength=trace.num_exits).tolist()
+    return OperatingPoint((), right, tuple(left))
