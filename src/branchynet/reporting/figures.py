@@ -49,8 +49,8 @@ def trade_off(report: Report) -> Figure:
     """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
 
     All points, the frontier (of the split the choice was made on), every exit alone, baseline, operating point,
-    and what perfect confidence and perfect knowledge would give. Where a weak early exit would squeeze what matters into
-    a strip, a second row of panels shows the strip.
+    and what perfect confidence and perfect knowledge would give. Where a weak early exit would squeeze what matters
+    into a strip, a second row of panels shows the strip.
     """
     strip = _strip(report)
     rows = 1 if strip is None else 2
