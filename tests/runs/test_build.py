@@ -27,6 +27,7 @@ from branchynet.runs.build import (
 )
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.early_exit import EagerTorch
+from branchynet.training.distilled import Distilled
 from branchynet.training.objective import Joint
 
 # What a target may be is anything that can be imported, and so are these; they say what they were called with.
@@ -248,6 +249,14 @@ def test_the_objective_has_the_weights_of_the_group():
         build_objective(composed("weights.values=[1.0]"), 2)
     with pytest.raises(UserError, match=r"^objective\.label_smoothing=2"):
         build_objective(composed("label_smoothing=2"), 2)
+
+
+def test_exits_that_learn_from_the_last_are_chosen_by_name():
+    distilled = "objective=distilled"
+    found = build_objective(composed(distilled, "label_smoothing=0.1", "weights=early"), 2, frozen=True)
+    assert found == Distilled((1.0, 0.0), 0.5, 3.0, "last", 0.1) and found.needs == (True, True)
+    with pytest.raises(UserError, match=r"^objective\.temperature=0: it is a number above 0"):
+        build_objective(composed(distilled, "objective.temperature=0"), 2)
 
 
 def test_the_data_are_set_up_and_their_mistakes_named():

@@ -179,6 +179,7 @@ def test_others_calls_and_those_that_only_begin_as_ours(target):
             "branchynet.exits.rules.Knee",
         ),
         *("branchynet.exits.criteria.Entropy", "branchynet.training.objective.Joint", "torch.optim.SGD"),
+        "branchynet.training.distilled.Distilled",
         *("torchvision.models.resnet18", "lightning.pytorch.loggers.TensorBoardLogger"),
         *("branchynet.networks.alexnet.alexnet_cifar", "branchynet.networks.resnet.resnet_cifar"),
         *HARMLESS,

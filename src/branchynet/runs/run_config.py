@@ -22,7 +22,8 @@ KNOWN = ("branchynet.data.module.ImageData",)
 # What else a run's settings may name: for trunks and heads what gives a module, for the other parts classes.
 NETWORKS = ("branchynet.networks.", "torchvision.models.")
 PARTS = (
-    *("branchynet.exits.criteria.", "branchynet.exits.rules.", "branchynet.training.objective."),
+    *("branchynet.exits.criteria.", "branchynet.exits.rules."),
+    *("branchynet.training.objective.", "branchynet.training.distilled."),
     "torch.optim.",
 )
 OWN = (*KNOWN, *NETWORKS, *PARTS)
