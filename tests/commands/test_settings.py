@@ -41,6 +41,7 @@ def test_every_option_of_conf_has_the_form(option):
         ],  # whole numbers are numbers
         ["callbacks=[early_stopping,model_summary]", "logger=[tensorboard,csv]"],
         ["~logger", "~callbacks", "+callbacks.own._target_=their.Callback", "+logger._target_=their.Logger"],
+        ["~weights.trunk_gradient", "~weights.start"],  # as in weights of one's own
         ["sweep.thresholds=[0,0.5]", "engine.compare=null", "+study.any={deep: [1]}"],
         ["+model.own=[1,2]", "+data.own=1", "+criterion.own=1", "+sweep.rule.own=1", "+objective.own=1"],
         ["engine.compare=[torch]", "+engine.own=1", "+schedule.own=1", "+optimizer.own=1", "+trainer.own=1"],
@@ -81,6 +82,8 @@ def test_what_an_object_takes_is_its_own_business(overrides):
         ("channels_last=maybe", "channels_last=maybe: it is auto or true or false"),
         ("compile=1", "compile=1: it is auto or true or false"),
         ("weights.values=3", "weights.values=3: it is a list, such as [1,2]"),
+        ("weights.trunk_gradient=max", "weights.trunk_gradient=max: it is sum or mean"),
+        ("weights.start=low", "weights.start=low: it is a number"),
         ("weights.values=[1,a]", "weights.values.1=a: it is a number"),
         ("sweep.thresholds=0.1", "sweep.thresholds=0.1: it is a list, such as [1,2]"),
         ("engine.compare=torch", "engine.compare=torch: it is a list"),

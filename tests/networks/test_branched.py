@@ -39,6 +39,41 @@ def test_only_what_is_asked_for_runs(run, heads, segments):
     assert all(torch.equal(a, b) for a, b in zip(logits, whole, strict=True) if a is not None)
 
 
+def gradients_of(net, x, exits, **how):
+    """Of the sum of some exits' losses, by the parameters' names."""
+    net.zero_grad()
+    logits, _ = net.with_features(x, **how)
+    sum(logits[n].square().mean() for n in exits).backward()
+    return {name: torch.zeros(1).double() if p.grad is None else p.grad for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("run", "exits", "sharing"),
+    [
+        (None, [0, 1, 2], (3, 2, 1)),
+        ((True, False, True), [0, 2], (2, 1, 1)),
+        (None, [0, 1], (2, 1, 0)),  # the last is run, and has no weight
+    ],
+)
+def test_a_segment_gets_the_mean_of_the_gradients_and_the_heads_get_their_own(run, exits, sharing):
+    net = network("conv1", "relu2").double()
+    x = torch.randn(4, 1, 28, 28).double()
+    alone = [gradients_of(net, x, [n]) for n in range(3)]
+    found = gradients_of(net, x, exits, run=run, sharing=sharing)
+    for name, gradient in found.items():
+        kind, n, *_ = name.split(".")
+        if kind == "heads":
+            expected = alone[int(n)][name] if int(n) in exits else torch.zeros(1).double()
+        else:
+            behind = [alone[m][name] for m in exits if m >= int(n)]
+            expected = sum(behind) / max(len(behind), 1)
+        assert torch.allclose(gradient, torch.as_tensor(expected).double(), rtol=1e-9, atol=1e-15), name
+    assert any(gradient.any() for gradient in found.values())
+    with torch.no_grad():
+        logits = net(x)
+    assert all(torch.equal(a, b) for a, b in zip(logits, net.with_features(x, None, sharing)[0], strict=True))
+
+
 def test_the_trunks_weights_move_between_networks_cut_elsewhere():
     source, target = network("conv1"), network("input", "relu2")
     x = torch.randn(2, 1, 28, 28)
@@ -100,6 +135,14 @@ def test_the_loop_compiles_as_one_graph(run):
     for ours, plain in zip(compiled(x, run), net(x, run), strict=True):
         assert (ours is None) == (plain is None)
         assert ours is None or torch.equal(ours, plain)
+
+
+def test_the_loop_with_shared_gradients_compiles_as_one_graph():
+    net, x = network("conv1", "relu2"), torch.randn(2, 1, 28, 28)
+    plain = gradients_of(net, x, [0, 1, 2], sharing=(3, 2, 1))
+    net.with_features = torch.compile(net.with_features, backend="eager", fullgraph=True)
+    compiled = gradients_of(net, x, [0, 1, 2], sharing=(3, 2, 1))
+    assert all(torch.allclose(compiled[name], plain[name], atol=1e-6) for name in plain)
 
 
 @pytest.mark.parametrize("run", [(), (True,), (True, True, True)])

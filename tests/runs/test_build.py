@@ -18,6 +18,7 @@ from branchynet.runs.build import (
     build_backend,
     build_criterion,
     build_data,
+    build_gradients,
     build_measuring,
     build_network,
     build_objective,
@@ -28,6 +29,7 @@ from branchynet.runs.build import (
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.early_exit import EagerTorch
 from branchynet.training.distilled import Distilled
+from branchynet.training.gradients import Gradients
 from branchynet.training.objective import Joint
 
 # What a target may be is anything that can be imported, and so are these; they say what they were called with.
@@ -257,6 +259,16 @@ def test_exits_that_learn_from_the_last_are_chosen_by_name():
     assert found == Distilled((1.0, 0.0), 0.5, 3.0, "last", 0.1) and found.needs == (True, True)
     with pytest.raises(UserError, match=r"^objective\.temperature=0: it is a number above 0"):
         build_objective(composed(distilled, "objective.temperature=0"), 2)
+
+
+def test_gradients_are_added_up_as_the_group_of_weights_says():
+    assert build_gradients(composed()) == Gradients() == Gradients("sum", 1.0)
+    # Runs of before the choice.
+    assert build_gradients(composed("~weights.trunk_gradient", "~weights.start")) == Gradients()
+    chosen = composed("weights=early", "weights.trunk_gradient=mean", "weights.start=0.01")
+    assert build_gradients(chosen) == Gradients("mean", 0.01)
+    with pytest.raises(UserError, match=r"^weights\.start=2: it is the share"):
+        build_gradients(composed("weights.start=2"))
 
 
 def test_the_data_are_set_up_and_their_mistakes_named():

@@ -151,9 +151,9 @@ def test_full_batches_are_compiled_and_no_others(data, tmp_path, monkeypatch, ne
     sizes = []
 
     def compiled(forward, **options):
-        def call(x, run):
+        def call(x, **how):
             sizes.append(len(x))
-            return forward(x, run=run)
+            return forward(x, **how)
 
         return call
 

@@ -48,11 +48,14 @@ class Model(Open):
 
 
 class Weights(Strict):
-    """Of the exits: `values`, or a straight line from `first` to `last`."""
+    """Of the exits: `values`, or a straight line from `first` to `last`; and how their gradients are added up."""
 
     first: float
     last: float
     values: list[float] | None
+    # A group of weights of somebody's own need not name them.
+    trunk_gradient: Literal["sum", "mean"] = "sum"
+    start: float = 1.0
 
 
 class Sweep(Strict):

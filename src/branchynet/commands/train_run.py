@@ -22,7 +22,14 @@ from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import load_network, most_bytes, read_checkpoint
 from branchynet.runs import baseline_cache
-from branchynet.runs.build import build_data, build_network, build_objective, build_sweep, made
+from branchynet.runs.build import (
+    build_data,
+    build_gradients,
+    build_network,
+    build_objective,
+    build_sweep,
+    made,
+)
 from branchynet.runs.image_facts import check_same_images, facts_of, write_facts
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import find_result, read_result
@@ -81,6 +88,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         check_decay(config.ema)
     frozen = checks.check_freeze(config.freeze, config.init)
     objective = build_objective(config, network.num_exits, frozen)
+    gradients = build_gradients(config)
     only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed)
@@ -118,7 +126,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
     stage(
-        module(network, objective, stage="joint", freeze_trunk=frozen),
+        module(network, objective, stage="joint", freeze_trunk=frozen, gradients=gradients),
         epochs=config.epochs.joint,
         folder=folder / "checkpoints" / "joint",
         callbacks=[*stage_callbacks(config, weights), sweep],

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from branchynet.networks.gradient import scale_gradient
 from branchynet.networks.graph import join
 from branchynet.networks.weights import check_fits
 
@@ -47,7 +48,7 @@ class BranchedNetwork(nn.Module):
         return self.with_features(x, run)[0]
 
     def with_features(
-        self, x: Tensor, run: Sequence[bool] | None = None
+        self, x: Tensor, run: Sequence[bool] | None = None, sharing: Sequence[int] | None = None
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """(B, C, H, W) to N logits (B, K) and to the features (B, …) that the N heads got.
 
@@ -55,6 +56,9 @@ class BranchedNetwork(nn.Module):
             x: images.
             run: N flags; a head whose flag is False is not run and gives None, nor are the segments after
                 the last head that is. None runs all.
+            sharing: N numbers: of how many exits, at its end and behind it, segment n gets the gradient. It then
+                gets their mean instead of their sum, and the heads theirs as it is (Li et al., 2019,
+                "Improved Techniques for Training Adaptive Deep Networks"). None: the sum.
         """
         flags = [True] * self.num_exits if run is None else list(run)
         if len(flags) != self.num_exits:
@@ -65,8 +69,12 @@ class BranchedNetwork(nn.Module):
             if not any(flags[n:]):
                 break
             x = segment(x)
+            if sharing is not None:
+                x = scale_gradient(x, 1 / max(sharing[n], 1))
             if flags[n]:
                 logits[n], features[n] = head(x), x
+            if sharing is not None and n + 1 < self.num_exits:  # there it is a mean: a sum again
+                x = scale_gradient(x, sharing[n + 1])
         return logits, features
 
     def feature_shapes(self, input_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:

@@ -23,6 +23,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.runs.run_config import plain
 from branchynet.runtime.base import Backend
 from branchynet.runtime.catalogue import get_backend
+from branchynet.training.gradients import Gradients
 from branchynet.training.objective import Objective, exit_weights, side_weights
 from branchynet.training.seeds import derive_seed
 
@@ -176,6 +177,13 @@ def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) ->
         weights = exit_weights(plain(config.weights), num_exits)
     weights = side_weights(weights) if frozen else weights
     return made("objective", config.objective, Objective, weights=weights)
+
+
+def build_gradients(config: DictConfig) -> Gradients:
+    """How the exits' gradients are added up; runs of before there was a choice have none."""
+    spec = plain(config.weights)
+    with settings_of("weights"):
+        return Gradients(**{name: spec[name] for name in ("trunk_gradient", "start") if name in spec})
 
 
 def _with_head(setting: str, description: Any) -> Any:

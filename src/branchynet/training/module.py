@@ -16,12 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.checkpoints import MovableCheckpoint
+from branchynet.training.gradients import Gradients
 from branchynet.training.metrics import PerExit
 from branchynet.training.objective import Objective
 from branchynet.training.seeds import derive_seed
 
 # On a GPU, looking at the loss waits for it; so there it is looked at once in this number of steps.
 FINITE_CHECK_EVERY = 50
+NOTHING_CHANGED = Gradients()
 
 
 def constant(optimizer: Optimizer, steps: int) -> None:
@@ -47,6 +49,7 @@ class BranchyClassifier(L.LightningModule):
             each size would be compiled for itself.
         freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode and gets no
             gradient; the last exit's weight has to be 0.
+        gradients: how the exits' gradients are added up.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `learning_rate/<stage>` as it
@@ -64,6 +67,7 @@ class BranchyClassifier(L.LightningModule):
         channels_last: bool = False,
         compile: bool = False,
         freeze_trunk: bool = False,
+        gradients: Gradients = NOTHING_CHANGED,
     ) -> None:
         super().__init__()
         weights = tuple(objective.weights)
@@ -80,6 +84,9 @@ class BranchyClassifier(L.LightningModule):
         self.full_batch = 0  # images in the stage's first batch
         self.weights = weights
         self.freeze_trunk = freeze_trunk
+        self.gradients = gradients
+        self.sharing = gradients.sharing(weights)
+        self.steps = 1  # of the optimiser in the whole stage
         self.trained = tuple(weight > 0 for weight in weights)
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
@@ -140,8 +147,9 @@ class BranchyClassifier(L.LightningModule):
         self._log_epoch("val", self.val_metric)
 
     def configure_optimizers(self) -> Any:
+        self.steps = int(self.trainer.estimated_stepping_batches)
         optimizer = self.optimizer_factory(parameter_groups(self.parts))
-        scheduler = self.schedule_factory(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self.schedule_factory(optimizer, self.steps)
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -149,7 +157,10 @@ class BranchyClassifier(L.LightningModule):
     def _loss(self, batch: tuple[Tensor, Tensor], metric: PerExit) -> Tensor:
         x, target = batch
         x = x.contiguous(memory_format=self.memory_format)
-        logits, features = self._network(len(x))(x, run=self.objective.needs)
+        sharing = self.sharing if self.training else None
+        logits, features = self._network(len(x))(x, run=self.objective.needs, sharing=sharing)
+        if self.training:
+            logits = self.gradients.ramped(logits, self.trainer.global_step, self.steps)
         loss, losses = self.objective(logits, target, features if self.objective.of_features else None)
         with torch.no_grad():
             metric.update(logits, losses, target)
