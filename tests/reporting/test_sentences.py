@@ -1,30 +1,64 @@
 """What a report says in words."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from branchynet.evaluation.noise import Noise
-from branchynet.reporting.sentences import microseconds, percent, sentences, threads
+from branchynet.reporting.sentences import (
+    microseconds,
+    percent,
+    percent_within,
+    rates_within,
+    sentences,
+    threads,
+    within,
+)
 from branchynet.runtime.costs import Latency
 
 
+def plain(texts):
+    """Without the intervals."""
+    return [re.sub(r" \[\d[^]]*\]", "", text) for text in texts]
+
+
 def test_sentences_of_an_ordinary_run(report):
-    assert sentences(report) == [
+    assert plain(sentences(report)) == [
         "The rule accuracy_floor chose T1 = 0.45 (entropy) on validation. Gain in MACs 1.70; gain in latency "
         "with the trunk's segments alone on the clock, as in the paper's Table I, 2.39.",
         "Gain over static 1.68: exit 2 alone is the cheapest that is at least as accurate.",
         "Overhead to the end: a sample that goes through all side heads to the last exit costs 25.0 % more in time "
         "(onnxruntime) and 17.6 % more in MACs than the baseline.",
         "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain 1.33 in "
-        "time and 1.42 in MACs at 87.50 %, perfect knowledge (the first exit that is right) 1.60 and 1.70 at "
-        "100.00 %.",
+        "time and 1.42 in MACs at 87.50 %; perfect knowledge (the first exit that is right, else the last) 1.60 in "
+        "time and 1.70 in MACs at 100.00 %.",
         "AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): 0.733.",
         "Run for real on onnxruntime: 8 samples, all as the sweep predicts (0 within rounding, 1e-5, of a "
         "threshold).",
         "On torch: baseline 120.0 µs, operating point 75.0 µs predicted (gain 1.60).",
     ]
+
+
+def test_gains_in_words_have_their_intervals(make_report):
+    # All leave at exit 1, so that every draw gives the same.
+    texts = sentences(make_report(chosen=3))
+    for part in (
+        "Gain in MACs 4.25 [4.25, 4.25]",
+        "Table I, 10.00 [10.00, 10.00].",
+        "takes 0.80 [0.80, 0.80] of the operating",
+        "at 100.00 [100.00, 100.00] %.",
+        "(gain 4.00 [4.00, 4.00])",
+    ):
+        assert any(part in text for text in texts), part
+    assert "Gain over static 1.68 [" in sentences(make_report())[1]
+
+
+def test_numbers_with_their_intervals():
+    assert within(1.6, (1.1449, 2.667)) == "1.60 [1.14, 2.67]"
+    assert percent_within(-0.0012, (-0.003, 0.0004)) == "-0.12 [-0.30, 0.04]"
+    assert rates_within((0.9, 0.1), ((0.85, 0.95), (0.05, 0.15))) == "90.0 [85.0, 95.0], 10.0 [5.0, 15.0]"
 
 
 def test_noisy_timings_come_first(make_report):
@@ -92,7 +126,7 @@ def test_another_engine_that_was_run_has_its_measured_gain(report, make_report):
     both = {"onnxruntime": own, "torch": replace(own, latency_us=60.0, baseline_latency_us=90.0)}
     assert (
         "On torch: baseline 120.0 µs, operating point 75.0 µs predicted (gain 1.60), 60.0 µs measured (gain 1.50)."
-        in sentences(make_report(verified=both))
+        in plain(sentences(make_report(verified=both)))
     )
 
 

@@ -1,18 +1,30 @@
 """The tables, every number by hand."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
+from branchynet.evaluation.intervals import point_intervals
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.report import taken_at_point
 from branchynet.reporting.sentences import sentences
 from branchynet.reporting.tables import WIDTH, report_page, summary_table, table_one, trade_offs_table
 from branchynet.runtime.costs import Latency, Macs
 
 
+def without_intervals(cell):
+    return re.sub(r" \[[^]]*\]", "", cell)
+
+
+def cells_of(line):
+    return [without_intervals(cell).strip() for cell in line.strip("|").split("|")]
+
+
 def row_of(table, name):
-    """The numbers of the row that begins with `name`."""
+    """The numbers of the row of the first table that begins with `name`."""
+    table = table.partition("95 % intervals")[0]
     found = [line for line in table.splitlines() if line.startswith(name + "  ")]
     assert len(found) == 1, table
     return found[0].removeprefix(name).split()
@@ -29,6 +41,29 @@ def test_the_summary_by_hand(report):
     assert row_of(table, "perfect confidence") == ["87.50", "0.000", "30.0", "1.33"]
     assert row_of(table, "perfect knowledge") == ["100.00", "0.000", "25.0", "1.60"]
     assert table.startswith("b_lenet_mnist, seed 3, on test; onnxruntime, 1 thread, batch 1, a machine\n")
+
+
+def test_every_accuracy_rate_and_gain_has_its_interval(report):
+    found = point_intervals(report, taken_at_point(report))
+
+    def text(ends, digits=2, factor=1):
+        return f"[{factor * ends[0]:.{digits}f}, {factor * ends[1]:.{digits}f}]"
+
+    accuracy, less = text(found.accuracy, factor=100), text(found.accuracy_minus_baseline, factor=100)
+    gain, macs = text(found.gain_latency), text(found.gain_macs)
+    rates = ", ".join(
+        f"{rate} {text(ends, 1, 100)}" for rate, ends in zip(("62.5", "37.5"), found.exit_rates, strict=True)
+    )
+    table = summary_table(report).partition("95 % intervals")[2]
+    (row,) = (line for line in table.splitlines() if line.startswith("operating point "))
+    assert " ".join(row.split()) == f"operating point 87.50 {accuracy} 12.50 {less} 1.60 {gain}"
+    assert f"Exit rates with their intervals, %: {rates}." in table
+    ours = table_one(report).splitlines()[3]
+    for part in (f"87.50 {accuracy}", f"1.60 {gain} onnxruntime", f"1.70 {macs}", rates):
+        assert f"| {part} " in ours
+    row = trade_offs_table(report).splitlines()[2]
+    low, high = (-100 * end for end in reversed(found.accuracy_minus_baseline))
+    assert f"| 87.50 {accuracy} | -12.50 [{low:.2f}, {high:.2f}] | {rates} |" in row
 
 
 def test_noisy_timings_are_marked_in_every_text(report, make_report):
@@ -87,7 +122,7 @@ def test_inexact_images_stand_below_the_summary_and_on_the_page(make_report):
 
 def test_trade_offs_by_hand(report):
     lines = trade_offs_table(report).splitlines()
-    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[:9])
+    header, _, *rows = map(cells_of, lines[:9])
     assert [row[0] for row in rows] == [
         "loss ≤ 0",
         "loss ≤ 0.5",
@@ -122,7 +157,7 @@ def test_what_cannot_be_had_is_named_in_the_table(report, make_report):
         baseline={"val": torch.ones(8, dtype=torch.bool)},
         latencies={"onnxruntime": slow},
     )
-    table = trade_offs_table(changed)
+    table = without_intervals(trade_offs_table(changed))
     assert "| loss ≤ 0: none, the most accurate instead | 100.00 |" in table
     assert "| gain ≥ 2: none, the fastest instead | 62.50 |" in table
     assert "the nearest stands in its place, and says so" in table
@@ -130,6 +165,7 @@ def test_what_cannot_be_had_is_named_in_the_table(report, make_report):
 
 def test_no_static_rival_is_a_dash(make_report):
     table = trade_offs_table(make_report(baseline={"val": torch.ones(8, dtype=torch.bool)}))
+    table = without_intervals(table)
     assert "| loss ≤ 0 | 100.00 | -25.00 | 37.5, 62.5 | 0.25 | 1.21 | 1.14 | – |" in table
 
 
@@ -145,9 +181,7 @@ def test_the_page_has_both_tables_and_the_summary(report):
 
 def test_table_one_beside_the_papers(report):
     lines = table_one(report).splitlines()
-    header, _, baseline, exits, paper_trunk, paper = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[:6]
-    )
+    header, _, baseline, exits, paper_trunk, paper = map(cells_of, lines[:6])
     ours = dict(zip(header, exits, strict=True))
     assert ours == {
         "network": "b_lenet_mnist: with exits",

@@ -103,7 +103,7 @@ def test_figures_and_texts(events):
     (event,) = events.Tensors("sweep/table_1/text_summary")
     assert "| paper: B-LeNet | 99.25 |" in event.tensor_proto.string_val[0].decode()
     (event,) = events.Tensors("sweep/trade_offs/text_summary")
-    assert "| gain ≥ 2.4 | 62.50 |" in event.tensor_proto.string_val[0].decode()
+    assert "| gain ≥ 2.4 | 62.50 [" in event.tensor_proto.string_val[0].decode()
     (event,) = events.Tensors("sweep/summary/text_summary")
     assert "operating point, measured" in event.tensor_proto.string_val[0].decode()
     (event,) = events.Tensors("settings/text_summary")

@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.headroom import perfect_confidence
+from branchynet.evaluation.intervals import answer_intervals, point_intervals
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.report import taken_at_point
 from branchynet.runs.result import result_dict, write_result
 
 # DESIGN.md's form of result.json, with the tiny report's numbers.
@@ -89,26 +92,74 @@ EXPECTED = {
 }
 
 
-def test_the_form_to_the_letter(report):
+def without_intervals(result):
+    """The result but for the intervals, which have a test of their own."""
+    if isinstance(result, dict):
+        kept = {key: value for key, value in result.items() if key not in ("interval", "intervals")}
+        return {key: without_intervals(value) for key, value in kept.items()}
+    return [without_intervals(each) for each in result] if isinstance(result, list) else result
+
+
+def result_of(report):
+    return without_intervals(result_dict(report))
+
+
+def test_the_intervals(report):
     result = result_dict(report)
+    found = point_intervals(report, taken_at_point(report))
+    static = found.gain_latency[0] * 1.05, found.gain_latency[1] * 1.05
+    intervals = result["knee"]["intervals"]
+    assert intervals.pop("gain_over_static") == pytest.approx(list(static))
+    expected = {
+        name: json.loads(json.dumps(getattr(found, name)))
+        for name in (
+            "accuracy",
+            "accuracy_minus_baseline",
+            "exit_rates",
+            "gain_macs",
+            "gain_latency",
+            "gain_trunk_only",
+        )
+    }
+    assert intervals == expected
+    for each, right in (
+        (result["baseline"], report.baseline_correct["test"]),
+        *zip(result["exits"], report.trace.correct.T, strict=True),
+    ):
+        assert each["interval"] == list(answer_intervals(report, right)[0])
+    # Validation has the same samples here.
+    del expected["gain_trunk_only"]
+    assert result["validation"]["intervals"] == expected
+    perfect = point_intervals(report, perfect_confidence(report.trace))
+    confidence = result["headroom"]["perfect_confidence"]["intervals"]
+    assert confidence["gain_latency"] == list(perfect.gain_latency) and set(confidence) == set(expected)
+    assert result["headroom"]["perfect_knowledge"]["intervals"]["accuracy"] == [1, 1]
+
+
+def test_no_static_rival_has_no_interval(make_report):
+    assert result_dict(make_report(chosen=1))["knee"]["intervals"]["gain_over_static"] is None
+
+
+def test_the_form_to_the_letter(report):
+    result = result_of(report)
     assert result == EXPECTED
     # The order of the keys and the types, too: 250.0 and not 250.
     assert json.dumps(result) == json.dumps(EXPECTED)
 
 
 def test_noisy_timings_are_named(make_report):
-    result = result_dict(make_report(noise=(Noise("a reason", 2.0), Noise("another", 3.0))))
+    result = result_of(make_report(noise=(Noise("a reason", 2.0), Noise("another", 3.0))))
     assert result == {**EXPECTED, "noisy": True, "noise": ["a reason", "another"]}
 
 
 def test_what_was_not_run_for_real_is_null(make_report):
-    result = result_dict(make_report(verified={}))
+    result = result_of(make_report(verified={}))
     assert result["knee"].pop("measured") is None
     assert result == {**EXPECTED, "knee": {k: v for k, v in EXPECTED["knee"].items() if k != "measured"}}
 
 
 def test_another_split_than_test_is_named(make_report):
-    assert result_dict(make_report(split="val")) == {**EXPECTED, "split": "val"}
+    assert result_of(make_report(split="val")) == {**EXPECTED, "split": "val"}
 
 
 def test_no_static_rival_is_null(make_report):
@@ -124,7 +175,7 @@ def test_three_exits_have_two_thresholds(three_exits):
 
 
 def test_inexact_images_only_add_keys(make_report):
-    result = result_dict(make_report(inexact_test=torch.tensor([0, 7]), inexact_training=73))
+    result = result_of(make_report(inexact_test=torch.tensor([0, 7]), inexact_training=73))
     added = {
         "inexact_test_images": 2,
         "inexact_training_images": 73,
@@ -149,7 +200,7 @@ def test_a_number_that_json_cannot_say_is_refused_by_name(report, make_report, v
 def test_it_is_written_as_plain_json(report, tmp_path):
     write_result(tmp_path / "result.json", report)
     text = (tmp_path / "result.json").read_text(encoding="utf-8")
-    assert json.loads(text) == EXPECTED and text.endswith("}\n")
+    assert without_intervals(json.loads(text)) == EXPECTED and text.endswith("}\n")
 
 
 def test_a_failure_leaves_the_old_file_and_no_scraps(report, make_report, tmp_path):

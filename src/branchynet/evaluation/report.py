@@ -291,7 +291,13 @@ def without_inexact(report: Report) -> tuple[float, float] | None:
 
 def taken_at_point(report: Report) -> Tensor:
     """(S,) int64, 0-based: where each sample of the reported split leaves at the operating point."""
-    return exit_taken(report.trace.uncertainty, torch.tensor(report.point.thresholds, dtype=torch.float32))
+    return taken_at(report, report.point)
+
+
+def taken_at(report: Report, point: OperatingPoint, split: str | None = None) -> Tensor:
+    """The same at any thresholds, on the reported split or on another one."""
+    uncertainty = report.traces[split or report.split].uncertainty
+    return exit_taken(uncertainty, torch.tensor(point.thresholds, dtype=torch.float32))
 
 
 def exits_beating_trunk(report: Report) -> list[int]:

@@ -1,6 +1,11 @@
 """What the numbers of a report mean, in words, for people who quote them."""
 
-from branchynet.evaluation.headroom import headroom
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.intervals import Interval, over_static, point_intervals, scaled
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
@@ -9,8 +14,10 @@ from branchynet.evaluation.report import (
     gain_measured,
     overhead_to_the_end,
     savings,
+    taken_at_point,
     without_inexact,
 )
+from branchynet.exits.point import OperatingPoint
 
 
 def sentences(report: Report) -> list[str]:
@@ -58,6 +65,22 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
+def percent_within(fraction: float, ends: Interval, digits: int = 2) -> str:
+    """0.9921 and its interval as 99.21 [99.04, 99.38]."""
+    return within(100 * fraction, scaled(ends, 100), digits)
+
+
+def within(value: float, ends: Interval, digits: int = 2) -> str:
+    """A number and its interval, such as 1.60 [1.14, 2.67]."""
+    low, high = ends
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def rates_within(rates: Sequence[float], ends: Sequence[Interval]) -> str:
+    """Exit rates in percent, each with its interval."""
+    return ", ".join(percent_within(*each, digits=1) for each in zip(rates, ends, strict=True))
+
+
 def microseconds(value: float) -> str:
     """With one decimal, or none from a millisecond on."""
     return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
@@ -70,25 +93,27 @@ def threads(report: Report) -> str:
 
 def _choice(report: Report) -> str:
     chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(report.point.thresholds, 1))
-    saved = savings(report, report.point)
+    saved, ends = savings(report, report.point), point_intervals(report, taken_at_point(report))
     return (
         f"The rule {report.rule} chose {chosen} ({report.criterion}) on {report.chosen_on}. Gain in MACs "
-        f"{saved.gain_macs:.2f}; gain in latency with the trunk's segments alone on the clock, as "
-        f"in the paper's Table I, {saved.gain_trunk_only:.2f}."
+        f"{within(saved.gain_macs, ends.gain_macs)}; gain in latency with the trunk's segments alone on the "
+        f"clock, as in the paper's Table I, {within(saved.gain_trunk_only, ends.gain_trunk_only)}."
     )
 
 
 def _over_static(report: Report) -> str:
     saved = savings(report, report.point)
     best, gain = saved.best_static, saved.gain_over_static
-    if best is None or gain is None:
+    ends = over_static(saved, point_intervals(report, taken_at_point(report)))
+    if best is None or gain is None or ends is None:
         return f"No single exit alone is as accurate on {report.reported_on} as the operating point."
     if gain < 1:
         return (
             f"Leaving early does not pay for itself: exit {best + 1} alone is at least as accurate and takes "
-            f"{gain:.2f} of the operating point's time."
+            f"{within(gain, ends)} of the operating point's time."
         )
-    return f"Gain over static {gain:.2f}: exit {best + 1} alone is the cheapest that is at least as accurate."
+    rival = f"exit {best + 1} alone is the cheapest that is at least as accurate"
+    return f"Gain over static {within(gain, ends)}: {rival}."
 
 
 def _beating(report: Report, exit_index: int) -> str:
@@ -115,19 +140,26 @@ def _more(share: float) -> str:
 def _headroom(report: Report) -> list[str]:
     """What perfect exits would give, and how well the side exits know when they are right."""
     found = headroom(report.trace)
-    confidence, knowledge = savings(report, found.confidence), savings(report, found.knowledge)
+    confidence = _gains(report, found.confidence, perfect_confidence(report.trace))
+    knowledge = _gains(report, found.knowledge, perfect_knowledge(report.trace))
     known = ", ".join("–" if value is None else f"{value:.3f}" for value in found.auroc)
     texts = [
         "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain "
-        f"{confidence.gain_latency:.2f} in time and {confidence.gain_macs:.2f} in MACs at "
-        f"{percent(found.confidence.accuracy)} %, perfect knowledge (the first exit that is right) "
-        f"{knowledge.gain_latency:.2f} and {knowledge.gain_macs:.2f} at {percent(found.knowledge.accuracy)} %."
+        f"{confidence}; perfect knowledge (the first exit that is right, else the last) {knowledge}."
     ]
     if found.auroc:
         texts.append(
             f"AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): {known}."
         )
     return texts
+
+
+def _gains(report: Report, point: OperatingPoint, taken: Tensor) -> str:
+    saved, ends = savings(report, point), point_intervals(report, taken)
+    return (
+        f"{within(saved.gain_latency, ends.gain_latency)} in time and {within(saved.gain_macs, ends.gain_macs)} in "
+        f"MACs at {percent_within(point.accuracy, ends.accuracy)} %"
+    )
 
 
 # Balanced accuracies are spoken of where the largest class has so many times the samples of the smallest.
@@ -182,9 +214,11 @@ def _verified(report: Report, engine: str) -> str:
 
 def _other_engine(report: Report, engine: str) -> str:
     saved = savings(report, report.point, engine)
+    ends = point_intervals(report, taken_at_point(report), engine)
+    gain = within(saved.gain_latency, ends.gain_latency)
     text = (
         f"On {engine}: baseline {microseconds(report.latencies[engine].baseline.median_us)} µs, operating "
-        f"point {microseconds(saved.latency_us)} µs predicted (gain {saved.gain_latency:.2f})"
+        f"point {microseconds(saved.latency_us)} µs predicted (gain {gain})"
     )
     if engine in report.verified:
         measured = report.verified[engine].latency_us

@@ -5,11 +5,36 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from branchynet.errors import printable
-from branchynet.evaluation.headroom import headroom
-from branchynet.evaluation.report import Report, Savings, exit_accuracies, gain_measured, savings
+from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.intervals import (
+    Interval,
+    PointIntervals,
+    answer_intervals,
+    over_static,
+    point_intervals,
+    scaled,
+)
+from branchynet.evaluation.report import (
+    Report,
+    Savings,
+    exit_accuracies,
+    gain_measured,
+    savings,
+    taken_at,
+    taken_at_point,
+)
 from branchynet.evaluation.trade_offs import TradeOff, trade_offs
 from branchynet.reporting.paper import paper_row
-from branchynet.reporting.sentences import microseconds, noisy, percent, sentences, threads
+from branchynet.reporting.sentences import (
+    microseconds,
+    noisy,
+    percent,
+    percent_within,
+    rates_within,
+    sentences,
+    threads,
+    within,
+)
 from branchynet.reporting.text import aligned
 
 if TYPE_CHECKING:
@@ -25,7 +50,7 @@ def summary_table(report: Report) -> str:
 
     At most 100 columns wide. The headroom is what perfect confidence and perfect knowledge would give. `exit n
     alone` is the trunk up to exit n and its own head, nothing else. Gains are in latency; a latency is a median
-    with its interquartile range, but the operating point's is the mean over the test samples.
+    with its interquartile range, but the operating point's is the mean over the test samples. Below: intervals.
     """
     main = report.latencies[report.engine]
     macs = report.macs
@@ -63,8 +88,44 @@ def summary_table(report: Report) -> str:
     head = (
         f"{report.experiment}, seed {report.seed}, on {report.reported_on}; {_where(report, report.engine)}"
     )
-    words = [line for text in [*below, *sentences(report)] for line in _wrap(text)]
-    return "\n".join([*_wrap(head), aligned(rows), *words])
+    words = [line for text in [*below, *sentences(report), *_of_intervals(report)] for line in _wrap(text)]
+    return "\n".join([*_wrap(head), aligned(rows), _intervals(report), *words])
+
+
+def _intervals(report: Report) -> str:
+    """A table of its own, for the first one has no room; without the rule above, which is the other one's."""
+    trace, found = report.trace, headroom(report.trace)
+    own, _ = answer_intervals(report, report.baseline_correct[report.split])
+    rows = [
+        ["95 % intervals", "accuracy %", "less the baseline's", "gain"],
+        ["baseline", percent_within(report.baseline_accuracy, own), "", ""],
+    ]
+
+    def add(name: str, accuracy: float, own: Interval, less: Interval, gain: str) -> None:
+        less_text = percent_within(accuracy - report.baseline_accuracy, less)
+        rows.append([name, percent_within(accuracy, own), less_text, gain])
+
+    for n, accuracy in enumerate(exit_accuracies(report)):
+        add(f"exit {n + 1} alone", accuracy, *answer_intervals(report, trace.correct[:, n]), "")
+    for name, point, taken in (
+        ("operating point", report.point, taken_at_point(report)),
+        ("perfect confidence", found.confidence, perfect_confidence(trace)),
+        ("perfect knowledge", found.knowledge, perfect_knowledge(trace)),
+    ):
+        ends = point_intervals(report, taken)
+        gain = within(savings(report, point).gain_latency, ends.gain_latency)
+        add(name, point.accuracy, ends.accuracy, ends.accuracy_minus_baseline, gain)
+    return aligned(rows).partition("\n")[2]
+
+
+def _of_intervals(report: Report) -> list[str]:
+    ends = point_intervals(report, taken_at_point(report))
+    return [
+        f"Exit rates with their intervals, %: {rates_within(report.point.exit_rates, ends.exit_rates)}.",
+        f"Intervals are a bootstrap's over the {report.trace.num_samples:,} samples of {report.reported_on}, "
+        "paired where the baseline's accuracy is taken off: how far other samples would move the numbers, not "
+        "another training or timing.",
+    ]
 
 
 def table_one(report: Report) -> str:
@@ -75,10 +136,15 @@ def table_one(report: Report) -> str:
     """
     columns = ("network", "accuracy %", "time, µs", "gain, time", "gain, MACs", "thresholds", "exit rates %")
     header = [*columns, "gain, time of the trunk alone"]
-    engines, point = list(report.latencies), report.point
+    engines, point, taken = list(report.latencies), report.point, taken_at_point(report)
+    baseline, _ = answer_intervals(report, report.baseline_correct[report.split])
+    ends = {engine: point_intervals(report, taken, engine) for engine in engines}
+    own = ends[report.engine]
 
-    def per_engine(value: Callable[[Savings], str]) -> str:
-        return " / ".join(f"{value(savings(report, point, engine))} {engine}" for engine in engines)
+    def per_engine(value: Callable[[Savings, PointIntervals], str]) -> str:
+        return " / ".join(
+            f"{value(savings(report, point, engine), ends[engine])} {engine}" for engine in engines
+        )
 
     def row(name: str, accuracy: str, *rest: str) -> list[str]:
         return [name, accuracy, *rest, *["–"] * (len(header) - 2 - len(rest))]
@@ -86,7 +152,7 @@ def table_one(report: Report) -> str:
     rows = [
         row(
             f"{report.experiment}: baseline",
-            percent(report.baseline_accuracy),
+            percent_within(report.baseline_accuracy, baseline),
             " / ".join(
                 f"{microseconds(timed.baseline.median_us)} {engine}"
                 for engine, timed in report.latencies.items()
@@ -94,13 +160,13 @@ def table_one(report: Report) -> str:
         ),
         row(
             f"{report.experiment}: with exits",
-            percent(point.accuracy),
-            per_engine(lambda saved: microseconds(saved.latency_us)),
-            per_engine(lambda saved: f"{saved.gain_latency:.2f}"),
-            f"{savings(report, point).gain_macs:.2f}",
+            percent_within(point.accuracy, own.accuracy),
+            per_engine(lambda saved, _: microseconds(saved.latency_us)),
+            per_engine(lambda saved, ends: within(saved.gain_latency, ends.gain_latency)),
+            within(savings(report, point).gain_macs, own.gain_macs),
             ", ".join(f"{value:.4g}" for value in point.thresholds),
-            ", ".join(f"{100 * rate:.1f}" for rate in point.exit_rates),
-            per_engine(lambda saved: f"{saved.gain_trunk_only:.2f}"),
+            rates_within(point.exit_rates, own.exit_rates),
+            per_engine(lambda saved, ends: within(saved.gain_trunk_only, ends.gain_trunk_only)),
         ),
     ]
     paper = paper_row(report.experiment)
@@ -113,7 +179,9 @@ def table_one(report: Report) -> str:
     chosen = f"Thresholds chosen on validation, numbers on {report.reported_on}."
     if report.protocol == "paper":
         chosen = "protocol: paper (thresholds chosen on test, numbers on test)."
-    text = " ".join([f"{chosen} {_where(report, ' and '.join(engines))}.", *noisy(report)])
+    where = f"{chosen} {_where(report, ' and '.join(engines))}."
+    brackets = f"In brackets: 95 % intervals over the samples of {report.reported_on}."
+    text = " ".join([where, brackets, *noisy(report)])
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
@@ -130,24 +198,26 @@ def trade_offs_table(report: Report) -> str:
         "gain over static",
     ]
     found = trade_offs(report)
-    rows = [
-        [
-            _wanted(row),
-            percent(row.point.accuracy),
-            f"{100 * row.loss:.2f}",
-            ", ".join(f"{100 * rate:.1f}" for rate in row.point.exit_rates),
-            ", ".join(f"{value:.4g}" for value in row.point.thresholds),
-            f"{row.savings.gain_macs:.2f}",
-            f"{row.savings.gain_latency:.2f}",
-            _over_static(row.savings),
-        ]
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        ends = point_intervals(report, taken_at(report, row.point))
+        rows.append(
+            [
+                _wanted(row),
+                percent_within(row.point.accuracy, ends.accuracy),
+                percent_within(row.loss, scaled(ends.accuracy_minus_baseline, -1)),
+                rates_within(row.point.exit_rates, ends.exit_rates),
+                ", ".join(f"{value:.4g}" for value in row.point.thresholds),
+                within(row.savings.gain_macs, ends.gain_macs),
+                within(row.savings.gain_latency, ends.gain_latency),
+                _over_static(row.savings, ends),
+            ]
+        )
     lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
     text = (
         f"Each row is a point of its own, chosen on {report.chosen_on}: the fastest that loses at most so much "
         f"against the baseline, or the most accurate with at least such a gain in time ({report.engine}); its "
-        f"numbers are of {report.reported_on}. "
+        f"numbers are of {report.reported_on}, in brackets their 95 % intervals, the loss's paired. "
     )
     if not all(row.feasible for row in found):
         text += "Where no point is as wanted, the nearest stands in its place, and says so. "
@@ -164,10 +234,12 @@ def report_page(report: Report) -> str:
     return f"{table_one(report)}\n{trade_offs_table(report)}\n```\n{summary_table(report)}\n```\n"
 
 
-def _over_static(saved: Savings) -> str:
+def _over_static(saved: Savings, ends: PointIntervals) -> str:
     if saved.gain_over_static is None or saved.best_static is None:
         return "–"
-    return f"{saved.gain_over_static:.2f} (exit {saved.best_static + 1})"
+    own = over_static(saved, ends)
+    assert own is not None
+    return f"{within(saved.gain_over_static, own)} (exit {saved.best_static + 1})"
 
 
 def _wanted(row: TradeOff) -> str:

@@ -5,7 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from branchynet.evaluation.headroom import headroom
+from torch import Tensor
+
+from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
@@ -13,6 +16,8 @@ from branchynet.evaluation.report import (
     gain_measured,
     overhead_to_the_end,
     savings,
+    taken_at,
+    taken_at_point,
     without_inexact,
 )
 from branchynet.evaluation.trade_offs import on_validation
@@ -31,12 +36,15 @@ def result_dict(report: Report) -> dict[str, Any]:
     (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
     None. Only where the accuracies are of another split than test: `split`. `validation` has what the choice gives
     there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
+    `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
     """
     latencies, point = report.latencies[report.engine], report.point
     saved = savings(report, point)
+    own = point_intervals(report, taken_at_point(report))
+    static = over_static(saved, own)
     verified = report.verified.get(report.engine)
     balanced = balanced_accuracies(report)
     result: dict[str, Any] = {
@@ -54,6 +62,7 @@ def result_dict(report: Report) -> dict[str, Any]:
             "macs": int(report.macs.baseline),
             "latency_us": float(latencies.baseline.median_us),
             "balanced_accuracy": balanced.baseline,
+            "interval": list(answer_intervals(report, report.baseline_correct[report.split])[0]),
         },
         "exits": [
             {
@@ -63,6 +72,7 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "static_macs": int(report.macs.static[n]),
                 "static_latency_us": float(latencies.static[n].median_us),
                 "balanced_accuracy": balanced.exits[n],
+                "interval": list(answer_intervals(report, report.trace.correct[:, n])[0]),
             }
             for n, accuracy in enumerate(exit_accuracies(report))
         ],
@@ -85,14 +95,20 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "gain_latency": float(gain_measured(report)),
             },
             "balanced_accuracy": balanced.point,
+            "intervals": {
+                **_intervals(own),
+                "gain_trunk_only": list(own.gain_trunk_only),
+                "gain_over_static": static and list(static),
+            },
         },
     }
-    result["validation"] = on_validation(report)
+    on_val = point_intervals(report, taken_at(report, report.selection.point, "val"), split="val")
+    result["validation"] = {**on_validation(report), "intervals": _intervals(on_val)}
     overhead, found = overhead_to_the_end(report), headroom(report.trace)
     result["overhead_to_the_end"] = {"macs": overhead.macs, "latency": overhead.latency}
     result["headroom"] = {
-        "perfect_confidence": _perfect(report, found.confidence),
-        "perfect_knowledge": _perfect(report, found.knowledge),
+        "perfect_confidence": _perfect(report, found.confidence, perfect_confidence(report.trace)),
+        "perfect_knowledge": _perfect(report, found.knowledge, perfect_knowledge(report.trace)),
         "auroc": list(found.auroc),
     }
     if len(report.inexact_test) or report.inexact_training:
@@ -106,7 +122,7 @@ def result_dict(report: Report) -> dict[str, Any]:
     return result
 
 
-def _perfect(report: Report, point: OperatingPoint) -> dict[str, Any]:
+def _perfect(report: Report, point: OperatingPoint, taken: Tensor) -> dict[str, Any]:
     saved = savings(report, point)
     return {
         "accuracy": point.accuracy,
@@ -115,6 +131,17 @@ def _perfect(report: Report, point: OperatingPoint) -> dict[str, Any]:
         "latency_us": float(saved.latency_us),
         "gain_macs": float(saved.gain_macs),
         "gain_latency": float(saved.gain_latency),
+        "intervals": _intervals(point_intervals(report, taken)),
+    }
+
+
+def _intervals(ends: PointIntervals) -> dict[str, Any]:
+    return {
+        "accuracy": list(ends.accuracy),
+        "accuracy_minus_baseline": list(ends.accuracy_minus_baseline),
+        "exit_rates": [list(each) for each in ends.exit_rates],
+        "gain_macs": list(ends.gain_macs),
+        "gain_latency": list(ends.gain_latency),
     }
 
 

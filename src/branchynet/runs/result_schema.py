@@ -20,6 +20,7 @@ Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=-1)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Macs = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -30,6 +31,18 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
+class Intervals(Part):
+    """95 % intervals of what has the same name beside them; the difference is paired."""
+
+    accuracy: Pair
+    accuracy_minus_baseline: Pair
+    exit_rates: list[Pair]
+    gain_macs: Pair
+    gain_latency: Pair
+    gain_trunk_only: Pair | None = None
+    gain_over_static: Pair | None = None
+
+
 class Baseline(Part):
     """The network of stage 1."""
 
@@ -37,6 +50,7 @@ class Baseline(Part):
     macs: Macs
     latency_us: Above0
     balanced_accuracy: Fraction | None = None
+    interval: Pair | None = None
 
 
 class Exit(Part):
@@ -48,6 +62,7 @@ class Exit(Part):
     static_macs: Macs
     static_latency_us: Above0
     balanced_accuracy: Fraction | None = None
+    interval: Pair | None = None
 
 
 class Measured(Part):
@@ -74,6 +89,7 @@ class Knee(Part):
     gain_over_static: Above0 | None
     measured: Measured | None
     balanced_accuracy: Fraction | None = None
+    intervals: Intervals | None = None
 
 
 class Validation(Part):
@@ -84,6 +100,7 @@ class Validation(Part):
     gain_macs: Above0
     gain_latency: Above0
     gain_at_no_loss: Annotated[float, Field(ge=0)]
+    intervals: Intervals | None = None
 
 
 class Overhead(Part):
@@ -102,6 +119,7 @@ class Perfect(Part):
     latency_us: Above0
     gain_macs: Above0
     gain_latency: Above0
+    intervals: Intervals | None = None
 
 
 class Headroom(Part):

@@ -1,0 +1,142 @@
+"""95 % intervals: how far another set of as many samples of the same kind would move accuracies, rates and gains.
+
+By the bootstrap (Efron, 1979): the samples are drawn with replacement, many times over, and an interval is what the
+middle 95 % of the draws give. Two accuracies are compared on the same draws, for both are of the same samples. The
+networks, the thresholds and the costs are held: neither another training nor another timing is in it.
+
+Samples that are alike in all that counts are counted together, and how often each kind is drawn is multinomial: a
+draw costs the number of kinds and not of samples.
+
+Shapes: N exits, R draws, S samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from branchynet.evaluation.report import Report, Savings, medians
+
+DRAWS = 4000
+SEED = 0
+MIDDLE = (0.025, 0.975)  # 95 %
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Counts of R draws of S samples each."""
+
+    right: np.ndarray  # (R,) int64: samples that are answered rightly
+    baseline: np.ndarray  # (R,) int64: samples that the baseline answers rightly
+    left: np.ndarray  # (R, N) int64: samples that leave at each exit
+    samples: int
+
+    def accuracy(self) -> Interval:
+        """Of the answers."""
+        return interval(self.right / self.samples)
+
+    def accuracy_minus_baseline(self) -> Interval:
+        """Paired."""
+        return interval((self.right - self.baseline) / self.samples)
+
+    def exit_rates(self) -> tuple[Interval, ...]:
+        """N."""
+        return tuple(interval(left / self.samples) for left in self.left.T)
+
+    def gain(self, baseline: float, exits: Sequence[float]) -> Interval:
+        """The baseline's cost over the mean cost, from what leaving at each of the N exits costs."""
+        return interval(baseline * self.samples / (self.left @ np.array(exits, dtype=np.float64)))
+
+
+def draw(right: Tensor, baseline: Tensor, taken: Tensor, exits: int, draws: int = DRAWS) -> Draws:
+    """Draw the samples with replacement, the same at every call.
+
+    Args:
+        right: (S,) bool, which samples are answered rightly.
+        baseline: (S,) bool, the same of the baseline.
+        taken: (S,) int64, 0-based: where each sample leaves.
+        exits: N.
+        draws: R.
+    """
+    kind = 4 * taken + 2 * right.long() + baseline.long()
+    counts = torch.bincount(kind, minlength=4 * exits).numpy()
+    samples = int(counts.sum())
+    drawn = np.zeros((draws, 4 * exits), dtype=np.int64)
+    # Only kinds that there are: then two points that are alike have the same draws.
+    there = counts.nonzero()[0]
+    drawn[:, there] = np.random.default_rng(SEED).multinomial(samples, counts[there] / samples, size=draws)
+    kinds = drawn.reshape(draws, exits, 2, 2)
+    return Draws(
+        right=kinds[:, :, 1].sum((1, 2)),
+        baseline=kinds[:, :, :, 1].sum((1, 2)),
+        left=kinds.sum((2, 3)),
+        samples=samples,
+    )
+
+
+def interval(values: np.ndarray) -> Interval:
+    """What the middle 95 % of R values lie between; both ends are among the values."""
+    low, high = np.quantile(values, MIDDLE, method="inverted_cdf")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PointIntervals:
+    """Of one operating point on one split, against the baseline, on one engine."""
+
+    accuracy: Interval
+    accuracy_minus_baseline: Interval
+    exit_rates: tuple[Interval, ...]
+    gain_macs: Interval
+    gain_latency: Interval
+    gain_trunk_only: Interval
+
+
+def point_intervals(
+    report: Report, taken: Tensor, engine: str | None = None, split: str | None = None
+) -> PointIntervals:
+    """Of the samples leaving where `taken` (S,) says, 0-based.
+
+    Args:
+        engine: the report's, where no other one is named.
+        split: `val` or `test`; the reported one, where none is named.
+    """
+    split = split or report.split
+    right = report.traces[split].correct.gather(1, taken[:, None])[:, 0]
+    drawn = draw(right, report.baseline_correct[split], taken, report.num_exits)
+    timed = report.latencies[engine or report.engine]
+    return PointIntervals(
+        accuracy=drawn.accuracy(),
+        accuracy_minus_baseline=drawn.accuracy_minus_baseline(),
+        exit_rates=drawn.exit_rates(),
+        gain_macs=drawn.gain(report.macs.baseline, report.macs.exits),
+        gain_latency=drawn.gain(timed.baseline.median_us, medians(timed.exits)),
+        gain_trunk_only=drawn.gain(timed.baseline.median_us, medians(timed.trunk_only)),
+    )
+
+
+def answer_intervals(report: Report, right: Tensor) -> tuple[Interval, Interval]:
+    """Of accuracy and accuracy less the baseline's, from which samples of the reported split are answered rightly.
+
+    Args:
+        right: (S,) bool.
+    """
+    drawn = draw(right, report.baseline_correct[report.split], torch.zeros_like(right, dtype=torch.int64), 1)
+    return drawn.accuracy(), drawn.accuracy_minus_baseline()
+
+
+def over_static(saved: Savings, ends: PointIntervals) -> Interval | None:
+    """Of the gain over static, which exit is the rival held; None where there is none."""
+    if saved.gain_over_static is None:
+        return None
+    return scaled(ends.gain_latency, saved.gain_over_static / saved.gain_latency)
+
+
+def scaled(ends: Interval, factor: float) -> Interval:
+    """Of a number that is `factor` times another one; a negative factor swaps the ends."""
+    low, high = sorted(factor * end for end in ends)
+    return low, high
