@@ -144,6 +144,22 @@ def test_tensorboard_gets_the_report_where_there_is_one(ended, tmp_path):
     assert "sweep/samples" in events.Tags()["images"]
 
 
+def test_a_run_is_finished_when_its_events_are_written(ended, tmp_path, monkeypatch):
+    end, _ = ended
+    logger = TensorBoardLogger(save_dir=str(tmp_path / "log"), name="", version="")
+    seen = []
+
+    def finish(*arguments):
+        events = EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0})
+        events.Reload()
+        seen.extend(events.Tags()["scalars"] + events.Tags()["images"])
+
+    monkeypatch.setattr("branchynet.callbacks.threshold_sweep.write_run", finish)
+    end(logger=logger, hparams={"seed": 3, "rule": "accuracy_floor"})
+    logger.experiment.close()
+    assert {"operating_point/accuracy", "sweep/samples"} <= set(seen)
+
+
 def test_other_loggers_get_the_reports_numbers(ended, tmp_path):
     end, folder = ended
     logger = CSVLogger(tmp_path / "log", name="", version="")

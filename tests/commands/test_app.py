@@ -166,10 +166,10 @@ def run_command(monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
     monkeypatch.setattr(sys, "argv", ["pytest"])
 
-    def run(main, argument="a=1"):
+    def run(main, *arguments):
         monkeypatch.setattr(predict, "main", main)
         try:
-            app.run("predict", [argument])
+            app.run("predict", arguments or ["a=1"])
         except SystemExit as exit:
             return exit.code
         return 0
@@ -241,3 +241,12 @@ def test_a_group_that_is_null_is_a_mistake_of_one_line():
     message = user_message(ValueError("Config group override must be a string or a list. Got NoneType"))
     assert message is not None and "null" in message and "\n" not in message
     assert user_message(ValueError("something else")) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("runs/a b", "run='runs/a b'"), ("image.png", "run=image.png"), ("--cfg", None)]
+)
+def test_a_word_that_sets_nothing_is_told_of(word, told, run_command, capsys):
+    arguments = (word,) if told else (word, "job", "--config-dir", "/x", "~logger", "seed=1")
+    assert run_command(lambda: None, *arguments) == (2 if told else 0)
+    assert (told or "") in capsys.readouterr().err

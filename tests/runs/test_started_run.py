@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from branchynet.errors import UserError
-from branchynet.runs.started_run import first_difference, start_run
+from branchynet.runs.started_run import first_difference, forget_run, start_run
 
 SETTINGS = {"model": {"name": "a", "exits": [1, 2]}, "data": {"root": "/x"}, "seed": 0, "cache": "/here"}
 
@@ -55,6 +55,17 @@ def test_settings_of_a_run_that_never_began_may_be_corrected(begun, tmp_path):
     (tmp_path / begun).mkdir()
     with pytest.raises(UserError, match="other settings"):
         start_run(tmp_path, {**SETTINGS, "seed": 7})
+
+
+def test_a_run_that_never_began_is_forgotten(tmp_path):
+    start_run(tmp_path, SETTINGS, ["seed=0"])
+    forget_run(tmp_path)
+    assert not list(tmp_path.iterdir())
+    start_run(tmp_path, SETTINGS)
+    (tmp_path / "data.json").write_text("{}")
+    before = files(tmp_path)
+    forget_run(tmp_path)
+    assert files(tmp_path) == before
 
 
 def test_a_setting_that_is_gone_is_a_difference():

@@ -75,11 +75,13 @@ class ThresholdSweep(Callback):
 
         images = data.images("test")
         stored = StoredCriterion.of(self.criterion, traced_by(self.settings.engine), criteria)
-        write_run(self.folder, report, draw_all(report, images), stored)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 log_report(logger.experiment, report, self.hparams, images, self.resolved)
+                logger.experiment.flush()
             else:
                 logger.log_metrics(scalars(report))
                 logger.save()
+        # Last: a run that has its result is finished, and nothing is made up for afterwards.
+        write_run(self.folder, report, draw_all(report, images), stored)
         print(summary_table(report))

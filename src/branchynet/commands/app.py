@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     sys.argv = [f"branchynet {command}", *arguments]
     try:
         check_letters([*arguments, os.getcwd()])
+        check_form()
         if completion.asked_for(arguments):
             completion.complete(arguments, module.main)
         elif name := name_in_help():
@@ -140,6 +142,16 @@ def name_in_help() -> str | None:
     return next((word for word in flags.overrides if "=" not in word), None)
 
 
+def check_form() -> None:
+    """A UserError for a word on the command line that sets nothing, such as a bare path."""
+    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
+    for word in () if flags.help or flags.hydra_help or flags.shell_completion else flags.overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(
+                f"{word}: it sets nothing; a setting is name=value, such as run={shlex.quote(word)}"
+            )
+
+
 def config_folders() -> list[Path]:
     """Where settings are looked for: ours, and one that the command line names."""
     named = get_args_parser().parse_intermixed_args(sys.argv[1:]).config_dir
@@ -168,6 +180,8 @@ def user_message(error: BaseException) -> str | None:
         return one_line(f"the override {error.override!r} cannot be read: {error.message}")
     if isinstance(error, HydraException | OmegaConfBaseException):
         message = str(error).partition("Config search path")[0]
+        # Of what Hydra does not know, nothing is to be appended: it would be no setting of ours either.
+        message = message.partition("To append to your config use")[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
         return one_line(message) + hint
     return None

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -63,14 +64,18 @@ def start(config: DictConfig, folder: Path) -> float | None:
         What Hydra's sweepers are to look at, see `optimized`.
     """
     from branchynet.commands.settings import check_settings
-    from branchynet.runs.started_run import start_run
+    from branchynet.runs.started_run import forget_run, start_run
 
     check_folder(folder)
     settings = plain(config)
     check_settings(settings)
     start_run(folder, settings, HydraConfig.get().overrides.task)
-    # What is trained is what a resume would read.
-    result = train(OmegaConf.create(settings), folder)
+    try:
+        # What is trained is what a resume would read.
+        result = train(OmegaConf.create(settings), folder)
+    except UserError:
+        forget_run(folder)
+        raise
     return optimized(result, settings["optimized_metric"])
 
 
@@ -95,7 +100,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         return train_run(config, folder)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
-        app.fail(f"stopped; `branchynet train resume={folder}` goes on where it was", code=130)
+        app.fail(f"stopped; `branchynet train resume={quote(str(folder))}` goes on where it was", code=130)
 
 
 def check_folder(folder: Path) -> None:

@@ -55,8 +55,8 @@ def noisy(report: Report) -> list[str]:
         return []
     reasons = "; ".join(each.reason for each in report.noise)
     return [
-        f"NOISY TIMINGS: {reasons}. Measure when nothing else computes: `branchynet evaluate run=<run folder> "
-        "in_place=true`."
+        f"NOISY TIMINGS: {reasons}. Measure when nothing else computes: a run by `branchynet evaluate "
+        "run=<run folder> in_place=true`, an evaluation by the same command with from=network."
     ]
 
 

@@ -6,6 +6,7 @@ Keys that are not named here are allowed: later versions add some. Shapes: N exi
 import json
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -193,7 +194,7 @@ def find_result(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train resume={folder}` makes "
+            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train resume={quote(str(folder))}` makes "
             "it again"
         ) from error
     return found
@@ -208,7 +209,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     found = find_result(folder)
     if found is None:
         raise UserError(
-            f"the run {folder} is not finished, it has no {NAME}: `branchynet train resume={folder}` goes on "
+            f"the run {folder} is not finished, it has no {NAME}: `branchynet train resume={quote(str(folder))}` goes on "
             "with it"
         )
     return found

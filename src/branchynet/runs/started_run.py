@@ -5,7 +5,9 @@ a stored setting is not to depend on the machine and the environment that read i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -46,7 +48,7 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
         if other is not None:
             raise UserError(
                 f"{folder} holds a run with other settings ({other}): name another folder, or go on with that run "
-                f"by `branchynet train resume={folder}`"
+                f"by `branchynet train resume={quote(str(folder))}`"
             )
     else:
         for name, content in (("config.yaml", dict(settings)), ("overrides.yaml", list(overrides))):
@@ -59,6 +61,15 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
 def has_begun(folder: Path) -> bool:
     """Whether a run in this folder got so far that its images were known; before that its settings may be wrong."""
     return any((folder / name).exists() for name in (FACTS, "checkpoints", "result.json"))
+
+
+def forget_run(folder: Path) -> None:
+    """Remove the settings of a run that never began: a mistake in them is to leave no folder that looks like one."""
+    if not has_begun(folder):
+        for name in ("config.yaml", "overrides.yaml"):
+            (folder / FOLDER / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / FOLDER).rmdir()  # only where nothing else is in it
 
 
 def first_difference(first: Any, second: Any, name: str = "") -> str | None:
