@@ -23,7 +23,7 @@ def test_where_samples_would_leave_sample_by_sample():
     confidence, knowledge = perfect_confidence(trace).tolist(), perfect_knowledge(trace).tolist()
     for sample, (answers, label) in enumerate(zip(trace.prediction.tolist(), trace.label, strict=True)):
         assert confidence[sample] == next(n for n, answer in enumerate(answers) if answer == answers[-1])
-        assert knowledge[sample] == next((n for n, answer in enumerate(answers) if answer == label), 3)
+        assert knowledge[sample] == next((n for n, answer in enumerate(answers) if answer == label), 0)
     assert set(confidence) == set(knowledge) == {0, 1, 2, 3}
 
 

@@ -23,9 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from branchynet.commands import completion, terminal
 from branchynet.commands.group_help import describe
 from branchynet.commands.job_names import job_name, run_name, swept
+from branchynet.commands.known import check_known
 from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.commands.paths import check_letters, settle_paths
 from branchynet.errors import UserError
+from branchynet.runs.run_config import plain
 
 STARTED = time.time()
 
@@ -85,6 +87,8 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
         nonlocal begun
         begun = True
         try:
+            if config_name != "train":  # whose settings have a form of their own
+                check_known(plain(config), conf_folder() / f"{config_name}.yaml")
             settle_paths(config)
             return task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:

@@ -94,7 +94,10 @@ def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.
     if image.has_transparency_data:
         image = _on_background(path, image, rule)
     if image.mode != MODES[count]:
-        image = image.convert(MODES[count])
+        try:
+            image = image.convert(MODES[count])
+        except ValueError as error:
+            raise FileProblem(f"{path} cannot be read as {MODES[count]} ({error})") from None
     if rule.invert:
         image = ImageChops.invert(image)
     if image.size != (width, height):

@@ -19,7 +19,7 @@ class Headroom:
 
     Args:
         confidence: leaving at the first exit that agrees with the last one; so as accurate as the last exit.
-        knowledge: leaving at the first exit that is right, where none is at the last one.
+        knowledge: leaving at the first exit that is right, where none is at the first one.
         auroc: N-1, of each side exit's uncertainty for "this exit is right", see `auroc`.
     """
 
@@ -44,10 +44,8 @@ def perfect_confidence(trace: Trace) -> Tensor:
 
 
 def perfect_knowledge(trace: Trace) -> Tensor:
-    """(S,) int64, 0-based: the first exit that is right, else the last one."""
-    right = trace.correct
-    right[:, -1] = True
-    return right.int().argmax(dim=1)
+    """(S,) int64, 0-based: the first exit that is right; where none is, exit 1: nothing is gained later."""
+    return trace.correct.int().argmax(dim=1)
 
 
 def auroc(uncertainty: Tensor, right: Tensor) -> float | None:

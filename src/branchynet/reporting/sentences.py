@@ -145,7 +145,7 @@ def _headroom(report: Report) -> list[str]:
     known = ", ".join("–" if value is None else f"{value:.3f}" for value in found.auroc)
     texts = [
         "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain "
-        f"{confidence}; perfect knowledge (the first exit that is right, else the last) {knowledge}."
+        f"{confidence}; perfect knowledge (the first exit that is right, where none is the first) {knowledge}."
     ]
     if found.auroc:
         texts.append(

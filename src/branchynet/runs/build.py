@@ -5,6 +5,7 @@ Shapes: C channels, H, W, K classes.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +59,18 @@ def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
     arguments = {
         key: _nested(f"{setting}.{key}", value) for key, value in settings.items() if key not in _OF_MADE
     }
+    given = next((name for name in arguments if name in more), None)
+    if given is not None:
+        raise UserError(
+            f"{setting}.{given}: it is not for {setting}, it comes from other settings; leave it out"
+        )
     arguments |= more
     if settings.get("_partial_"):
         return partial(function, **arguments)
     try:
         with settings_of(setting):
             result = function(**arguments)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"the settings of {setting} are refused: {reason}; see conf/{_group(setting)}"
@@ -161,6 +167,10 @@ def build_sweep(config: DictConfig, experiment: str, seed: int, split: str = "te
     sweep = plain(config.sweep)
     rule = build_rule(sweep.pop("rule", None))
     criterion, measuring = build_criterion(config.criterion), build_measuring(config.engine)
+    known = {field.name for field in fields(SweepSettings)}
+    unknown = next((name for name in sweep if name not in known), None)
+    if unknown is not None:
+        raise UserError(f"sweep.{unknown}: there is no such setting; see conf/sweep")
     with settings_of("sweep"):
         return SweepSettings(experiment, seed, criterion, rule, measuring, split=split, **sweep)
 

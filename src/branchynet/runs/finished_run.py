@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -86,9 +87,23 @@ class FinishedRun:
         if facts is None or not all((self.folder / name).exists() for name in ("baseline.npz", CRITERION)):
             return None
         evidence = read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
+        self._check_own(evidence)
         if self.result.get("noisy") is True:
             evidence = replace(evidence, noise=(Noise("they were noisy in the run that they are of", 1.0),))
         return evidence
+
+    def _check_own(self, evidence: Evidence) -> None:
+        """A UserError where the evidence is of another run than the result: files of two runs may fit, too."""
+        exits = evidence.traces["test"].correct.double().mean(dim=0).tolist()
+        baseline = evidence.baseline_correct["test"].double().mean().item()
+        told = [each["accuracy"] for each in self.result["exits"]]
+        if not np.allclose(
+            [*exits, baseline], [*told, self.result["baseline"]["accuracy"]], rtol=0, atol=1e-6
+        ):
+            raise UserError(
+                f"trace-test.npz or baseline.npz in {self.folder} is another run's than result.json: take the "
+                "run's own files, or from=network"
+            )
 
     @cached_property
     def backend(self) -> Backend:

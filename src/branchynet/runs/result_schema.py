@@ -194,8 +194,8 @@ def find_result(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train resume={quote(str(folder))}` makes "
-            "it again"
+            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train "
+            f"resume={quote(str(folder))}` makes it again"
         ) from error
     return found
 
@@ -209,8 +209,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     found = find_result(folder)
     if found is None:
         raise UserError(
-            f"the run {folder} is not finished, it has no {NAME}: `branchynet train resume={quote(str(folder))}` goes on "
-            "with it"
+            f"the run {folder} is not finished, it has no {NAME}: `branchynet train "
+            f"resume={quote(str(folder))}` goes on with it"
         )
     return found
 

@@ -64,7 +64,7 @@ def has_begun(folder: Path) -> bool:
 
 
 def forget_run(folder: Path) -> None:
-    """Remove the settings of a run that never began: a mistake in them is to leave no folder that looks like one."""
+    """Remove the settings of a run that never began: a mistake is to leave no folder that looks like one."""
     if not has_begun(folder):
         for name in ("config.yaml", "overrides.yaml"):
             (folder / FOLDER / name).unlink(missing_ok=True)

@@ -1,0 +1,33 @@
+"""Settings that nobody reads: Hydra takes any by `+`, and a mistyped name would change nothing, silently."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from branchynet.errors import UserError
+
+# Of these the object that they make says what it takes.
+GROUPS = ("criterion", "sweep", "engine")
+
+
+def check_known(settings: Mapping[str, Any], file: Path) -> None:
+    """A UserError for a setting that the command's own file in conf/ does not have.
+
+    Args:
+        settings: all of them, as plain values.
+        file: `conf/<command>.yaml`.
+    """
+    _check(settings, yaml.safe_load(file.read_text(encoding="utf-8")), "")
+
+
+def _check(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    for name, value in settings.items():
+        if not prefix and name in GROUPS:
+            continue
+        if name not in known:
+            allowed = ", ".join(key for key in known if key not in ("defaults", "hydra"))
+            raise UserError(f"{prefix}{name}={value}: there is no such setting; there are {allowed}")
+        if isinstance(value, Mapping) and isinstance(known[name], Mapping):
+            _check(value, known[name], f"{prefix}{name}.")
