@@ -32,8 +32,8 @@ def test_sentences_of_an_ordinary_run(report):
         "Overhead to the end: a sample that goes through all side heads to the last exit costs 25.0 % more in time "
         "(onnxruntime) and 17.6 % more in MACs than the baseline.",
         "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain 1.33 in "
-        "time and 1.42 in MACs at 87.50 %; perfect knowledge (the first exit that is right, where none is the first) 1.60 in "
-        "time and 1.70 in MACs at 100.00 %.",
+        "time and 1.42 in MACs at 87.50 %; perfect knowledge (the first exit that is right, where none is the "
+        "first) 1.60 in time and 1.70 in MACs at 100.00 %.",
         "AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): 0.733.",
         "Run for real on onnxruntime: 8 samples, all as the sweep predicts (0 within rounding, 1e-5, of a "
         "threshold).",
