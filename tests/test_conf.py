@@ -86,3 +86,13 @@ def test_every_setting_of_a_command_is_in_the_docs(path):
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     names = [name for name in settings(found) if name.partition(".")[0] not in ("defaults", "hydra")]
     assert not [name for name in names if f"`{name}`" not in text and f"`{name}=" not in text]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "predict"])
+def test_the_help_names_every_setting_of_a_command(command):
+    text = yaml.safe_load((CONF / "hydra" / "help" / f"{command}.yaml").read_text())["template"]
+    own = yaml.safe_load((CONF / f"{command}.yaml").read_text())
+    for key, value in own.items():
+        if key not in PLAIN:
+            names = [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
+            assert all(re.search(rf"(^|[\s]){re.escape(name)}[\s,]", text) for name in names), names

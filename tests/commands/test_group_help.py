@@ -59,6 +59,13 @@ def test_what_there_is_not(name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_setting_of_a_group_is_shown_with_its_group_and_a_slip_is_guessed():
+    assert shown("trainer.devices") == shown("trainer")
+    assert shown("optimized_metric").startswith("# What a job returns")
+    with pytest.raises(UserError, match=r"did you mean data/mnist\?$"):
+        shown("data/mnits")
+
+
 def test_a_folder_of_ones_own(tmp_path):
     (tmp_path / "criterion").mkdir()
     (tmp_path / "criterion" / "mine.yaml").write_text("# Mine. And more.\n_target_: mine\n")

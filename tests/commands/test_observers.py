@@ -75,6 +75,22 @@ def test_no_callback(overrides):
             {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val_loss", "mode": "most"},
             "most",
         ),
+        (
+            {
+                "_target_": "lightning.pytorch.callbacks.EarlyStopping",
+                "monitor": "val_loss",
+                "min_delta": "abc",
+            },
+            "mine.min_delta=abc: input should be a valid number",
+        ),
+        (
+            {
+                "_target_": "lightning.pytorch.callbacks.EarlyStopping",
+                "monitor": "val_loss",
+                "patience": None,
+            },
+            "mine.patience=None: input should be a valid integer",
+        ),
         ({"_target_": "lightning.pytorch.callbacks.ModelSummary", "depth": 1}, "depth"),
         ({"_target_": "lightning.pytorch.callbacks.ModelSummary", "max_depth": -7}, "-7"),
         ({"_target_": "os.getcwd"}, "where Callback is wanted"),
@@ -92,6 +108,7 @@ def test_what_is_wrong_with_a_callback_is_one_line(settings, words):
     [
         ({"_target_": "lightning.pytorch.loggers.CSVLoger"}, "there is no such object"),
         ({"_target_": "lightning.pytorch.loggers.CSVLogger", "speed": 1}, "speed"),
+        ({"_target_": "lightning.pytorch.loggers.CSVLogger", "name": ["a"]}, "mine.name=.*a valid string"),
         ({"_target_": "builtins.dict"}, "where Logger is wanted"),
     ],
 )

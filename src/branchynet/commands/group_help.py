@@ -6,6 +6,7 @@ They are printed as they stand in conf/, where every setting has a comment with 
 import re
 import textwrap
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -31,11 +32,17 @@ def describe(name: str, command: str, folders: Sequence[Path]) -> str:
     group, _, option = name.rpartition("/")
     if option in groups.get(group, {}):
         return _of_option(group, option, groups[group])
-    if block := _block(_primary(command, folders), name.partition(".")[0]):
+    first = name.partition(".")[0]
+    if block := _block(_primary(command, folders), first):
         return block
+    if first in groups:  # one of its settings
+        return _of_group(first, groups[first], command, folders)
+    every = [*groups, *(f"{group}/{option}" for group, options in groups.items() for option in options)]
+    like = get_close_matches(name, every, 1)
+    meant = f"; did you mean {like[0]}?" if like else ""
     raise UserError(
         f"--help {name}: there is no such group or setting; groups are {', '.join(sorted(groups))}, an option is "
-        f"<group>/<option>, and `branchynet {command} --cfg job` shows all settings"
+        f"<group>/<option>, and `branchynet {command} --cfg job` shows all settings{meant}"
     )
 
 
@@ -106,6 +113,8 @@ def _primary(command: str, folders: Sequence[Path]) -> Path:
 
 
 def _block(path: Path, key: str) -> str | None:
-    """The lines of a top-level setting, with those below it."""
-    match = re.search(rf"^{re.escape(key)}:.*\n(?:[ \t]+.*\n)*", path.read_text(encoding="utf-8"), re.M)
+    """The lines of a top-level setting, with the comment above it and the settings below it."""
+    match = re.search(
+        rf"^(?:# .*\n)*{re.escape(key)}:.*\n(?:[ \t]+.*\n)*", path.read_text(encoding="utf-8"), re.M
+    )
     return match[0] if match and key not in ("defaults", "hydra") else None

@@ -7,7 +7,7 @@ A group holds any number of them by names of its own, so that several options ar
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ModelSummary
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import summarize
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from branchynet.errors import UserError, not_allowed
 from branchynet.runs.build import made
@@ -77,11 +78,30 @@ def _members(name: str, group: Any) -> list[tuple[str, Any]]:
 
 
 def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> Any:
+    _check_types(setting, settings)
     try:
         return made(setting, settings, kind=kind, **more)
     except (MisconfigurationException, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the settings of {setting} are refused: {reason}") from error
+
+
+def _check_types(setting: str, settings: Any) -> None:
+    """A UserError for an argument that is not what the class says it takes: most look at it as an epoch ends."""
+    try:
+        types = get_type_hints(get_object(settings["_target_"]).__init__)
+    except Exception:  # whatever is wrong with it is said when it is made; and not every class says its types
+        return
+    for name, value in settings.items():
+        try:
+            if name in types:
+                form = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
+                form.validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"{setting}.{name}={value}: {reason[0].lower()}{reason[1:]}") from None
+        except PydanticUserError:
+            continue  # a type of which nothing can be said
 
 
 def _try_summary(setting: str, settings: Mapping[str, Any]) -> None:

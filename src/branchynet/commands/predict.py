@@ -134,7 +134,7 @@ def read(
     Raises:
         FileProblem: there is nothing to read, or an array that does not fit.
     """
-    if source.suffix == ".npy":
+    if source.suffix.lower() == ".npy":
         x = read_array(source, manifest.input_shape)
         return _array_batches(source.name, x), len(x)
     if not os.path.isdir(source):
