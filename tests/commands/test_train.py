@@ -64,15 +64,20 @@ def run(multirun):
 
 
 KEYS = {
-    "": "baseline engine exits experiment knee machine noise noisy protocol seed threads validation versions",
-    "baseline": "accuracy balanced_accuracy latency_us macs",
-    "exits.0": "accuracy balanced_accuracy latency_us macs static_latency_us static_macs",
+    "": (
+        "baseline engine exits experiment headroom knee machine noise noisy overhead_to_the_end "
+        "protocol seed threads validation versions"
+    ),
+    "baseline": "accuracy balanced_accuracy interval latency_us macs",
+    "exits.0": "accuracy balanced_accuracy interval latency_us macs static_latency_us static_macs",
     "knee": (
-        "accuracy balanced_accuracy criterion exit_rates gain_latency gain_macs gain_over_static gain_trunk_only "
-        "latency_us macs measured rule thresholds"
+        "accuracy balanced_accuracy criterion exit_rates gain_latency gain_macs gain_over_static "
+        "gain_trunk_only intervals latency_us macs measured rule thresholds"
     ),
     "knee.measured": "accuracy gain_latency latency_us",
-    "validation": "accuracy baseline_accuracy gain_at_no_loss gain_latency gain_macs",
+    "validation": "accuracy baseline_accuracy gain_at_no_loss gain_latency gain_macs intervals",
+    "headroom": "auroc perfect_confidence perfect_knowledge",
+    "overhead_to_the_end": "latency macs",
 }
 
 

@@ -17,7 +17,7 @@ def cases(tmp_path_factory):
     return {case.name: case for case in (train, kills.evaluate_case(whole), kills.export_case(whole, folder))}
 
 
-@pytest.mark.parametrize(("name", "every"), [("train", 13), ("evaluate in_place", 7), ("export", 2)])
+@pytest.mark.parametrize(("name", "every"), [("train", 25), ("evaluate in_place", 15), ("export", 2)])
 def test_whoever_is_killed_before_a_change_leaves_the_old_or_the_new(name, every, cases, tmp_path):
     tried, failed = cases[name].try_changes(tmp_path / "at_work", every)
     assert tried >= 2 and not failed
