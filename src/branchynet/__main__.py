@@ -2,14 +2,7 @@
 
 import sys
 
-from branchynet.commands import terminal
-
-COMMANDS = {
-    "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
-    "evaluate": "choose a finished run's operating point by other settings, without training",
-    "export": "write a finished run's network as ONNX or torch.export models, and compare them with it",
-    "predict": "classify images with an export or a finished run: class, confidence, exit, cost",
-}
+from branchynet.commands import COMMANDS, terminal
 
 USAGE = """\
 branchynet: networks with side exits

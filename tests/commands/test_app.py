@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import InstantiationException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app, predict
 from branchynet.commands.app import (
-    asks_for_help,
     conf_folder,
     config_folders,
-    given,
-    name_in_help,
     one_line,
     user_message,
 )
@@ -48,68 +45,6 @@ def test_the_settings_are_where_every_command_finds_its_own():
 
 def typed(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["branchynet train", *arguments])
-
-
-def test_what_is_given_is_read_as_hydra_reads_it(monkeypatch):
-    typed(
-        monkeypatch,
-        "-m",
-        "a=1",
-        "in_place=True",
-        "no=FALSE",
-        "b=[1,2]",
-        "+c=x",
-        "~d",
-        "e='1'",
-        "--cfg",
-        "job",
-    )
-    assert given() == {"a": 1, "in_place": True, "no": False, "b": [1, 2], "c": "x", "d": None, "e": "1"}
-    typed(monkeypatch, "g.h=null", "--multirun", "++k={l: 2}", "m=")
-    assert given() == {"g.h": None, "k": {"l": 2}, "m": ""}
-    typed(monkeypatch)
-    assert given() == {}
-
-
-def test_what_cannot_be_read_is_a_mistake(monkeypatch):
-    typed(monkeypatch, "seed=[1")
-    with pytest.raises(OverrideParseException) as caught:
-        given()
-    message = user_message(caught.value)
-    assert message.startswith("the override 'seed=[1' cannot be read: ") and "\n" not in message
-
-
-@pytest.mark.parametrize(
-    ("arguments", "asks"),
-    [
-        (["--help"], True),
-        (["-h"], True),
-        (["seed=1", "--hydra-help"], True),
-        (["-sc", "query=fish"], True),
-        (["--cfg", "job"], False),
-        (["name=--help"], False),
-        ([], False),
-    ],
-)
-def test_who_asks_for_help(arguments, asks, monkeypatch):
-    typed(monkeypatch, *arguments)
-    assert asks_for_help() is asks
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        (["--help", "trainer"], "trainer"),
-        (["data/mnist", "-h"], "data/mnist"),
-        (["--help"], None),
-        (["--help", "seed=1"], None),
-        (["seed=1"], None),
-        (["trainer"], None),
-    ],
-)
-def test_a_name_beside_help(arguments, name, monkeypatch):
-    typed(monkeypatch, *arguments)
-    assert name_in_help() == name
 
 
 def test_ones_own_settings_are_looked_up_after_ours(monkeypatch):
@@ -241,12 +176,3 @@ def test_a_group_that_is_null_is_a_mistake_of_one_line():
     message = user_message(ValueError("Config group override must be a string or a list. Got NoneType"))
     assert message is not None and "null" in message and "\n" not in message
     assert user_message(ValueError("something else")) is None
-
-
-@pytest.mark.parametrize(
-    ("word", "told"), [("runs/a b", "run='runs/a b'"), ("image.png", "run=image.png"), ("--cfg", None)]
-)
-def test_a_word_that_sets_nothing_is_told_of(word, told, run_command, capsys):
-    arguments = (word,) if told else (word, "job", "--config-dir", "/x", "~logger", "seed=1")
-    assert run_command(lambda: None, *arguments) == (2 if told else 0)
-    assert (told or "") in capsys.readouterr().err

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from branchynet.commands.job_names import MAX_NAME, job_name, run_name, swept
+from branchynet.commands.command_line import swept
+from branchynet.commands.job_names import MAX_NAME, job_name, run_name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from branchynet.commands import app
-from branchynet.commands.app import conf_folder, given
+from branchynet.commands.app import conf_folder
+from branchynet.commands.command_line import given
 from branchynet.commands.paths import quote_paths
 
 

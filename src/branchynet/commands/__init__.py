@@ -1,1 +1,9 @@
 """The commands: `@hydra.main` shells over plain functions."""
+
+# What `branchynet` knows, and what it says of each.
+COMMANDS = {
+    "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
+    "evaluate": "choose a finished run's operating point by other settings, without training",
+    "export": "write a finished run's network as ONNX or torch.export models, and compare them with it",
+    "predict": "classify images with an export or a finished run: class, confidence, exit, cost",
+}

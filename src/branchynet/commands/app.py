@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,19 +9,18 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import completion, terminal
+from branchynet.commands.command_line import check_form, flags, name_in_help, swept
 from branchynet.commands.group_help import describe
-from branchynet.commands.job_names import job_name, run_name, swept
+from branchynet.commands.job_names import job_name, run_name
 from branchynet.commands.known import check_known
 from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.commands.paths import check_letters, settle_paths
@@ -125,40 +123,9 @@ def remove_unused(folder: Path) -> None:
                 path.rmdir()  # only where it is empty
 
 
-def given() -> dict[str, Any]:
-    """The settings on the command line by name, as Hydra reads them; its own flags are left out."""
-    overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return {override.key_or_group: override.value() for override in parsed}
-
-
-def asks_for_help() -> bool:
-    """Whether the command line asks for help or for completion, as Hydra reads it."""
-    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
-    return bool(flags.help or flags.hydra_help or flags.shell_completion)
-
-
-def name_in_help() -> str | None:
-    """The name in `--help <name>`: of a group, an option or a setting."""
-    if not {"-h", "--help"} & set(sys.argv):
-        return None
-    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
-    return next((word for word in flags.overrides if "=" not in word), None)
-
-
-def check_form() -> None:
-    """A UserError for a word on the command line that sets nothing, such as a bare path."""
-    flags = get_args_parser().parse_intermixed_args(sys.argv[1:])
-    for word in () if flags.help or flags.hydra_help or flags.shell_completion else flags.overrides:
-        if "=" not in word and not word.startswith("~"):
-            raise UserError(
-                f"{word}: it sets nothing; a setting is name=value, such as run={shlex.quote(word)}"
-            )
-
-
 def config_folders() -> list[Path]:
     """Where settings are looked for: ours, and one that the command line names."""
-    named = get_args_parser().parse_intermixed_args(sys.argv[1:]).config_dir
+    named = flags().config_dir
     return [conf_folder(), *([Path(named)] if named else [])]
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 from torch.optim import Optimizer
 
+from branchynet.commands.paths import INITS
 from branchynet.errors import (
     ArgumentError,
     UserError,
@@ -33,7 +34,7 @@ from branchynet.training.schedules import build_schedule
 
 def check_init(init: Any) -> None:
     """`baseline`, `scratch` or an existing checkpoint."""
-    if init not in ("baseline", "scratch") and not Path(str(init)).is_file():
+    if init not in INITS and not Path(str(init)).is_file():
         raise UserError(
             f"init={init}: it is baseline, scratch or the path of a checkpoint, and there is no such file"
         )

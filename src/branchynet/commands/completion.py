@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
+from branchynet.commands import COMMANDS
 from branchynet.errors import UserError
 
-COMMANDS = "train evaluate export predict"
+_COMMANDS = " ".join(COMMANDS)
 
 # Bash breaks words at `=`, Hydra does not: of an answer only what belongs to bash's word may be given back.
 _BASH = f"""\
@@ -22,7 +23,7 @@ _branchynet_completion() {{
     local word="${{line##* }}" last="${{COMP_WORDS[$COMP_CWORD]}}" IFS=$'\\n' answer
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "$(printf '%s\\n' {COMMANDS})" -- "$last"))
+        COMPREPLY=($(compgen -W "$(printf '%s\\n' {_COMMANDS})" -- "$last"))
         return
     fi
     if [ "$last" = "=" ]; then last=""; fi
@@ -37,7 +38,7 @@ function _branchynet_completion
     set -l words (commandline -opc)
     COMP_LINE=(commandline -cp | string collect) $words[1] $words[2] -sc query=fish 2>/dev/null
 end
-complete -c branchynet -n __fish_use_subcommand -f -a '{COMMANDS}'
+complete -c branchynet -n __fish_use_subcommand -f -a '{_COMMANDS}'
 complete -c branchynet -n 'not __fish_use_subcommand' -a '(_branchynet_completion)'
 """
 INSTALL = {

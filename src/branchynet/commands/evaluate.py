@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
+from branchynet.commands.command_line import asks_for_help, given
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links
@@ -21,7 +22,7 @@ AS_IN_RUN = "as_in_run"
 def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
     quote_paths()
-    folder = app.given().get("run")
+    folder = given().get("run")
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
@@ -32,7 +33,7 @@ def main() -> None:
         # Before Hydra makes a folder for the results, and writes a multirun's settings into it.
         read_result(run)
         check_links(run / "evaluate", run)
-    elif app.asks_for_help():
+    elif asks_for_help():
         store_as_in_run({"criterion": {}, "sweep": {}, "engine": {}})
     else:
         raise UserError("run=<run folder> is missing: which finished run is to be evaluated?")

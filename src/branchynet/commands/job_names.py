@@ -1,22 +1,13 @@
 """The names of runs' folders, and so of runs in TensorBoard: what was overridden, in a multirun what is swept."""
 
 import hashlib
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 # A folder's name may have 255 bytes; a number and a date stand before the overrides.
 MAX_NAME = 160
-
-
-def swept() -> list[str]:
-    """The settings on the command line that have several values, or a range of them, for a multirun."""
-    overrides = get_args_parser().parse_intermixed_args(sys.argv[1:]).overrides
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [override.key_or_group for override in parsed if override.is_sweep_override()]
 
 
 def run_name(overrides: str | None) -> str:

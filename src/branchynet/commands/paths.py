@@ -16,7 +16,7 @@ PATHS = (
     *("run", "export", "input", "output"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
-INITS = ("baseline", "scratch")  # not paths
+INITS = ("baseline", "scratch")  # of `init`: all else is a path
 
 _QUOTED = r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")"""
 _HYDRAS_OWN = re.compile(rf"|(?i:null)|{_QUOTED}(\s*,\s*{_QUOTED})*|choice\(.*\)").fullmatch

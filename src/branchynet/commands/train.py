@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
+from branchynet.commands.command_line import given
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.atomic import check_links, remove_leftovers
@@ -23,16 +24,16 @@ def main() -> None:
     With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
     """
     quote_paths()
-    given = app.given()
-    folder = given.pop("resume", None)
+    settings = given()
+    folder = settings.pop("resume", None)
     if folder is None:
         app.start(start, "train")
     else:
-        trust = given.pop("trust", False)
+        trust = settings.pop("trust", False)
         check_flag("trust", trust)
-        if given:
+        if settings:
             raise UserError(
-                f"resume=<run folder> takes that run's own settings: leave out {', '.join(given)}"
+                f"resume=<run folder> takes that run's own settings: leave out {', '.join(settings)}"
             )
         resume(Path(str(folder)), trust)
 

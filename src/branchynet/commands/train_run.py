@@ -17,10 +17,11 @@ from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
+from branchynet.commands.paths import INITS
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import load_network, most_bytes, read_checkpoint
+from branchynet.networks.weights import most_bytes, network_state, read_checkpoint
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import (
     build_data,
@@ -109,7 +110,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         compile=resolve_compile(config.compile, config.trainer.accelerator),
     )
 
-    if config.init not in ("baseline", "scratch"):
+    if config.init not in INITS:
         load_init(network, Path(config.init))
     loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
@@ -162,7 +163,7 @@ def load_init(network: BranchedNetwork, path: Path) -> None:
     if isinstance(content, dict) and set(content) == set(network.trunk_state_dict()):
         network.load_trunk_state_dict(content)
     else:
-        load_network(network, path)
+        network.load_state_dict(network_state(network, content, path))
 
 
 def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:
