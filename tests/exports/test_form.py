@@ -6,13 +6,13 @@ import math
 import time
 
 import pytest
+from damage import DROP, change
 from pydantic import ValidationError
 
 from branchynet.exports.form import Form, json_schema, reason_of
 from branchynet.exports.manifest import FILE
 
 # What is set where, and words of what is said of it; DROP takes it away.
-DROP = object()
 CASES = [
     ("format", "tflite", "format is 'tflite': input should be 'segments', 'single' or 'torch'"),
     ("thresholds", [0.1], "thresholds has 1 entries where 2 belong"),
@@ -99,23 +99,10 @@ def content(folders):
     return json.loads((folders["segments"] / FILE).read_bytes())
 
 
-def with_change(content, key, value):
-    made = copy.deepcopy(content)
-    *above, last = [int(step) if step.isdigit() else step for step in key.split(".")]
-    inner = made
-    for step in above:
-        inner = inner[step]
-    if value is DROP:
-        del inner[last]
-    else:
-        inner[last] = value
-    return made
-
-
 @pytest.mark.parametrize(("key", "value", "words"), CASES)
 def test_a_value_that_may_not_be_is_named(key, value, words, content):
     with pytest.raises(ValidationError) as caught:
-        Form.model_validate(with_change(content, key, value))
+        Form.model_validate(change(copy.deepcopy(content), key, value))
     reason = reason_of(caught.value)
     assert reason.startswith(words) and "\n" not in reason and len(reason) < 250, reason
 

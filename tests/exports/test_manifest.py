@@ -3,11 +3,11 @@
 import hashlib
 import json
 import math
-import os
 import re
 from dataclasses import replace
 
 import pytest
+from damage import damage
 
 from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError
@@ -138,22 +138,10 @@ def test_the_schema_lies_beside_it(folder):
     )
 
 
-@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "enormous", "cut", "empty"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "huge", "cut", "empty"])
 def test_a_file_that_cannot_be_read_gets_one_line(kind, folder):
     for name in ("segment-2.onnx", FILE):
-        path = folder / name
-        content = path.read_bytes()
-        path.unlink()
-        if kind == "fifo":
-            os.mkfifo(path)
-        elif kind == "device":
-            path.symlink_to("/dev/zero")
-        elif kind == "folder":
-            path.mkdir()
-        else:
-            path.write_bytes(content[:1] if kind == "cut" else b"")
-        if kind == "enormous":
-            os.truncate(path, 10**12)
+        damage(folder / name, kind)
         with pytest.raises(UserError, match=re.escape(name)) as caught:
             read_files(folder, MANIFEST) if name != FILE else read_manifest(folder)
         assert "\n" not in str(caught.value) and "export the run again" in str(caught.value)

@@ -25,7 +25,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+# Run as a script, it knows its own folder alone.
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 child = import_module("child")
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree")

@@ -3,16 +3,11 @@
 import gzip
 import os
 import resource
-import sys
 import zipfile
-from importlib import import_module
-from pathlib import Path
 
+import child
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-child = import_module("child")
 
 LIMIT = 12 * 2**30  # bytes of address space: PyTorch alone takes some 5 GiB of it
 OVERRIDES = ("experiment=b_lenet_digits", "data=arrays", "trainer=cpu", "logger=none", "hydra.run.dir=run")

@@ -1,14 +1,9 @@
 """Exports that are damaged or lie: `predict` refuses them in one line. A line below is a case: file, damage."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-
+import child
+import damage
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-child, damage = import_module("child"), import_module("damage")
 
 CASES = """
 manifest.json | gone
@@ -57,14 +52,6 @@ segment-1.onnx | device
 segment-1.onnx | huge
 segment-2.onnx | text no model
 """
-
-
-@pytest.fixture(scope="module")
-def export(finished, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    done = child.call(["export", f"run={finished}", "output=export"], folder)
-    assert done.code == 0, done.err
-    return folder / "export"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,7 @@
 """Some of the kills that `kills.py` does; it tries all of them."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-
+import kills
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-kills = import_module("kills")
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,12 @@
 import os
 import resource
 import struct
-import sys
 import zlib
-from importlib import import_module
-from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-child = import_module("child")
 
 LIMIT = 12 * 2**30
 
@@ -86,14 +81,6 @@ CASES = {
     "none.npy": array(np.zeros((0, 1, 28, 28), np.uint8)),
     "table.csv": written(b"a,b\n"),
 }
-
-
-@pytest.fixture(scope="module")
-def export(finished, tmp_path_factory):
-    place = tmp_path_factory.mktemp("exported")
-    done = child.call(["export", f"run={finished}", "output=export"], place)
-    assert done.code == 0, done.err
-    return place / "export"
 
 
 @pytest.mark.parametrize("name", CASES)

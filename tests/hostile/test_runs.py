@@ -1,15 +1,11 @@
 """Runs that are damaged or lie: refused in one line. A line of CASES is a case: commands, file, damage."""
 
 import hashlib
-import sys
-from importlib import import_module
-from pathlib import Path
 
+import child
+import damage
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-child, damage = import_module("child"), import_module("damage")
 
 BOMB = r"a: &a [x,x,x,x,x,x,x]\n" + "".join(
     rf"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"

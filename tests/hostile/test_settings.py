@@ -1,13 +1,7 @@
 """Settings that cannot be: one line before any work. A line of CASES is a case: overrides, a word of the answer."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-
+import child
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-child = import_module("child")
 
 CASES = """
 epochs=5 | epochs

@@ -1,12 +1,12 @@
 """Opening a finished run: the same weights and numbers, mistakes in one line, and nobody else's code."""
 
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from damage import damage
 from omegaconf import OmegaConf
 
 from branchynet.errors import UserError
@@ -140,16 +140,7 @@ NOT_FILES = (
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "huge"])
 def test_what_is_no_file_of_a_run_is_told_at_once(file, kind, copied):
     path = copied / file
-    path.unlink()
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        with path.open("wb") as content:
-            content.truncate(10**12)
+    damage(path, kind)
     with pytest.raises(UserError) as caught:
         run = open_run(copied)
         _ = run.evidence, run.network, run.criteria, run.baseline

@@ -1,10 +1,10 @@
 """The form of result.json: what is published and written has it, and what lies is refused in one line."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from damage import DROP, change, damage
 
 from branchynet.errors import UserError
 from branchynet.runs.result import result_dict, write_result
@@ -68,29 +68,16 @@ def test_no_result_is_a_run_that_is_not_finished(tmp_path):
         read_result(tmp_path)
 
 
-def changed(result, place, value):
-    *steps, last = place.split(".")
-    node = result
-    for step in steps:
-        node = node[int(step)] if isinstance(node, list) else node[step]
-    if value is DROPPED:
-        del node[last]
-    else:
-        node[int(last) if isinstance(node, list) else last] = value
-    return json.dumps(result)
-
-
-DROPPED = object()
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("knee", DROPPED, "knee: "),
-        ("exits", DROPPED, "exits: "),
+        ("knee", DROP, "knee: "),
+        ("exits", DROP, "exits: "),
         ("exits", [], "exits: "),
-        ("machine", DROPPED, "machine: "),
+        ("machine", DROP, "machine: "),
         ("machine", "\ud800", "JSON"),
         ("protocol", "test", "protocol: "),
         ("seed", -1, "seed: "),
@@ -133,7 +120,7 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_a_result_that_lies_is_refused_by_the_number_that_does(place, value, words, report, tmp_path):
-    (tmp_path / NAME).write_text(changed(result_dict(report), place, value))
+    (tmp_path / NAME).write_text(json.dumps(change(result_dict(report), place, value)))
     refused(tmp_path, words)
 
 
@@ -143,20 +130,19 @@ def test_what_is_no_result_at_all(text, tmp_path):
     refused(tmp_path)
 
 
-def test_what_is_no_file_or_too_large(tmp_path):
-    path = tmp_path / NAME
-    path.mkdir()
-    refused(tmp_path, "a folder")
-    path.rmdir()
-    os.mkfifo(path)
-    refused(tmp_path, "no regular file")
-    path.unlink()
-    path.symlink_to("/dev/zero")
-    refused(tmp_path, "no regular file")
-    path.unlink()
-    with path.open("wb") as file:
-        file.truncate(10**12)
-    refused(tmp_path, "more than 10,000,000 bytes")
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("folder", "a folder"),
+        ("fifo", "no regular file"),
+        ("device", "no regular file"),
+        ("huge", "more than 10,000,000 bytes"),
+    ],
+)
+def test_what_is_no_file_or_too_large(how, words, tmp_path):
+    (tmp_path / NAME).touch()
+    damage(tmp_path / NAME, how)
+    refused(tmp_path, words)
 
 
 def refused(folder, words=""):

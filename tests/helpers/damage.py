@@ -40,9 +40,8 @@ def damage(path: Path, how: str) -> None:
         path.write_text(rest.encode().decode("unicode_escape"), encoding="utf-8")
     elif kind in ("set", "drop"):
         name, _, value = rest.partition(" ")
-        path.write_text(
-            json.dumps(_changed(json.loads(content), name.split("."), kind, value)), encoding="utf-8"
-        )
+        values = change(json.loads(content), name, DROP if kind == "drop" else json.loads(value))
+        path.write_text(json.dumps(values), encoding="utf-8")
     elif kind == "swap":
         old, new = rest.split(" ", 1)
         text = content.decode()
@@ -52,15 +51,23 @@ def damage(path: Path, how: str) -> None:
         assert kind == "gone", f"there is no damage {kind!r}"
 
 
-def _changed(values: Any, names: list[str], kind: str, value: str) -> Any:
-    inner: Any = values
-    for name in names[:-1]:
-        inner = inner[int(name) if isinstance(inner, list) else name]
-    last: Any = int(names[-1]) if isinstance(inner, list) else names[-1]
-    if kind == "drop":
+DROP = object()
+
+
+def change(values: Any, place: str, value: Any) -> Any:
+    """Set what stands at a dotted place, `exits.0.macs`, in lists and mappings; DROP takes it away.
+
+    Returns:
+        The same lists and mappings.
+    """
+    inner = values
+    *above, last = [int(step) if step.isdigit() else step for step in place.split(".")]
+    for step in above:
+        inner = inner[step]
+    if value is DROP:
         del inner[last]
     else:
-        inner[last] = json.loads(value)
+        inner[last] = value
     return values
 
 
