@@ -18,7 +18,9 @@ from branchynet.errors import (
     is_number,
     is_whole,
     not_allowed,
+    one_line,
     printable,
+    reason_of,
     settings_of,
 )
 
@@ -147,6 +149,17 @@ def test_names_of_others_control_no_terminal():
     odd = "a\x1b[31m\n\x9b\udc80\u202eb\u2028"
     assert printable(odd) == r"a\u001b[31m\u000a\u009b\udc80\u202eb\u2028"
     assert json.loads(printable(json.dumps({"name": odd}, ensure_ascii=False))) == {"name": odd}
+
+
+def test_one_line():
+    assert one_line("  a\n\tb   c\r\n") == "a b c"
+
+
+def test_what_others_say_is_one_line_and_no_longer_than_asked():
+    error = ValueError("first\n    second " + 300 * "x")
+    assert reason_of(error) == "first second " + 147 * "x"
+    assert reason_of(error, 8) == "first se"
+    assert reason_of(KeyError()) == ""
 
 
 def test_threads_and_processes_are_a_few_times_the_cores_at_most(monkeypatch):

@@ -90,6 +90,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def one_line(text: str) -> str:
+    """`text` without line breaks and indentation."""
+    return " ".join(text.split())
+
+
+def reason_of(error: BaseException, most: int = 160) -> str:
+    """What an error of another library says, on one line of at most so many characters."""
+    return one_line(str(error))[:most]
+
+
 # Control characters, those that turn the direction of writing, and halves of UTF-16 pairs.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

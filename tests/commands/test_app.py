@@ -14,7 +14,6 @@ from branchynet.commands import app, predict
 from branchynet.commands.app import (
     conf_folder,
     config_folders,
-    one_line,
     user_message,
 )
 from branchynet.errors import UserError, not_allowed
@@ -89,10 +88,6 @@ def test_a_bug_of_ours_is_no_user_mistake():
     # Something that Hydra called has failed, and not for its arguments.
     assert user_message(from_cause(InstantiationException("x"), ZeroDivisionError())) is None
     assert user_message(from_cause(InstantiationException("x"), TypeError("no argument 'y'"))) is not None
-
-
-def test_one_line():
-    assert one_line("  a\n\tb   c\r\n") == "a b c"
 
 
 @pytest.fixture

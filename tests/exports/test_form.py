@@ -9,7 +9,7 @@ import pytest
 from damage import DROP, change
 from pydantic import ValidationError
 
-from branchynet.exports.form import Form, json_schema, reason_of
+from branchynet.exports.form import Form, json_schema, what_is_wrong
 from branchynet.exports.manifest import FILE
 
 # What is set where, and words of what is said of it; DROP takes it away.
@@ -103,7 +103,7 @@ def content(folders):
 def test_a_value_that_may_not_be_is_named(key, value, words, content):
     with pytest.raises(ValidationError) as caught:
         Form.model_validate(change(copy.deepcopy(content), key, value))
-    reason = reason_of(caught.value)
+    reason = what_is_wrong(caught.value)
     assert reason.startswith(words) and "\n" not in reason and len(reason) < 250, reason
 
 

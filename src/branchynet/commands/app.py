@@ -24,7 +24,7 @@ from branchynet.commands.job_names import job_name, run_name
 from branchynet.commands.known import check_known
 from branchynet.commands.multirun import is_multirun, job_failed
 from branchynet.commands.paths import check_letters, settle_paths
-from branchynet.errors import UserError
+from branchynet.errors import UserError, one_line
 from branchynet.runs.run_config import plain
 
 STARTED = time.time()
@@ -156,11 +156,6 @@ def user_message(error: BaseException) -> str | None:
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
         return one_line(message) + hint
     return None
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and indentation."""
-    return " ".join(text.split())
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

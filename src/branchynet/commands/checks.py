@@ -24,6 +24,7 @@ from branchynet.errors import (
     is_number,
     is_whole,
     not_allowed,
+    reason_of,
     settings_of,
 )
 from branchynet.networks.size import activation_bytes, memory_bytes, weights_bytes
@@ -214,5 +215,5 @@ def _trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback]) -> L.Tra
             raise UserError(
                 "trainer=gpu: there is no GPU here that PyTorch can use; take trainer=cpu"
             ) from error
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 500)
         raise UserError(f"the trainer's settings are refused: {reason}; see conf/trainer") from error

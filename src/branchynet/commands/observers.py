@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import summarize
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from branchynet.errors import UserError, not_allowed
+from branchynet.errors import UserError, not_allowed, reason_of
 from branchynet.runs.build import made
 
 
@@ -82,7 +82,7 @@ def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> A
     try:
         return made(setting, settings, kind=kind, **more)
     except (MisconfigurationException, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 500)
         raise UserError(f"the settings of {setting} are refused: {reason}") from error
 
 
@@ -109,7 +109,7 @@ def _try_summary(setting: str, settings: Mapping[str, Any]) -> None:
     try:
         summarize(LightningModule(), **{key: value for key, value in settings.items() if key != "_target_"})
     except (TypeError, ValueError) as error:
-        raise UserError(f"the settings of {setting} are refused: {' '.join(str(error).split())}") from error
+        raise UserError(f"the settings of {setting} are refused: {reason_of(error, 500)}") from error
 
 
 def _takes(settings: Any, argument: str) -> bool:

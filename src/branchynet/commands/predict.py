@@ -23,7 +23,7 @@ from branchynet.commands.paths import quote_paths
 from branchynet.data.files import FileProblem
 from branchynet.data.image_files import background_of, is_far
 from branchynet.data.pictures import find_images, left_out, read_array, read_image
-from branchynet.errors import UserError, check_choice, check_flag, is_number, printable
+from branchynet.errors import UserError, check_choice, check_flag, is_number, one_line, printable
 from branchynet.exports.load import Exported, load_export
 from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
@@ -141,7 +141,7 @@ def read(
         return _file_batches([source], None, manifest, problems, far), 1
     files = find_images(source, problems)
     for problem in problems:
-        terminal.tell(app.one_line(str(problem)))
+        terminal.tell(one_line(str(problem)))
     if others := left_out(source):
         terminal.tell(f"of {source} files are left out whose format is not read: {others}")
     return _file_batches(files, source, manifest, problems, far), len(files) + len(problems)
@@ -176,7 +176,7 @@ def _file_batches(
             problems.append(problem)
             if folder is not None:
                 with tqdm.external_write_mode(sys.stderr):
-                    terminal.tell(app.one_line(str(problem)))
+                    terminal.tell(one_line(str(problem)))
         if len(images) == BATCH:
             yield names, np.stack(images)
             names, images = [], []

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.digits import cluttered_digits, plain_digits
-from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge, one_line, read_idx, read_npz
+from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge, kind_and_reason, read_idx, read_npz
 from branchynet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def _from_torchvision(name: str, root: Path) -> Dataset | None:
     except FileProblem:
         raise
     except Exception as error:  # an unreadable file, a broken torchvision
-        raise FileProblem(f"{folder} cannot be read ({one_line(error)})") from error
+        raise FileProblem(f"{folder} cannot be read ({kind_and_reason(error)})") from error
     parts = {part: (s.data, np.asarray(s.targets)) for part, s in (("train", train), ("test", test))}
     return _build(name, parts, tuple(train.classes), str(folder))
 
@@ -228,7 +228,7 @@ def _download(name: str, root: Path) -> None:
                 os.replace(file, target / file.name)
     except Exception as error:  # no network, a bad checksum, a read-only folder, a broken torchvision …
         what = published.torchvision
-        raise NotThere(f"{what} could not be downloaded to {root} ({one_line(error)})") from error
+        raise NotThere(f"{what} could not be downloaded to {root} ({kind_and_reason(error)})") from error
     finally:
         socket.setdefaulttimeout(patience)
 

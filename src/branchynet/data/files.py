@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from branchynet.data.memory import available_memory, gib
+from branchynet.errors import reason_of
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OWN_VALIDATION = ("x_val", "y_val")
@@ -69,7 +70,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     except FileProblem:
         raise
     except Exception as error:  # no permission, a damaged .gz, MemoryError
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+        raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
     if found != wanted:
         more = " or more" if packed and found > wanted else ""
         raise FileProblem(f"{path} has {length + found} bytes{more}, its header says {length + wanted}")
@@ -107,10 +108,10 @@ def read_npz(path: Path) -> ArrayFile:
     except FileProblem:
         raise
     except OSError as error:
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+        raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
     except Exception as error:  # a foreign zip file fails in a dozen ways, MemoryError among them
         raise FileProblem(
-            f"{path} cannot be read: it is no .npz file, or a damaged one ({one_line(error)})"
+            f"{path} cannot be read: it is no .npz file, or a damaged one ({kind_and_reason(error)})"
         ) from error
     parts = ("train", "test", "val") if own else ("train", "test")
     return ArrayFile(
@@ -127,7 +128,7 @@ def check_regular(path: Path) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotThere(f"{path} is not there") from None
-        raise NotThere(f"{path} cannot be read ({one_line(error)})") from error
+        raise NotThere(f"{path} cannot be read ({kind_and_reason(error)})") from error
     if not stat.S_ISREG(mode):
         raise NotThere(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
 
@@ -198,7 +199,7 @@ def _numbers(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndar
     return np.unique(numbers).astype(np.int64)
 
 
-def one_line(error: Exception) -> str:
+def kind_and_reason(error: Exception) -> str:
     """An exception's type and text on one line, cut after 160 characters."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    reason = reason_of(error)
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
-from branchynet.data.files import FileProblem, NotThere, one_line
+from branchynet.data.files import FileProblem, NotThere, kind_and_reason
 from branchynet.data.image_files import ImageFiles
 
 # What Pillow opens and is not read: these start a program, or hold no picture that it could decode by itself.
@@ -122,7 +122,7 @@ def _opened(path: Path) -> Image.Image:
             f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller"
         ) from None
     except Exception as error:  # a decoder raises about anything on a damaged file
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+        raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
 
 
 def _check_regular(path: Path) -> None:
@@ -179,7 +179,7 @@ def read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
         x = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # OSError, ValueError and more, on a damaged file
-        raise FileProblem(f"{path} cannot be read ({one_line(error)})") from error
+        raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
     count, height, width = shape
     if x.dtype == np.uint8 and len(x.shape) > 2 and len(x):
         if x.shape[1:] == shape:

@@ -173,7 +173,7 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def reason_of(error: ValidationError) -> str:
+def what_is_wrong(error: ValidationError) -> str:
     """What is wrong first, in a few words."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.exports.face import OnImages
 from branchynet.exports.manifest import Manifest, read_files, read_manifest
 from branchynet.exports.sessions import Call, open_models
@@ -173,5 +173,5 @@ def _torch_program(file: Path, content: bytes) -> Callable[..., Any]:
     try:
         return torch.export.load(io.BytesIO(content)).module()
     except Exception as error:  # about anything, on what is no program
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise UserError(f"{file} cannot be loaded by PyTorch {torch.__version__}: {reason}") from error

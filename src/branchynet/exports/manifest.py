@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 import branchynet
 from branchynet.data.image_files import ImageFiles
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.exports import form, wording
 from branchynet.exports.tensors import Tensor, Tensors
 from branchynet.regular import read_regular
@@ -115,7 +115,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is no export: there is no {FILE}; `branchynet export run=…` makes one"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file, " ".join(str(error).split())[:160]) from None
+        raise _damaged(file, reason_of(error)) from None
     if not isinstance(content, dict) or "format_version" not in content:
         raise _damaged(file, "it has no format_version")
     version = content["format_version"]
@@ -132,7 +132,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return _manifest(form.Form.model_validate(content))
     except ValidationError as error:
-        raise _damaged(file, form.reason_of(error)) from None
+        raise _damaged(file, form.what_is_wrong(error)) from None
 
 
 def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.exports.external import has_external_data
 from branchynet.exports.manifest import Manifest, ModelFile
 from branchynet.exports.tensors import MOST, Tensor, Tensors, of_segment, of_single
@@ -68,7 +68,7 @@ def _session(file: Path, content: bytes, threads: int) -> "ort.InferenceSession"
         session = None if elsewhere else load_session(content, threads)
     except Exception as error:  # ONNX Runtime has a dozen of its own
         raise UserError(
-            f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {_line(error)}"
+            f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason_of(error, 200)}"
         ) from error
     if session is None:
         raise UserError(f"{file} has data in other files: those of an export have not, so it is not loaded")
@@ -80,7 +80,7 @@ def _call(file: Path, session: "ort.InferenceSession") -> Call:
         try:
             outputs = session.run(None, given)
         except Exception as error:
-            raise UserError(f"{file} cannot be run by ONNX Runtime: {_line(error)}") from error
+            raise UserError(f"{file} cannot be run by ONNX Runtime: {reason_of(error, 200)}") from error
         rows = len(next(iter(given.values())))
         for tensor, output in zip(session.get_outputs(), outputs, strict=True):
             # What it gives need not be what it said that it gives.
@@ -133,7 +133,3 @@ def _check(file: Path, found: Tensors, wanted: Tensors, stated: ModelFile) -> No
 
 def _shown(tensor: Tensor) -> str:
     return f"{tensor.name} ({', '.join(map(str, tensor.shape))}) {tensor.dtype}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from branchynet.errors import ArgumentError, UserError
+from branchynet.errors import ArgumentError, UserError, reason_of
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.graph import clean_cuts, split, traced
 from branchynet.networks.heads import build_head
@@ -148,9 +148,9 @@ def _shapes(
             with torch.no_grad():
                 x = torch.func.functional_call(part, state, (x,))
         except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise UserError(
-                f"the trunk does not take images of shape {tuple(input_shape)} ({reason[:160]}): "
+                f"the trunk does not take images of shape {tuple(input_shape)} ({reason}): "
                 f"choose model and data that fit"
             ) from error
         shapes.append(tuple(x.shape[1:]))

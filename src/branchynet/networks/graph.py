@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 
 
 class _Tracer(fx.Tracer):
@@ -53,9 +53,9 @@ def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, d
     try:
         graph = tracer.trace(module)
     except Exception as error:  # tracing runs the module's own code, which may raise anything
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 200)
         raise UserError(
-            f"the trunk {type(module).__name__} cannot be traced ({reason[:200]}): "
+            f"the trunk {type(module).__name__} cannot be traced ({reason}): "
             f"give it as an nn.Sequential of named layers"
         ) from error
     nodes = list(graph.nodes)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from branchynet.errors import UserError, is_whole
+from branchynet.errors import UserError, is_whole, reason_of
 from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import BasicBlock, batch_norm
 
@@ -166,15 +166,15 @@ def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_c
     try:
         head = spec["head"](shape=shape, num_classes=num_classes)
     except TypeError as error:  # what Python raises on wrong arguments
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where} has a head that cannot be made ({reason[:160]})") from error
+        reason = reason_of(error)
+        raise UserError(f"{where} has a head that cannot be made ({reason})") from error
     if not isinstance(head, nn.Module):
         raise UserError(f"{where} has a head that is {type(head).__name__}: it is a torch.nn.Module")
     try:
         given = _shape_after(head, shape)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # of layers on a shape, and ours below
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where} has a head that does not fit features {shape} ({reason[:160]})") from error
+        reason = reason_of(error)
+        raise UserError(f"{where} has a head that does not fit features {shape} ({reason})") from error
     if given != (num_classes,):
         raise UserError(f"{where} has a head that gives {given}: it gives logits, ({num_classes},) here")
     return head

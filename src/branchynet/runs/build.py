@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import nn
 
-from branchynet.errors import UserError, settings_of
+from branchynet.errors import UserError, reason_of, settings_of
 from branchynet.evaluation.settings import Measuring, SweepSettings
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
@@ -54,8 +54,8 @@ def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
     try:
         function = get_object(target)
     except (ImportError, ValueError, TypeError, AttributeError, InstantiationException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{setting}._target_={target}: there is no such object ({reason[:160]})") from error
+        reason = reason_of(error)
+        raise UserError(f"{setting}._target_={target}: there is no such object ({reason})") from error
     arguments = {
         key: _nested(f"{setting}.{key}", value) for key, value in settings.items() if key not in _OF_MADE
     }
@@ -71,7 +71,7 @@ def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
         with settings_of(setting):
             result = function(**arguments)
     except (TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 500)
         raise UserError(
             f"the settings of {setting} are refused: {reason}; see conf/{_group(setting)}"
         ) from error

@@ -14,7 +14,7 @@ from branchynet.data.image_files import Border, border_of
 from branchynet.errors import UserError
 from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
-from branchynet.runs.result_schema import reason_of
+from branchynet.runs.result_schema import what_is_wrong
 
 if TYPE_CHECKING:
     from branchynet.data.module import ImageData
@@ -86,6 +86,6 @@ def read_facts(folder: Path) -> ImageFacts | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged ({reason_of(error)}): delete it, and it is taken from the data set"
+            f"{path} is damaged ({what_is_wrong(error)}): delete it, and it is taken from the data set"
         ) from error
     return facts

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.regular import read_regular
 
 NAME = "result.json"
@@ -194,7 +194,7 @@ def find_result(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({reason_of(error)}): move it away, and `branchynet train "
+            f"{path} is damaged ({what_is_wrong(error)}): move it away, and `branchynet train "
             f"resume={quote(str(folder))}` makes it again"
         ) from error
     return found
@@ -215,10 +215,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def reason_of(error: Exception) -> str:
+def what_is_wrong(error: Exception) -> str:
     """What was wrong with a file, in a few words."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
-    return " ".join(str(error).split())[:160]
+    return reason_of(error)

@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.regular import read_regular
 
 # What every run names is not looked up: that would import Lightning, and whoever loads a network has no use for it.
@@ -102,7 +102,7 @@ def _read_yaml(path: Path) -> Any:
         for _, value in texts(settings):
             value.encode()  # halves of UTF-16 pairs are no text
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise UserError(f"{path} is damaged: {reason}") from error
     return settings
 

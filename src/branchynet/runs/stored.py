@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.evaluation.evidence import Evidence
 from branchynet.evaluation.report import Report
 from branchynet.exits.criteria import Criterion
@@ -122,9 +122,9 @@ def read_trace(path: Path) -> Trace:
     except FileNotFoundError:
         raise UserError(f"there is no trace {path}; a finished run has one") from None
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 200)
         raise UserError(
-            f"{path} is no trace ({reason[:200]}): it should hold uncertainty (S, N) float32, prediction (S, N) "
+            f"{path} is no trace ({reason}): it should hold uncertainty (S, N) float32, prediction (S, N) "
             "int64 and label (S,) int64; take from=network"
         ) from error
 
@@ -300,5 +300,5 @@ def _latency(row: dict[str, str], kind: str) -> Latency:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
+    reason = reason_of(error, 200)
     return UserError(f"{path} is damaged ({type(error).__name__}: {reason}): take from=network")

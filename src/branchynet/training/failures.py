@@ -9,7 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from branchynet.errors import ArgumentError, UserError
+from branchynet.errors import ArgumentError, UserError, reason_of
 
 # How torch says on a CPU, in a plain RuntimeError, and the CUDA libraries say that memory is used up.
 _SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "STATUS_ALLOC_FAILED")
@@ -65,7 +65,7 @@ def user_error(error: Exception, phase: str, data: Any) -> UserError | None:
             "checkpoint"
         )
     if isinstance(error, MisconfigurationException):
-        return UserError(f"Lightning refuses the settings of {phase}: {' '.join(str(error).split())}")
+        return UserError(f"Lightning refuses the settings of {phase}: {reason_of(error, 500)}")
     if not is_out_of_memory(error):
         return None
     if isinstance(error, ProcessRaisedException | ProcessExitedException):

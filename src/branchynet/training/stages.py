@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, reason_of
 from branchynet.networks.weights import load_network, most_bytes, network_state, read_checkpoint
 from branchynet.training.averaging import Ema
 from branchynet.training.checkpoints import MovableCheckpoint, WholeCheckpointIO
@@ -109,7 +109,7 @@ def fit(
                 raise mistake from error
             alone = runner.world_size == 1  # else it may be that the processes do not find each other
             if resume is not None and alone and phase.restoring and may_be_the_checkpoints(error):
-                reason = " ".join(str(error).split())[:160]
+                reason = reason_of(error)
                 raise UserError(f"{last} cannot be gone on from ({reason}): {BEGIN_AGAIN}") from error
             raise
         make_contiguous(module.network)  # where other processes have trained, LoadBest was called there
