@@ -16,6 +16,7 @@ SRC = TESTS.parent / "src" / "branchynet"
 # From the ground up: a room uses itself and those on lower floors, and none beside it.
 FLOORS = [
     {"errors", "regular"},
+    {"forms"},
     {"networks", "data", "exits"},
     {"training", "runtime"},
     {"exports"},

@@ -9,8 +9,9 @@ import pytest
 from damage import DROP, change
 from pydantic import ValidationError
 
-from branchynet.exports.form import Form, json_schema, what_is_wrong
+from branchynet.exports.form import Form
 from branchynet.exports.manifest import FILE
+from branchynet.forms import json_schema, what_is_wrong
 
 # What is set where, and words of what is said of it; DROP takes it away.
 CASES = [
@@ -121,11 +122,11 @@ def test_a_million_mistakes_take_no_longer_than_one(content):
 
 
 def test_the_schema_says_what_is_needed_and_what_it_means(content):
-    schema = json.loads(json_schema())
+    schema = json.loads(json_schema(Form))
     assert {key for key in Form.model_fields if Form.model_fields[key].is_required()} == set(
         schema["required"]
     )
-    assert "strictly" not in json_schema() and "but for rounding" in json_schema()
+    assert "strictly" not in json_schema(Form) and "but for rounding" in json_schema(Form)
     cost = schema["$defs"]["Cost"]["properties"]
     assert cost["latency_us"]["exclusiveMinimum"] == 0 and "microseconds" in cost["latency_us"]["description"]
     assert schema["properties"]["format"]["enum"] == ["segments", "single", "torch"]

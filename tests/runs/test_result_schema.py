@@ -7,16 +7,17 @@ import pytest
 from damage import DROP, change, damage
 
 from branchynet.errors import UserError
+from branchynet.forms import json_schema
 from branchynet.runs.result import result_dict, write_result
-from branchynet.runs.result_schema import NAME, find_result, json_schema, read_result
+from branchynet.runs.result_schema import NAME, Result, find_result, read_result
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_schema_in_the_docs_is_the_one_of_the_code():
     """After a change, write what `json_schema` gives into it."""
-    assert (DOCS / "result.schema.json").read_text(encoding="utf-8") == json_schema()
-    schema = json.loads(json_schema())
+    assert (DOCS / "result.schema.json").read_text(encoding="utf-8") == json_schema(Result)
+    schema = json.loads(json_schema(Result))
     exit_ = schema["$defs"]["Exit"]
     assert exit_["properties"]["macs"]["exclusiveMinimum"] == 0
     assert exit_["properties"]["accuracy"]["maximum"] == 1
@@ -74,49 +75,49 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("knee", DROP, "knee: "),
-        ("exits", DROP, "exits: "),
-        ("exits", [], "exits: "),
-        ("machine", DROP, "machine: "),
+        ("knee", DROP, "it has no knee"),
+        ("exits", DROP, "it has no exits"),
+        ("exits", [], "exits is '"),
+        ("machine", DROP, "it has no machine"),
         ("machine", "\ud800", "JSON"),
-        ("protocol", "test", "protocol: "),
-        ("seed", -1, "seed: "),
-        ("seed", 0.5, "seed: "),
-        ("threads", 0, "threads: "),
-        ("threads", True, "threads: "),
-        ("threads", 10**9, "threads: "),
-        ("versions", {"torch": 2}, "versions.torch: "),
-        ("experiment", "", "experiment: "),
-        ("engine", None, "engine: "),
-        ("baseline.accuracy", 1.5, "baseline.accuracy: "),
-        ("baseline.accuracy", -0.1, "baseline.accuracy: "),
-        ("baseline.accuracy", "0.5", "baseline.accuracy: "),
-        ("baseline.latency_us", 0, "baseline.latency_us: "),
-        ("baseline.latency_us", INF, "baseline.latency_us: "),
-        ("baseline.latency_us", NAN, "baseline.latency_us: "),
-        ("baseline.latency_us", None, "baseline.latency_us: "),
-        ("baseline.macs", 0, "baseline.macs: "),
-        ("exits.1.macs", 0, "exits.1.macs: "),
-        ("exits.1.macs", 1.5, "exits.1.macs: "),
-        ("exits.0.static_latency_us", -1, "exits.0.static_latency_us: "),
+        ("protocol", "test", "protocol is '"),
+        ("seed", -1, "seed is '"),
+        ("seed", 0.5, "seed is '"),
+        ("threads", 0, "threads is '"),
+        ("threads", True, "threads is '"),
+        ("threads", 10**9, "threads is '"),
+        ("versions", {"torch": 2}, "versions.torch is '"),
+        ("experiment", "", "experiment is '"),
+        ("engine", None, "engine is '"),
+        ("baseline.accuracy", 1.5, "baseline.accuracy is '"),
+        ("baseline.accuracy", -0.1, "baseline.accuracy is '"),
+        ("baseline.accuracy", "0.5", "baseline.accuracy is '"),
+        ("baseline.latency_us", 0, "baseline.latency_us is '"),
+        ("baseline.latency_us", INF, "baseline.latency_us is '"),
+        ("baseline.latency_us", NAN, "baseline.latency_us is '"),
+        ("baseline.latency_us", None, "baseline.latency_us is '"),
+        ("baseline.macs", 0, "baseline.macs is '"),
+        ("exits.1.macs", 0, "exits.1.macs is '"),
+        ("exits.1.macs", 1.5, "exits.1.macs is '"),
+        ("exits.0.static_latency_us", -1, "exits.0.static_latency_us is '"),
         ("knee.thresholds", [], "knee.thresholds has 0 numbers for 2 exits"),
         ("knee.thresholds", [0.1, 0.2], "knee.thresholds has 2 numbers for 2 exits"),
-        ("knee.thresholds", [NAN], "knee.thresholds.0: "),
-        ("knee.thresholds", ["?"], "knee.thresholds.0: "),
+        ("knee.thresholds", [NAN], "knee.thresholds.0 is '"),
+        ("knee.thresholds", ["?"], "knee.thresholds.0 is '"),
         ("knee.exit_rates", [1.0], "knee.exit_rates has 1 numbers"),
         ("knee.exit_rates", [0.5, 0.6], "knee.exit_rates add up to 1.1"),
-        ("knee.exit_rates", [1.5, -0.5], "knee.exit_rates.0: "),
-        ("knee.gain_latency", INF, "knee.gain_latency: "),
-        ("knee.gain_over_static", 0, "knee.gain_over_static: "),
-        ("headroom.auroc", [1.5], "headroom.auroc.0: "),
-        ("headroom.perfect_knowledge.gain_macs", 0, "headroom.perfect_knowledge.gain_macs: "),
-        ("overhead_to_the_end.latency", -1, "overhead_to_the_end.latency: "),
-        ("knee.intervals.accuracy", [0.5], "knee.intervals.accuracy: "),
-        ("exits.0.interval", [0.5, NAN], "exits.0.interval.1: "),
-        ("knee.measured", {}, "knee.measured.accuracy: "),
-        ("knee.measured.latency_us", NAN, "knee.measured.latency_us: "),
-        ("split", "train", "split: "),
-        ("inexact_test_images", -1, "inexact_test_images: "),
+        ("knee.exit_rates", [1.5, -0.5], "knee.exit_rates.0 is '"),
+        ("knee.gain_latency", INF, "knee.gain_latency is '"),
+        ("knee.gain_over_static", 0, "knee.gain_over_static is '"),
+        ("headroom.auroc", [1.5], "headroom.auroc.0 is '"),
+        ("headroom.perfect_knowledge.gain_macs", 0, "headroom.perfect_knowledge.gain_macs is '"),
+        ("overhead_to_the_end.latency", -1, "overhead_to_the_end.latency is '"),
+        ("knee.intervals.accuracy", [0.5], "knee.intervals.accuracy is '"),
+        ("exits.0.interval", [0.5, NAN], "exits.0.interval.1 is '"),
+        ("knee.measured", {}, "it has no knee.measured.accuracy"),
+        ("knee.measured.latency_us", NAN, "knee.measured.latency_us is '"),
+        ("split", "train", "split is '"),
+        ("inexact_test_images", -1, "inexact_test_images is '"),
     ],
 )
 def test_a_result_that_lies_is_refused_by_the_number_that_does(place, value, words, report, tmp_path):

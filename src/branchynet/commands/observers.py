@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.model_summary import summarize
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from branchynet.errors import UserError, not_allowed, reason_of
+from branchynet.forms import problem
 from branchynet.runs.build import made
 
 
@@ -98,8 +99,7 @@ def _check_types(setting: str, settings: Any) -> None:
                 form = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
                 form.validate_python(value)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UserError(f"{setting}.{name}={value}: {reason[0].lower()}{reason[1:]}") from None
+            raise UserError(f"{setting}.{name}={value}: {problem(error)}") from None
         except PydanticUserError:
             continue  # a type of which nothing can be said
 

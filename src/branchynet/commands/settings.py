@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from branchynet.errors import UserError
+from branchynet.forms import Name
 
 Auto = Literal["auto"] | bool
 # Numbers in result.json that are not of the test split.
 Metric = Literal[
     "validation.accuracy", "validation.gain_latency", "validation.gain_macs", "validation.gain_at_no_loss"
 ]
-Name = Annotated[str, Field(min_length=1)]
 
 
 class Strict(BaseModel):

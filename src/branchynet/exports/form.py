@@ -1,31 +1,23 @@
 """The form of manifest.json: which keys there are, what they mean and which values they may have.
 
-`manifest.schema.json`, which lies beside every manifest, is made of it. Keys that are not named here are allowed.
+`manifest.schema.json`, which lies beside every manifest, is made of it.
 
 Shapes: C channels, H, W, K classes, N exits. Nothing here needs PyTorch.
 """
 
-import json
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from branchynet.exports.tensors import MOST
+from branchynet.forms import Above0, Name, Part
 
 T = TypeVar("T")
 Many = Annotated[list[T], Field(fail_fast=True)]  # a million wrong ones are one mistake
-Name = Annotated[str, Field(min_length=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Whole = Annotated[int, Field(gt=0)]
-Above0 = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Part(BaseModel):
-    """Of the very types, and numbers are finite."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Cost(Part):
@@ -165,21 +157,3 @@ class Form(Part):
                     if getattr(part, key) is None:
                         raise ValueError(f"it has no {place}{key}")
         return self
-
-
-def json_schema() -> str:
-    """What `manifest.schema.json` holds."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Form.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-
-
-def what_is_wrong(error: ValidationError) -> str:
-    """What is wrong first, in a few words."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"it has no {place}"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    given: Any = first["input"]
-    return f"{place} is {str(given)[:80]!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

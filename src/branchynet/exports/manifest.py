@@ -17,6 +17,7 @@ from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError, reason_of
 from branchynet.exports import form, wording
 from branchynet.exports.tensors import Tensor, Tensors
+from branchynet.forms import json_schema, what_is_wrong
 from branchynet.regular import read_regular
 
 FILE = "manifest.json"
@@ -97,7 +98,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     form.Form.model_validate(content)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / SCHEMA).write_text(form.json_schema(), encoding="utf-8")
+    (folder / SCHEMA).write_text(json_schema(form.Form), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -132,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return _manifest(form.Form.model_validate(content))
     except ValidationError as error:
-        raise _damaged(file, form.what_is_wrong(error)) from None
+        raise _damaged(file, what_is_wrong(error)) from None
 
 
 def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:

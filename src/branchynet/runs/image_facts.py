@@ -12,9 +12,9 @@ from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 
 from branchynet.data.image_files import Border, border_of
 from branchynet.errors import UserError
+from branchynet.forms import what_is_wrong
 from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
-from branchynet.runs.result_schema import what_is_wrong
 
 if TYPE_CHECKING:
     from branchynet.data.module import ImageData

@@ -1,6 +1,6 @@
 """The form of `result.json`, for whoever reads one: `docs/result.schema.json` is made of it.
 
-Keys that are not named here are allowed: later versions add some. Shapes: N exits.
+Shapes: N exits.
 """
 
 import json
@@ -9,27 +9,20 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from branchynet.errors import UserError, reason_of
+from branchynet.errors import UserError
+from branchynet.forms import Above0, Name, Part, what_is_wrong
 from branchynet.regular import read_regular
 
 NAME = "result.json"
 ROUNDING = 1e-6  # of exit rates' sum
 
-Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=-1)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Macs = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-
-
-class Part(BaseModel):
-    """Numbers are finite, and of the very type."""
-
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class Intervals(Part):
@@ -149,7 +142,7 @@ class Result(Part):
     machine: str
     versions: dict[str, str]
     noisy: bool | None = None
-    noise: list[str] = []
+    noise: list[str] = Field(default=[])
     baseline: Baseline
     exits: Annotated[list[Exit], Field(min_length=1)]
     knee: Knee
@@ -171,12 +164,6 @@ class Result(Part):
         if abs(math.fsum(knee.exit_rates) - 1) > ROUNDING:
             raise ValueError(f"knee.exit_rates add up to {math.fsum(knee.exit_rates)}, not to 1")
         return self
-
-
-def json_schema() -> str:
-    """What `docs/result.schema.json` holds."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Result.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def find_result(folder: Path) -> dict[str, Any] | None:
@@ -213,12 +200,3 @@ def read_result(folder: Path) -> dict[str, Any]:
             f"resume={quote(str(folder))}` goes on with it"
         )
     return found
-
-
-def what_is_wrong(error: Exception) -> str:
-    """What was wrong with a file, in a few words."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
-    return reason_of(error)
