@@ -32,6 +32,8 @@ def test_the_points_by_hand(report):
     found = headroom(report.trace)
     assert found.confidence.left == (4, 4) and found.confidence.right == 7
     assert found.knowledge.left == (5, 3) and found.knowledge.right == 8
+    assert found.confidence.taken.tolist() == perfect_confidence(report.trace).tolist()
+    assert found.knowledge.taken.tolist() == [0, 0, 0, 1, 0, 1, 1, 0]
     # Of the pairs of a right and a wrong one: 0, 1 and 2 are surer than 3, 5 and 6, 4 than 5 and 6, 7 than none.
     assert found.auroc == (11 / 15,)
 

@@ -93,6 +93,10 @@ def test_the_same_at_every_call_and_whatever_the_order():
     order = torch.randperm(300)
     first, again = draw(right, baseline, taken, SIDE), draw(right[order], baseline[order], taken[order], SIDE)
     assert (first.left == again.left).all() and (first.right == again.right).all()
+    assert again is first, "drawn once for all who speak of the point"
+    with pytest.raises(ValueError, match="read-only"):
+        first.left[0] = 0
+    assert draw(right, baseline, taken, SIDE, draws=10).left.shape == (10, SIDE)
 
 
 def test_ten_thousand_samples_take_less_than_a_second():

@@ -4,7 +4,7 @@ They say whether the heads, their cost or the confidence holds the gain back. No
 looks at the last exit's answer, or at the label. Shapes: N exits, S samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,8 +14,19 @@ from branchynet.exits.trace import Trace
 
 
 @dataclass(frozen=True)
+class Perfect(OperatingPoint):
+    """A point that no thresholds give: it has none, and says itself where the samples leave.
+
+    Args:
+        taken: (S,) int64, 0-based.
+    """
+
+    taken: Tensor = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Headroom:
-    """The two points have no thresholds: none give them.
+    """What perfect exits would give.
 
     Args:
         confidence: leaving at the first exit that agrees with the last one; so as accurate as the last exit.
@@ -23,8 +34,8 @@ class Headroom:
         auroc: N-1, of each side exit's uncertainty for "this exit is right", see `auroc`.
     """
 
-    confidence: OperatingPoint
-    knowledge: OperatingPoint
+    confidence: Perfect
+    knowledge: Perfect
     auroc: tuple[float | None, ...]
 
 
@@ -74,7 +85,7 @@ def auroc(uncertainty: Tensor, right: Tensor) -> float | None:
     return surplus / (2 * positive * negative)
 
 
-def _point(trace: Trace, taken: Tensor) -> OperatingPoint:
+def _point(trace: Trace, taken: Tensor) -> Perfect:
     right = int(trace.correct.gather(1, taken[:, None]).sum())
     left = torch.bincount(taken, minlength=trace.num_exits).tolist()
-    return OperatingPoint((), right, tuple(left))
+    return Perfect((), right, tuple(left), taken)

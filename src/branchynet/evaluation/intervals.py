@@ -12,6 +12,7 @@ Shapes: N exits, R draws, S samples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -63,19 +64,28 @@ def draw(right: Tensor, baseline: Tensor, taken: Tensor, exits: int, draws: int 
         draws: R.
     """
     kind = 4 * taken + 2 * right.long() + baseline.long()
-    counts = torch.bincount(kind, minlength=4 * exits).numpy()
-    samples = int(counts.sum())
-    drawn = np.zeros((draws, 4 * exits), dtype=np.int64)
+    return _drawn(tuple(torch.bincount(kind, minlength=4 * exits).tolist()), draws)
+
+
+@lru_cache(maxsize=32)  # tables, sentences and result.json speak of the same points
+def _drawn(counts: tuple[int, ...], draws: int) -> Draws:
+    """From how many samples there are of each of the 4·N kinds."""
+    samples, exits = sum(counts), len(counts) // 4
+    drawn = np.zeros((draws, len(counts)), dtype=np.int64)
     # Only kinds that there are: then two points that are alike have the same draws.
-    there = counts.nonzero()[0]
-    drawn[:, there] = np.random.default_rng(SEED).multinomial(samples, counts[there] / samples, size=draws)
+    there = np.array(counts).nonzero()[0]
+    shares = np.array(counts)[there] / samples
+    drawn[:, there] = np.random.default_rng(SEED).multinomial(samples, shares, size=draws)
     kinds = drawn.reshape(draws, exits, 2, 2)
-    return Draws(
+    found = Draws(
         right=kinds[:, :, 1].sum((1, 2)),
         baseline=kinds[:, :, :, 1].sum((1, 2)),
         left=kinds.sum((2, 3)),
         samples=samples,
     )
+    for array in (found.right, found.baseline, found.left):
+        array.flags.writeable = False  # whoever asks again gets the same
+    return found
 
 
 def interval(values: np.ndarray) -> Interval:

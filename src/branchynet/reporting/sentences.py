@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
-from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import Interval, over_static, point_intervals, scaled
 from branchynet.evaluation.report import (
     Report,
@@ -17,7 +15,6 @@ from branchynet.evaluation.report import (
     taken_at_point,
     without_inexact,
 )
-from branchynet.exits.point import OperatingPoint
 
 
 def sentences(report: Report) -> list[str]:
@@ -140,8 +137,7 @@ def _more(share: float) -> str:
 def _headroom(report: Report) -> list[str]:
     """What perfect exits would give, and how well the side exits know when they are right."""
     found = headroom(report.trace)
-    confidence = _gains(report, found.confidence, perfect_confidence(report.trace))
-    knowledge = _gains(report, found.knowledge, perfect_knowledge(report.trace))
+    confidence, knowledge = _gains(report, found.confidence), _gains(report, found.knowledge)
     known = ", ".join("–" if value is None else f"{value:.3f}" for value in found.auroc)
     texts = [
         "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain "
@@ -154,8 +150,8 @@ def _headroom(report: Report) -> list[str]:
     return texts
 
 
-def _gains(report: Report, point: OperatingPoint, taken: Tensor) -> str:
-    saved, ends = savings(report, point), point_intervals(report, taken)
+def _gains(report: Report, point: Perfect) -> str:
+    saved, ends = savings(report, point), point_intervals(report, point.taken)
     return (
         f"{within(saved.gain_latency, ends.gain_latency)} in time and {within(saved.gain_macs, ends.gain_macs)} in "
         f"MACs at {percent_within(point.accuracy, ends.accuracy)} %"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from branchynet.errors import printable
-from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.intervals import (
     Interval,
     PointIntervals,
@@ -109,8 +109,8 @@ def _intervals(report: Report) -> str:
         add(f"exit {n + 1} alone", accuracy, *answer_intervals(report, trace.correct[:, n]), "")
     for name, point, taken in (
         ("operating point", report.point, taken_at_point(report)),
-        ("perfect confidence", found.confidence, perfect_confidence(trace)),
-        ("perfect knowledge", found.knowledge, perfect_knowledge(trace)),
+        ("perfect confidence", found.confidence, found.confidence.taken),
+        ("perfect knowledge", found.knowledge, found.knowledge.taken),
     ):
         ends = point_intervals(report, taken)
         gain = within(savings(report, point).gain_latency, ends.gain_latency)

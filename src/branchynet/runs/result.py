@@ -5,12 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from branchynet.evaluation.headroom import headroom, perfect_confidence, perfect_knowledge
+from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
 from branchynet.evaluation.report import (
     Report,
+    Savings,
     balanced_accuracies,
     exit_accuracies,
     gain_measured,
@@ -30,12 +29,11 @@ def result_dict(report: Report) -> dict[str, Any]:
 
     `noisy` says whether the timings are doubted, `noise` why. `exits[n]` is what forcing every sample out at exit
     n+1 gives. A `balanced_accuracy` is the mean of the shares of each class that are right. `gain_over_static` is
-    None where no single
-    exit is as accurate as the operating point, `measured` where the point was not run for real. Only where the
-    data names images that differ from the published ones: `inexact_test_images` and `inexact_training_images`
-    (validation included) count them, and `without_inexact` has the accuracies on the other test images, or is
-    None. Only where the accuracies are of another split than test: `split`. `validation` has what the choice gives
-    there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
+    None where no single exit is as accurate as the operating point, `measured` where the point was not run for
+    real. Only where the data names images that differ from the published ones: `inexact_test_images` and
+    `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
+    other test images, or is None. Only where the accuracies are of another split than test: `split`. `validation`
+    has what the choice gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
     `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
@@ -80,12 +78,7 @@ def result_dict(report: Report) -> dict[str, Any]:
             "rule": report.rule,
             "criterion": report.criterion,
             "thresholds": list(point.thresholds),
-            "accuracy": point.accuracy,
-            "exit_rates": list(point.exit_rates),
-            "macs": float(saved.macs),
-            "latency_us": float(saved.latency_us),
-            "gain_macs": float(saved.gain_macs),
-            "gain_latency": float(saved.gain_latency),
+            **_point(point, saved),
             "gain_trunk_only": float(saved.gain_trunk_only),
             "gain_over_static": saved.gain_over_static,
             "measured": verified
@@ -107,8 +100,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     overhead, found = overhead_to_the_end(report), headroom(report.trace)
     result["overhead_to_the_end"] = {"macs": overhead.macs, "latency": overhead.latency}
     result["headroom"] = {
-        "perfect_confidence": _perfect(report, found.confidence, perfect_confidence(report.trace)),
-        "perfect_knowledge": _perfect(report, found.knowledge, perfect_knowledge(report.trace)),
+        "perfect_confidence": _perfect(report, found.confidence),
+        "perfect_knowledge": _perfect(report, found.knowledge),
         "auroc": list(found.auroc),
     }
     if len(report.inexact_test) or report.inexact_training:
@@ -122,8 +115,12 @@ def result_dict(report: Report) -> dict[str, Any]:
     return result
 
 
-def _perfect(report: Report, point: OperatingPoint, taken: Tensor) -> dict[str, Any]:
-    saved = savings(report, point)
+def _perfect(report: Report, point: Perfect) -> dict[str, Any]:
+    ends = point_intervals(report, point.taken)
+    return {**_point(point, savings(report, point)), "intervals": _intervals(ends)}
+
+
+def _point(point: OperatingPoint, saved: Savings) -> dict[str, Any]:
     return {
         "accuracy": point.accuracy,
         "exit_rates": list(point.exit_rates),
@@ -131,7 +128,6 @@ def _perfect(report: Report, point: OperatingPoint, taken: Tensor) -> dict[str, 
         "latency_us": float(saved.latency_us),
         "gain_macs": float(saved.gain_macs),
         "gain_latency": float(saved.gain_latency),
-        "intervals": _intervals(point_intervals(report, taken)),
     }
 
 

@@ -37,26 +37,25 @@ class Intervals(Part):
     gain_over_static: Pair | None = None
 
 
-class Baseline(Part):
+class Whole(Part):
+    """What all images get alike."""
+
+    accuracy: Fraction
+    macs: Macs
+    latency_us: Above0
+    balanced_accuracy: Fraction | None = None
+    interval: Pair | None = None
+
+
+class Baseline(Whole):
     """The network of stage 1."""
 
-    accuracy: Fraction
-    macs: Macs
-    latency_us: Above0
-    balanced_accuracy: Fraction | None = None
-    interval: Pair | None = None
 
-
-class Exit(Part):
+class Exit(Whole):
     """What sending every image out at this exit gives; `static_…`: the trunk up to there and its own head alone."""
 
-    accuracy: Fraction
-    macs: Macs
-    latency_us: Above0
     static_macs: Macs
     static_latency_us: Above0
-    balanced_accuracy: Fraction | None = None
-    interval: Pair | None = None
 
 
 class Measured(Part):
@@ -67,34 +66,44 @@ class Measured(Part):
     gain_latency: Above0
 
 
-class Knee(Part):
+class Gains(Part):
+    """What a point gives on one split."""
+
+    accuracy: Fraction
+    gain_macs: Above0
+    gain_latency: Above0
+    intervals: Intervals | None = None
+
+
+class Validation(Gains):
+    """The operating point on the validation split: what settings may be chosen by."""
+
+    baseline_accuracy: Fraction
+    gain_at_no_loss: Annotated[float, Field(ge=0)]
+
+
+class Point(Gains):
+    """The same, with where samples leave and what that costs."""
+
+    exit_rates: list[Fraction]
+    macs: Above0
+    latency_us: Above0
+
+
+class Perfect(Point):
+    """What a point that no thresholds give would give."""
+
+
+class Knee(Point):
     """The operating point that the rule picked."""
 
     rule: Name
     criterion: Name
     thresholds: list[float]
-    accuracy: Fraction
-    exit_rates: list[Fraction]
-    macs: Above0
-    latency_us: Above0
-    gain_macs: Above0
-    gain_latency: Above0
     gain_trunk_only: Above0
     gain_over_static: Above0 | None
     measured: Measured | None
     balanced_accuracy: Fraction | None = None
-    intervals: Intervals | None = None
-
-
-class Validation(Part):
-    """The same point on the validation split: what settings may be chosen by."""
-
-    baseline_accuracy: Fraction
-    accuracy: Fraction
-    gain_macs: Above0
-    gain_latency: Above0
-    gain_at_no_loss: Annotated[float, Field(ge=0)]
-    intervals: Intervals | None = None
 
 
 class Overhead(Part):
@@ -102,18 +111,6 @@ class Overhead(Part):
 
     macs: Share
     latency: Share
-
-
-class Perfect(Part):
-    """What a point that no thresholds give would give."""
-
-    accuracy: Fraction
-    exit_rates: list[Fraction]
-    macs: Above0
-    latency_us: Above0
-    gain_macs: Above0
-    gain_latency: Above0
-    intervals: Intervals | None = None
 
 
 class Headroom(Part):
