@@ -27,6 +27,7 @@ from branchynet.commands.app import conf_folder
 from branchynet.commands.train_run import train_run
 from branchynet.data.module import ImageData
 from branchynet.evaluation.report import Report, Verified, medians
+from branchynet.evaluation.rivals import Rival
 from branchynet.exits.rules import Cost, Selection, View
 from branchynet.exits.sweep import evaluate
 from branchynet.exits.trace import Trace
@@ -296,3 +297,15 @@ def three_exits(make_three: Callable[..., Report]) -> Report:
 def images() -> torch.Tensor:
     """(8, 1, 6, 6) uint8, to go with the reports."""
     return (torch.arange(8 * 36) % 256).to(torch.uint8).reshape(8, 1, 6, 6)
+
+
+@pytest.fixture(scope="session")
+def rivals() -> tuple[Rival, ...]:
+    """Beside the tiny report's operating point, 250 MACs and 87.5 %: one better, one no more accurate, one dearer
+    than it, and one dearer than everything."""
+    return (
+        Rival("better", 240, 0.9, "a page"),
+        Rival("as good", 200, 0.875, "a page"),
+        Rival("dearer", 251, 0.99, "a page"),
+        Rival("far $x$", 600, 1.0, "a page"),
+    )

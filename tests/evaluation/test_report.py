@@ -7,6 +7,7 @@ import torch
 
 from branchynet.evaluation.report import (
     balanced_accuracies,
+    better_rivals,
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
@@ -15,6 +16,7 @@ from branchynet.evaluation.report import (
     taken_at_point,
     without_inexact,
 )
+from branchynet.evaluation.rivals import Rival
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection
 from branchynet.runtime.costs import Latency
@@ -210,3 +212,17 @@ def test_the_point_need_not_be_one_of_those_swept(report):
     changed = replace(report, selection=free)
     assert changed.index is None
     assert changed.point.left == (4, 4)  # 0, 0.1, 0.2 and 0.3 leave
+
+
+def test_rivals_that_are_better_cost_no_more_and_are_more_accurate(make_report, rivals):
+    assert [rival.name for rival in better_rivals(make_report(rivals=rivals))] == ["better"]
+    assert better_rivals(make_report()) == []
+    # The point where all leave at exit 1: 100 MACs, 62.5 %.
+    assert better_rivals(make_report(rivals=rivals, chosen=3)) == []
+    cheap = [
+        Rival("one", 100, 0.7, "a page"),
+        Rival("two", 99, 0.8, "a page"),
+        Rival("three", 1, 0.625, "a page"),
+    ]
+    found = better_rivals(make_report(rivals=tuple(cheap), chosen=3))
+    assert [rival.name for rival in found] == ["two", "one"]

@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.rivals import Rival
 from branchynet.exits.trace import Trace
 from branchynet.reporting import figures
 from branchynet.reporting.style import GREEN, RED, to_array
@@ -181,3 +182,33 @@ def test_on_validation_no_word_is_of_test(make_report, images):
         shown = words_of(figure)
         assert not any("test" in text.lower() for text in shown), name
         assert name == "samples" or any("validation" in text for text in shown), name
+
+
+def test_rivals_stand_over_macs_alone_and_beside_the_panels(report, make_report, rivals):
+    figure = figures.trade_off(make_report(rivals=rivals))
+    left, right = figure.axes
+    np.testing.assert_allclose(line(right, "better").get_xydata(), [[240e-6, 90]])
+    assert line(right, "dearer").get_marker() != line(right, "better").get_marker()
+    assert not [drawn for drawn in left.get_lines() if drawn.get_label() in ("better", "dearer")]
+    # What costs more than all of the run's own would squeeze it.
+    own, others = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert others == ["better", "as good", "dearer"] and not set(own) & set(others)
+    figure.draw_without_rendering()
+    edge = right.get_window_extent().x1
+    assert figure.legends[1].get_window_extent().x0 > edge, "it covers nothing"
+    assert len(figures.trade_off(report).legends) == 1
+
+
+def test_a_rivals_name_is_no_formula(make_report):
+    odd = Rival(r"a $\nosuch b$", 100, 0.9, "a page")
+    assert to_array(figures.trade_off(make_report(rivals=(odd,)))).std() > 0
+
+
+def test_rivals_far_above_do_not_squeeze_the_runs_own_points(make_report):
+    weak, right = weak_trace(), torch.arange(100) < 14
+    # All between 10 and 16 %, but for what perfect knowledge gives.
+    low = Trace(weak.uncertainty, weak.prediction.where(torch.arange(100)[:, None] > 84, 1), weak.label)
+    own = {"traces": {"val": low, "test": low}, "baseline": {"val": right, "test": right}}
+    assert len(figures.trade_off(make_report(**own)).axes) == 2
+    figure = figures.trade_off(make_report(**own, rivals=(Rival("far above", 100, 0.99, "a page"),)))
+    assert len(figure.axes) == 4 and figure.axes[2].get_ylim()[1] < 50

@@ -9,6 +9,7 @@ import torch
 from branchynet.evaluation.noise import Noise
 from branchynet.reporting.sentences import (
     microseconds,
+    million,
     percent,
     percent_within,
     rates_within,
@@ -153,3 +154,25 @@ def test_balanced_accuracies_where_classes_have_unlike_numbers_of_samples(make_r
         "The classes have 1 to 3 samples. Balanced accuracy, the mean of each class's, %: baseline 88.89, "
         "exits alone 77.78, 66.67, operating point 88.89."
     ) in texts
+
+
+def test_small_networks_that_are_better_are_named_and_none_is_said_too(make_report, rivals):
+    def said(rivals):
+        return [text for text in sentences(make_report(rivals=rivals)) if "mall networks" in text]
+
+    own = "the operating point is right on 87.50 % for 0.000 M MACs"
+    assert said(()) == []
+    assert said(rivals) == [
+        "Small networks that are more accurate for no more MACs, as published: better (90.00 %, 0.000 M); "
+        f"{own}. Counted in MACs, a plain small network is the better choice."
+    ]
+    assert said(rivals[1:]) == [f"Of 3 small networks known, none is more accurate for no more MACs: {own}."]
+    assert said(rivals[2:]) == [
+        f"Of 2 small networks known, none has so few MACs: {own}; the smallest of them is dearer (99.00 %, "
+        "0.000 M), as published."
+    ]
+
+
+@pytest.mark.parametrize(("macs", "text"), [(108_000, "0.108"), (3_982_000, "3.98"), (125_750_000, "125.8")])
+def test_millions(macs, text):
+    assert million(macs) == text

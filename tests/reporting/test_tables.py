@@ -10,7 +10,14 @@ from branchynet.evaluation.intervals import point_intervals
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import taken_at_point
 from branchynet.reporting.sentences import sentences
-from branchynet.reporting.tables import WIDTH, report_page, summary_table, table_one, trade_offs_table
+from branchynet.reporting.tables import (
+    WIDTH,
+    report_page,
+    rivals_table,
+    summary_table,
+    table_one,
+    trade_offs_table,
+)
 from branchynet.runtime.costs import Latency, Macs
 
 
@@ -220,3 +227,15 @@ def test_a_point_that_was_not_run_has_no_measured_row(make_report):
 def test_on_validation_no_word_is_of_test(make_report):
     page = report_page(make_report(split="val")).lower().replace("fastest", "")
     assert "on validation" in page and "test" not in page
+
+
+def test_rivals_stand_by_cost_beside_the_operating_point(report, make_report, rivals):
+    assert rivals_table(report) == ""
+    page = make_report(rivals=rivals, macs=Macs(425_000, (100_000, 500_000), (90_000, 445_000), (1, 2)))
+    lines = rivals_table(page).splitlines()
+    assert [cells_of(row) for row in lines[2:4]] == [
+        ["as good", "0.000", "87.50", "a page"],
+        ["better", "0.000", "90.00", "a page"],
+    ]
+    assert cells_of(lines[6]) == ["**operating point**", "**0.250**", "**87.50**", "**this run**"]
+    assert rivals_table(page) in report_page(page)

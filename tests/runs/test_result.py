@@ -11,6 +11,7 @@ from branchynet.evaluation.intervals import answer_intervals, point_intervals
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import taken_at_point
 from branchynet.runs.result import result_dict, write_result
+from branchynet.runs.result_schema import Result
 
 # DESIGN.md's form of result.json, with the tiny report's numbers.
 EXPECTED = {
@@ -211,3 +212,10 @@ def test_a_failure_leaves_the_old_file_and_no_scraps(report, make_report, tmp_pa
         write_result(path, make_report(verified=verified))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rivals_only_add_a_key(report, make_report, rivals):
+    found = result_dict(make_report(rivals=rivals))
+    Result.model_validate(found)
+    assert found.pop("rivals")[0] == {"name": "better", "macs": 240, "accuracy": 0.9, "source": "a page"}
+    assert found == result_dict(report)

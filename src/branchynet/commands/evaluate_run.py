@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.commands.hparams import flat_hparams
+from branchynet.commands.rivals import rivals_of
 from branchynet.errors import UserError, check_flag
 from branchynet.evaluation.evidence import Evidence, fit_criteria, traced_by
 from branchynet.evaluation.settings import SweepSettings, check_split
@@ -50,7 +51,8 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         )
     run.look_for_images(**config.data)
     check_split(config.split, config.sweep.protocol)
-    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split)
+    rivals = rivals_of(run.config.data)
+    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
     if config.in_place and settings.split != "test":
         raise UserError("in_place=true is for split=test: a run's own results are of the test split")
 

@@ -18,6 +18,7 @@ from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
 from branchynet.commands.paths import INITS
+from branchynet.commands.rivals import rivals_of
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
@@ -58,6 +59,7 @@ NOT_OF_BASELINE = (
     *("model.name", "model.exits", "epochs.joint"),
     # Where the images are and how they are moved, but not what a batch holds.
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
+    "data.rivals",  # shown beside the results
 )
 
 
@@ -92,7 +94,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     gradients = build_gradients(config)
     only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
-    settings = build_sweep(config, config.name, config.seed)
+    settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data))
     try_criterion(settings.criterion, network, data)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)

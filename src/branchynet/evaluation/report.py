@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.rivals import Rival
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
 from branchynet.exits.frontier import pareto
 from branchynet.exits.point import OperatingPoint
@@ -65,6 +66,7 @@ class Report:
             data says so.
         inexact_training: counts such images among those of training and validation.
         noise: why the timings are doubted; empty where they are not.
+        rivals: small networks of others for the same images, as published.
 
     Raises:
         ValueError: they do not fit each other.
@@ -92,6 +94,7 @@ class Report:
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
     noise: tuple[Noise, ...] = ()
+    rivals: tuple[Rival, ...] = ()
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -309,3 +312,10 @@ def exits_beating_trunk(report: Report) -> list[int]:
         for n in range(report.num_exits - 1)
         if right[n] >= needed and timed.static[n].median_us < timed.baseline.median_us
     ]
+
+
+def better_rivals(report: Report) -> list[Rival]:
+    """Those of no more MACs than the operating point that are more accurate, the most accurate first."""
+    macs, accuracy = savings(report, report.point).macs, report.point.accuracy
+    better = [rival for rival in report.rivals if rival.macs <= macs and rival.accuracy > accuracy]
+    return sorted(better, key=lambda rival: -rival.accuracy)

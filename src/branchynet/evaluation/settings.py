@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from branchynet.errors import UserError, check_choice, is_number, not_allowed
+from branchynet.evaluation.rivals import Rival
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.exits.sweep import check_grid
@@ -52,6 +53,7 @@ class SweepSettings:
         thresholds: tried at every exit; None takes them from the uncertainties of the split of the choice.
         max_vectors: the most threshold vectors that are tried.
         split: what is reported: `test`, or `val`, so that test need not be looked at.
+        rivals: small networks of others to show beside.
 
     Raises:
         UserError: an argument that is not allowed.
@@ -66,6 +68,7 @@ class SweepSettings:
     thresholds: Sequence[float] | None = None
     max_vectors: int = 40_000
     split: str = "test"
+    rivals: tuple[Rival, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)

@@ -133,6 +133,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         inexact_test=evidence.inexact_test if of_test else torch.empty(0, dtype=torch.int64),
         inexact_training=evidence.inexact_training if of_test else 0,
         noise=(*evidence.noise, *spread(latencies)),
+        rivals=settings.rivals,
     )
 
 

@@ -8,11 +8,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import SymmetricalLogLocator
 from torch import Tensor
 
 from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import Report, exit_accuracies, medians
+from branchynet.evaluation.rivals import Rival
 from branchynet.exits.sweep import exit_taken
 from branchynet.reporting.samples import sample_images
 from branchynet.reporting.style import (
@@ -21,7 +23,9 @@ from branchynet.reporting.style import (
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     RED,
+    SKY,
     WHITE,
     exit_colour,
     new_figure,
@@ -31,6 +35,9 @@ from branchynet.reporting.style import (
 
 # Below it, the axis of thresholds is linear: a threshold may be 0.
 LINEAR_BELOW = 1e-3
+# A rival that costs more than so many times what the run's own points do is left to the tables.
+REACH = 1.05
+RIVALS = "vXph<>8d"  # their markers; the colour changes after the last
 
 
 def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
@@ -49,19 +56,21 @@ def trade_off(report: Report) -> Figure:
     """Accuracy over mean cost, left in latency and right in MACs (the paper's Figure 3), on test.
 
     All points, the frontier (of the split the choice was made on), every exit alone, baseline, operating point,
-    and what perfect confidence and perfect knowledge would give. Where a weak early exit would squeeze what matters
-    into a strip, a second row of panels shows the strip.
+    and what perfect confidence and perfect knowledge would give; over MACs also small networks of others. Where a
+    weak early exit, or those, would squeeze what matters into a strip, a second row of panels shows the strip.
     """
     strip = _strip(report)
     rows = 1 if strip is None else 2
-    figure = new_figure(10, 5 * rows - rows + 1)
+    figure = new_figure(12 if _rivals_in_reach(report) else 10, 5 * rows - rows + 1)
     panels = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
     latencies = report.latencies[report.engine]
     timed = medians(latencies.exits), medians(latencies.static), latencies.baseline.median_us
     counted = report.macs.exits, report.macs.static, report.macs.baseline
+    rivals: list[Line2D] = []
     for left, right in panels:
         _trade_off_panel(left, report, *timed, unit=1)
         _trade_off_panel(right, report, *counted, unit=1e6)
+        rivals = _draw_rivals(right, report, unit=1e6)
         left.set_ylabel(f"accuracy on {report.reported_on}, %")
     if strip is not None:
         left.set_ylim(strip)
@@ -79,6 +88,8 @@ def trade_off(report: Report) -> Figure:
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([25])  # the small dots would not be seen
+    if rivals:
+        figure.legend(handles=rivals, title="networks of others,\nas published", loc="outside right upper")
     return figure
 
 
@@ -171,13 +182,15 @@ def uncertainty_histograms(report: Report) -> Figure:
 
 
 def _strip(report: Report) -> tuple[float, float] | None:
-    """The accuracies, %, from two points below baseline and star up; None if that is a third of all or more."""
+    """The accuracies, %, of the run itself from two points below baseline and star up; None if that is a third of
+    all or more."""
     found = headroom(report.trace)
     drawn = [*report.points.accuracy.tolist(), *exit_accuracies(report), report.baseline_accuracy]
     drawn += [found.confidence.accuracy, found.knowledge.accuracy]
     low, high = 100 * min(drawn), 100 * max(drawn)
+    highest = 100 * max([*drawn, *(rival.accuracy for rival in _rivals_in_reach(report))])
     bottom = 100 * min(report.baseline_accuracy, report.point.accuracy) - 2
-    return (bottom, high + 0.1 * (high - bottom)) if 3 * (high - bottom) < high - low else None
+    return (bottom, high + 0.1 * (high - bottom)) if 3 * (high - bottom) < highest - low else None
 
 
 def _trade_off_panel(
@@ -222,3 +235,30 @@ def _trade_off_panel(
     panel.axhline(100 * report.baseline_accuracy, color=RED, linestyle=":", linewidth=1)
     panel.set_xlim(left=0)
     panel.grid(alpha=0.3)
+
+
+def _rivals_in_reach(report: Report) -> list[Rival]:
+    """Those that cost no more than what is drawn of the run itself: others would squeeze it."""
+    most = REACH * max(*report.macs.exits, *report.macs.static, report.macs.baseline)
+    return [rival for rival in report.rivals if rival.macs <= most]
+
+
+def _draw_rivals(panel: Axes, report: Report, unit: float) -> list[Line2D]:
+    """Each with a marker of its own: names beside them would cover each other."""
+    drawn = []
+    for n, rival in enumerate(_rivals_in_reach(report)):
+        again, kind = divmod(n, len(RIVALS))
+        name = rival.name.replace("$", r"\$")
+        (marker,) = panel.plot(
+            rival.macs / unit,
+            100 * rival.accuracy,
+            RIVALS[kind],
+            color=(PURPLE, SKY)[again],
+            markersize=7,
+            markeredgecolor=BLACK,
+            markeredgewidth=0.5,
+            linestyle="none",
+            label=name,
+        )
+        drawn.append(marker)
+    return drawn

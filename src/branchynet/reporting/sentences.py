@@ -7,6 +7,7 @@ from branchynet.evaluation.intervals import Interval, over_static, point_interva
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
+    better_rivals,
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
@@ -15,6 +16,7 @@ from branchynet.evaluation.report import (
     taken_at_point,
     without_inexact,
 )
+from branchynet.evaluation.rivals import Rival
 
 
 def sentences(report: Report) -> list[str]:
@@ -35,6 +37,7 @@ def sentences(report: Report) -> list[str]:
     beating = exits_beating_trunk(report)
     if beating:
         texts.append(_beating(report, beating[0]))
+    texts.extend(_rivals(report))
     texts.append(_overhead(report))
     texts.extend(_headroom(report))
     texts.extend(_balanced(report))
@@ -120,6 +123,40 @@ def _beating(report: Report, exit_index: int) -> str:
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
         "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
     )
+
+
+def _rivals(report: Report) -> list[str]:
+    """At most one sentence: whether a plain small network of no more MACs is more accurate."""
+    if not report.rivals:
+        return []
+    macs, better = savings(report, report.point).macs, better_rivals(report)
+    own = f"the operating point is right on {percent(report.point.accuracy)} % for {million(macs)} M MACs"
+    if better:
+        return [
+            f"Small networks that are more accurate for no more MACs, as published: {_named(better)}; {own}. "
+            "Counted in MACs, a plain small network is the better choice."
+        ]
+    if any(rival.macs <= macs for rival in report.rivals):
+        return [
+            f"Of {len(report.rivals)} small networks known, none is more accurate for no more MACs: {own}."
+        ]
+    least = min(report.rivals, key=lambda rival: rival.macs)
+    return [
+        f"Of {len(report.rivals)} small networks known, none has so few MACs: {own}; the smallest of them is "
+        f"{_named([least])}, as published."
+    ]
+
+
+def _named(rivals: Sequence[Rival]) -> str:
+    return ", ".join(
+        f"{rival.name} ({percent(rival.accuracy)} %, {million(rival.macs)} M)" for rival in rivals
+    )
+
+
+def million(macs: float) -> str:
+    """In millions, with three digits or more: 0.129, 3.98, 125.8."""
+    millions = macs / 1e6
+    return f"{millions:.3f}" if millions < 1 else f"{millions:.2f}" if millions < 10 else f"{millions:.1f}"
 
 
 def _overhead(report: Report) -> str:

@@ -9,8 +9,8 @@ from branchynet.evaluation.report import Report
 DPI = 120
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
 GREEN, RED, ORANGE, BLUE, BLACK, GREY = "#009E73", "#D62F00", "#E69F00", "#0072B2", "#000000", "#9A9A9A"
-WHITE = "#FFFFFF"
-SIDE_EXITS = (BLUE, ORANGE, "#56B4E9", "#CC79A7", "#B8A800")
+WHITE, SKY, PURPLE = "#FFFFFF", "#56B4E9", "#CC79A7"
+SIDE_EXITS = (BLUE, ORANGE, SKY, PURPLE, "#B8A800")
 
 
 def new_figure(width: float, height: float) -> Figure:

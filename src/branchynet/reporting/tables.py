@@ -229,9 +229,31 @@ def trade_offs_table(report: Report) -> str:
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
+def rivals_table(report: Report) -> str:
+    """Markdown: the small networks of others beside the operating point, by cost; empty where none are known."""
+    if not report.rivals:
+        return ""
+    point, saved = report.point, savings(report, report.point)
+    rows = [
+        (rival.macs, [rival.name, _millions(rival.macs), percent(rival.accuracy), rival.source])
+        for rival in report.rivals
+    ]
+    own = ["operating point", _millions(saved.macs), percent(point.accuracy), "this run"]
+    rows.append((saved.macs, [f"**{cell}**" for cell in own]))
+    cells = [cells for _, cells in sorted(rows, key=lambda row: row[0])]
+    header = ["network", "MACs, M", "accuracy %", "source"]
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, cells)]
+    text = (
+        "Small networks of others for the same images, without exits: their numbers are their source's, on test. "
+        "No latency is known of them, and MACs are not time: depthwise layers take more of it."
+    )
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
 def report_page(report: Report) -> str:
-    """What `report.md` holds, in markdown: Table I, the trade-offs and the summary."""
-    return f"{table_one(report)}\n{trade_offs_table(report)}\n```\n{summary_table(report)}\n```\n"
+    """What `report.md` holds, in markdown: Table I, the trade-offs, the small rivals and the summary."""
+    parts = [table_one(report), trade_offs_table(report), rivals_table(report)]
+    return "\n".join([*filter(None, parts), f"```\n{summary_table(report)}\n```\n"])
 
 
 def _over_static(saved: Savings, ends: PointIntervals) -> str:

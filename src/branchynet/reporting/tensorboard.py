@@ -19,7 +19,7 @@ from branchynet.evaluation.report import (
 )
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
-from branchynet.reporting.tables import summary_table, table_one, trade_offs_table
+from branchynet.reporting.tables import rivals_table, summary_table, table_one, trade_offs_table
 
 # The same in every run, whatever its number of exits: TensorBoard takes a tag here as a regular expression,
 # which has to match from the tag's beginning.
@@ -59,6 +59,8 @@ def log_report(
         writer.add_image(f"sweep/{name}", to_array(figure), step)
     writer.add_text("sweep/table_1", table_one(report), step)
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
+    if report.rivals:
+        writer.add_text("sweep/rivals", rivals_table(report), step)
     writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
     if settings:
         # Indented, and not between fences: whatever stands in them, it stays code.

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from branchynet.errors import UserError, reason_of, settings_of
+from branchynet.evaluation.rivals import Rival, rivals_from
 from branchynet.evaluation.settings import Measuring, SweepSettings
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
@@ -103,7 +104,9 @@ def build_data(data: DictConfig) -> "ImageData":
     """The data set, set up."""
     from branchynet.data.module import ImageData as Wanted  # only here: it brings Lightning
 
-    made_data: ImageData = made("data", data, Wanted)
+    # Those are shown beside the results; the images know nothing of them.
+    settings = {name: value for name, value in plain(data).items() if name != "rivals"}
+    made_data: ImageData = made("data", settings, Wanted)
     with settings_of("data"):
         made_data.setup()
     return made_data
@@ -162,17 +165,27 @@ def build_measuring(engine: Any) -> Measuring:
         return Measuring(tuple(distinct.values()), engine["threads"], engine["seconds"])
 
 
-def build_sweep(config: DictConfig, experiment: str, seed: int, split: str = "test") -> SweepSettings:
+def build_rivals(data: Any) -> tuple[Rival, ...]:
+    """The small networks of others that the settings of a data set name; older ones name none."""
+    with settings_of("data"):
+        return rivals_from(plain(data).get("rivals"))
+
+
+def build_sweep(
+    config: DictConfig, experiment: str, seed: int, split: str = "test", rivals: tuple[Rival, ...] = ()
+) -> SweepSettings:
     """How the operating point is chosen, by the groups `criterion`, `sweep` and `engine` of `config`."""
     sweep = plain(config.sweep)
     rule = build_rule(sweep.pop("rule", None))
     criterion, measuring = build_criterion(config.criterion), build_measuring(config.engine)
-    known = {field.name for field in fields(SweepSettings)}
+    known = {field.name for field in fields(SweepSettings)} - {"rivals"}
     unknown = next((name for name in sweep if name not in known), None)
     if unknown is not None:
         raise UserError(f"sweep.{unknown}: there is no such setting; see conf/sweep")
     with settings_of("sweep"):
-        return SweepSettings(experiment, seed, criterion, rule, measuring, split=split, **sweep)
+        return SweepSettings(
+            experiment, seed, criterion, rule, measuring, split=split, rivals=rivals, **sweep
+        )
 
 
 def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) -> Objective:

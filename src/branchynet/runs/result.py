@@ -1,5 +1,6 @@
 """The dictionary that `result.json` holds. Other programs read it: its keys are stable."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -32,8 +33,9 @@ def result_dict(report: Report) -> dict[str, Any]:
     None where no single exit is as accurate as the operating point, `measured` where the point was not run for
     real. Only where the data names images that differ from the published ones: `inexact_test_images` and
     `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
-    other test images, or is None. Only where the accuracies are of another split than test: `split`. `validation`
-    has what the choice gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
+    other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
+    of others. Only where the accuracies are of another split than test: `split`. `validation` has what the choice
+    gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
     `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
@@ -109,6 +111,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["inexact_test_images"] = len(report.inexact_test)
         result["inexact_training_images"] = int(report.inexact_training)
         result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
+    if report.rivals:
+        result["rivals"] = [dataclasses.asdict(rival) for rival in report.rivals]
     if report.split != "test":
         result["split"] = report.split
     _refuse_non_finite(result, "result.json")

@@ -121,6 +121,15 @@ class Headroom(Part):
     auroc: list[Fraction | None]
 
 
+class Rival(Part):
+    """A small network of others for the same images, as its source says."""
+
+    name: Name
+    macs: Macs
+    accuracy: Fraction
+    source: Name
+
+
 class WithoutInexact(Part):
     """Accuracies on the test images that are the published ones."""
 
@@ -149,6 +158,7 @@ class Result(Part):
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None
+    rivals: list[Rival] = []
     split: Literal["test", "val"] = "test"
 
     @model_validator(mode="after")
