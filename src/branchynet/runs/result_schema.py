@@ -158,7 +158,7 @@ class Result(Part):
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None
-    rivals: list[Rival] = []
+    rivals: list[Rival] = Field(default=[])
     split: Literal["test", "val"] = "test"
 
     @model_validator(mode="after")
