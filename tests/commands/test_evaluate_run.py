@@ -80,6 +80,18 @@ def test_a_distance_moves_the_point_to_the_fastest_that_is_allowed(bare, tmp_pat
     assert found["latency_us"] == 30 and found["gain_latency"] == pytest.approx(100 / 30)
 
 
+def test_the_small_networks_of_the_runs_settings_stand_beside_it(bare, tmp_path, capsys):
+    path = bare / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    assert config.data.rivals == [] and "rivals" not in result_of(bare)
+    config.data.rivals = [{"name": "small", "macs": 1000, "accuracy": 1.0, "source": "its README"}]
+    OmegaConf.save(config, path)
+    found = evaluate(bare, tmp_path / "out")
+    assert found["rivals"] == [{"name": "small", "macs": 1000, "accuracy": 1.0, "source": "its README"}]
+    assert "| small | 0.001 | 100.00 | its README |" in (tmp_path / "out" / "report.md").read_text()
+    assert "more accurate for no more MACs, as published: small" in capsys.readouterr().out
+
+
 def test_another_rule_and_protocol(bare, tmp_path, capsys):
     baseline = result_of(bare)["baseline"]
     budget = result_of(bare)["exits"][0]["macs"]

@@ -234,12 +234,10 @@ def rivals_table(report: Report) -> str:
     if not report.rivals:
         return ""
     point, saved = report.point, savings(report, report.point)
-    rows = [
-        (rival.macs, [rival.name, _millions(rival.macs), percent(rival.accuracy), rival.source])
-        for rival in report.rivals
-    ]
     own = ["operating point", _millions(saved.macs), percent(point.accuracy), "this run"]
-    rows.append((saved.macs, [f"**{cell}**" for cell in own]))
+    rows: list[tuple[float, list[str]]] = [(saved.macs, [f"**{cell}**" for cell in own])]
+    for rival in report.rivals:
+        rows.append((rival.macs, [rival.name, _millions(rival.macs), percent(rival.accuracy), rival.source]))
     cells = [cells for _, cells in sorted(rows, key=lambda row: row[0])]
     header = ["network", "MACs, M", "accuracy %", "source"]
     lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, cells)]
