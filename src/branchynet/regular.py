@@ -13,8 +13,12 @@ TEXT = 10_000_000  # bytes, of a file of settings or numbers in JSON or CSV
 ARRAYS = 1_000_000_000  # bytes, of arrays and of what they unfold to
 
 
-def check_regular(path: Path, most: int) -> None:
+def check_regular(path: Path, most: int | None = None) -> None:
     """See that a file can be read to its end.
+
+    Args:
+        path: the file.
+        most: bytes that it may have; None: whoever reads it looks at that.
 
     Raises:
         OSError: there is none, or it cannot be looked at.
@@ -24,7 +28,7 @@ def check_regular(path: Path, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise ValueError(f"it is {kind}")
-    if found.st_size > most:
+    if most is not None and found.st_size > most:
         raise ValueError(f"it has more than {most:,} bytes")
 
 

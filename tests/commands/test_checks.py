@@ -192,18 +192,18 @@ def test_what_fits_into_memory_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "batch"),
+    ("overrides", "batch", "words"),
     [
-        (["model.exits.0.convs=[1000000000]"], 1),
-        (["model.exits.0.convs=[100000000000000000]"], 1),
-        (["model.exits.0.fc=[1000000000]"], 1),
-        ([], 10**9),
+        (["model.exits.0.convs=[1000000000]"], 1, "GiB are free here"),
+        (["model.exits.0.convs=[100000000000000000]"], 1, "than can be counted"),
+        (["model.exits.0.fc=[1000000000]"], 1, "GiB are free here"),
+        ([], 10**9, "GiB are free here"),
     ],
 )
-def test_what_is_larger_than_the_machine_is_told_before_it_is_laid_out(overrides, batch):
+def test_what_is_larger_than_the_machine_is_told_before_it_is_laid_out(overrides, batch, words):
     with pytest.raises(UserError, match="smaller") as caught:
         check_memory(model_of(*overrides), (1, 28, 28), 10, batch, False)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and words in str(caught.value)
 
 
 def test_a_trunk_that_does_not_know_the_meta_device_is_built_as_ever(monkeypatch):

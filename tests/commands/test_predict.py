@@ -201,7 +201,7 @@ def test_mistakes_get_one_line(exported, finished, pictures, x, tmp_path):
         ([f"export={tmp_path}/nowhere", image], ["nowhere", "no export"]),
         ([f"export={finished}", image], ["no export"]),
         ([f"run={tmp_path}/nowhere", image], ["nowhere", "no run"]),
-        ([export, f"input={tmp_path}/nowhere"], ["nowhere", "no file"]),
+        ([export, f"input={tmp_path}/nowhere"], ["nowhere", "is not there"]),
         ([export, f"input={tmp_path}/empty"], ["no image files"]),
         ([export, f"input={tmp_path}/colour.npy"], ["(2, 3, 28, 28)", "(S, 1, 28, 28)"]),
         ([export, image, "thresholds=[1,2]"], ["2 thresholds", "give 1"]),
@@ -266,7 +266,11 @@ def test_pictures_of_other_kinds(exported, x, tmp_path, capsys):
     os.mkfifo(folder / "d.png")
     assert "1 of 3 images were left out" in refused(*alone, "image_files.invert=true")
     shown = capsys.readouterr()
-    assert "1 .heic" in shown.err and "d.png is no regular file" in shown.err and "a.png first" in shown.err
+    assert (
+        "1 .heic" in shown.err
+        and "d.png cannot be read (it is no regular file)" in shown.err
+        and "a.png first" in shown.err
+    )
     swapped = [json.loads(line) for line in shown.out.splitlines()]
     assert {**swapped[1], "image": ""} == {**rows[0], "image": ""}, "light on dark again"
     # The manifest names what lies below transparency: what is around the digits, black.

@@ -168,9 +168,9 @@ def test_only_files_are_read(tmp_path):
     """A pipe would be waited for, a device never ends."""
     os.mkfifo(tmp_path / "pipe.npz")
     for path, says in (
-        (tmp_path / "pipe.npz", "is a pipe or a device"),
-        (Path("/dev/zero"), "is a pipe or a device"),
-        (tmp_path, "is a folder"),
+        (tmp_path / "pipe.npz", "it is no regular file"),
+        (Path("/dev/zero"), "it is no regular file"),
+        (tmp_path, "it is a folder"),
         (tmp_path / "none.npz", "is not there"),
         (tmp_path / "pipe.npz" / "f.npz", "is not there"),
         (tmp_path / ("x" * 300), "cannot be read"),

@@ -7,6 +7,7 @@ from branchynet.data.memory import available_memory, gib
 def test_it_is_what_the_system_says():
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < available_memory() <= pages
+    assert 10**8 < pages < 10**14
 
 
 def test_a_container_may_have_less(tmp_path, monkeypatch):

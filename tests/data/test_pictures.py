@@ -127,7 +127,7 @@ def test_damaged_and_missing_files_get_one_line(save, tmp_path):
         with pytest.raises(FileProblem, match=r"image\.png cannot be read") as caught:
             read_image(file, (3, 40, 40), ImageFiles("bilinear", "convert"))
         assert "\n" not in str(caught.value)
-    with pytest.raises(FileProblem, match="no file"):
+    with pytest.raises(FileProblem, match="is not there"):
         read_image(tmp_path / "nowhere.png", (3, 40, 40), ImageFiles("bilinear", "convert"))
 
 
@@ -185,11 +185,11 @@ def bitmap_of(width, height):
 
 # For a contributor: add a line. What is no picture or array, and what is said of it.
 HOSTILE = {
-    "fifo": (os.mkfifo, "is no regular file"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
-    "folder": (lambda path: path.mkdir(), "is no regular file"),
-    "dangling link": (lambda path: path.symlink_to("nowhere"), "there is no file"),
-    "circle": (lambda path: path.symlink_to(path.name), "there is no file"),
+    "fifo": (os.mkfifo, "it is no regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "it is no regular file"),
+    "folder": (lambda path: path.mkdir(), "it is a folder"),
+    "dangling link": (lambda path: path.symlink_to("nowhere"), "is not there"),
+    "circle": (lambda path: path.symlink_to(path.name), "cannot be read"),
     "empty": (lambda path: path.touch(), "cannot be read"),
     "zeros": (lambda path: path.write_bytes(bytes(10**6)), "cannot be read"),
     # 10⁵ × 10⁵ pixels in 54 bytes.
@@ -257,6 +257,6 @@ def test_other_arrays_are_refused_with_what_is_allowed(x, tmp_path):
 def test_a_pickled_array_is_not_loaded(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], object), allow_pickle=True)
     (tmp_path / "y.npy").write_bytes(b"no array")
-    for name, words in (("x.npy", "cannot be read"), ("y.npy", "cannot be read"), ("z.npy", "no file")):
+    for name, words in (("x.npy", "cannot be read"), ("y.npy", "cannot be read"), ("z.npy", "is not there")):
         with pytest.raises(FileProblem, match=words):
             read_array(tmp_path / name, (1, 4, 5))

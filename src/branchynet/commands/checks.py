@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 
 from branchynet.commands.paths import INITS
+from branchynet.data.memory import available_memory, gib
 from branchynet.errors import (
     ArgumentError,
     UserError,
@@ -27,7 +28,7 @@ from branchynet.errors import (
     reason_of,
     settings_of,
 )
-from branchynet.networks.size import activation_bytes, memory_bytes, weights_bytes
+from branchynet.networks.size import activation_bytes, weights_bytes
 from branchynet.runs.build import build_network
 from branchynet.training.hardware import trains_on_gpu
 from branchynet.training.schedules import build_schedule
@@ -66,11 +67,11 @@ def check_memory(
         if "overflow" in str(error):
             raise UserError(f"the network has more weights than can be counted: {cure}") from error
         return  # a trunk of somebody's own need not know the meta device
-    memory = memory_bytes(torch.device("cuda") if gpu else None)
+    memory = torch.cuda.get_device_properties("cuda").total_memory if gpu else available_memory()
     if needed > memory:
         raise UserError(
-            f"training takes at least {needed / 1e9:,.0f} GB, for weights, gradients and {batch} images a step, "
-            f"and this machine has {memory / 1e9:,.0f} GB: {cure}"
+            f"training takes at least {gib(needed)} of memory, for weights, gradients and {batch} images a step, "
+            f"and {gib(memory)} are {'on the GPU' if gpu else 'free here'}: {cure}"
         )
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
-import stat
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ import numpy as np
 
 from branchynet.data.memory import available_memory, gib
 from branchynet.errors import reason_of
+from branchynet.regular import check_regular
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OWN_VALIDATION = ("x_val", "y_val")
@@ -49,7 +48,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     four bytes each, big-endian; then the values. Raises `FileProblem` unless all of that is so and the
     file is exactly as long as its header says.
     """
-    check_regular(path)
+    check_there(path)
     length = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
     packed = path.suffix == ".gz"
@@ -92,7 +91,7 @@ def read_npz(path: Path) -> ArrayFile:
 
     Nothing is ever unpickled. Raises `FileProblem` if the file or one of the arrays cannot be read.
     """
-    check_regular(path)
+    check_there(path)
     try:
         with zipfile.ZipFile(path) as archive:
             there = set(archive.namelist())
@@ -121,16 +120,16 @@ def read_npz(path: Path) -> ArrayFile:
     )
 
 
-def check_regular(path: Path) -> None:
-    """Raises `FileProblem` unless `path` is a file with an end, not a folder, a pipe or a device."""
+def check_there(path: Path) -> None:
+    """Raises `NotThere` unless `path` is a file with an end, not a folder, a pipe or a device."""
     try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise NotThere(f"{path} is not there") from None
+        check_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotThere(f"{path} is not there") from None
+    except ValueError as error:
+        raise NotThere(f"{path} cannot be read ({error})") from None
+    except OSError as error:
         raise NotThere(f"{path} cannot be read ({kind_and_reason(error)})") from error
-    if not stat.S_ISREG(mode):
-        raise NotThere(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'pipe or a device'}, not a file")
 
 
 def check_fits(path: Path, needed: int) -> None:

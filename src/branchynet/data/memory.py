@@ -1,4 +1,4 @@
-"""What this machine has for a data set, looked at before it is read."""
+"""What memory this machine has, looked at before something large is read or built."""
 
 import os
 import sys

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
-from branchynet.data.files import FileProblem, NotThere, kind_and_reason
+from branchynet.data.files import FileProblem, check_there, kind_and_reason
 from branchynet.data.image_files import ImageFiles
 
 # What Pillow opens and is not read: these start a program, or hold no picture that it could decode by itself.
@@ -110,7 +110,7 @@ def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.
 
 def _opened(path: Path) -> Image.Image:
     """The picture in a file, decoded and upright."""
-    _check_regular(path)
+    check_there(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -123,14 +123,6 @@ def _opened(path: Path) -> Image.Image:
         ) from None
     except Exception as error:  # a decoder raises about anything on a damaged file
         raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
-
-
-def _check_regular(path: Path) -> None:
-    """A FileProblem unless there is a regular file: of a FIFO or a device no end would come."""
-    if not os.path.exists(path):
-        raise NotThere(f"there is no file {path}")
-    if not os.path.isfile(path):
-        raise FileProblem(f"{path} is no regular file")
 
 
 def _on_background(path: Path, image: Image.Image, rule: ImageFiles) -> Image.Image:
@@ -170,7 +162,7 @@ def read_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         FileProblem: no such file, a damaged one, or other shapes or types.
     """
-    _check_regular(path)
+    check_there(path)
     try:
         with path.open("rb") as file:
             beginning = file.read(12)

@@ -4,8 +4,6 @@ Shapes: C channels, H, W.
 """
 
 import math
-import os
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -47,14 +45,3 @@ def activation_bytes(network: BranchedNetwork, input_shape: tuple[int, int, int]
         for hook in hooks:
             hook.remove()
     return FLOAT * math.ceil(total / 2)
-
-
-def memory_bytes(device: torch.device | None = None) -> int:
-    """What a GPU has, or this machine, or what a container may have of it."""
-    if device is not None and device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no container, no limit, or no Linux
-        return total
