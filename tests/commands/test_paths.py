@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from branchynet.commands import app
 from branchynet.commands.app import conf_folder
 from branchynet.commands.command_line import given
-from branchynet.commands.paths import quote_paths
+from branchynet.commands.paths import WORDS, quote_paths
+from branchynet.training.distilled import TEACHERS
 
 
 def typed(monkeypatch, *arguments):
@@ -57,7 +58,7 @@ def split(*overrides):
 
 
 def test_paths_of_any_form_reach_the_command(monkeypatch):
-    names = ["init", "data.path", "data.root", "cache"]
+    names = ["init", "data.path", "data.root", "cache", "objective.teacher"]
     for path in ODD_PATHS:
         typed(monkeypatch, *(f"{name}={path}" for name in names), "seed=1")
         quote_paths()
@@ -68,8 +69,8 @@ def test_paths_of_any_form_reach_the_command(monkeypatch):
     typed(monkeypatch, *(f"{name}={path}" for name in names))
     quote_paths()
     (job,) = split(*sys.argv[1:])
-    settings = composed("train", *job)
-    assert [OmegaConf.select(settings, name) for name in names] == [path] * 4
+    settings = composed("train", "objective=distilled", *job)
+    assert [OmegaConf.select(settings, name) for name in names] == [path] * 5
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,13 @@ def test_the_words_of_init_are_swept_over_and_paths_if_quoted(monkeypatch):
     assert split(*sys.argv[1:]) == [
         [f"init={init}", f"data.path={path}"] for init in ("baseline", "scratch") for path in ("'a,1'", "'b'")
     ]
+
+
+def test_the_words_of_a_teacher_are_those_of_the_objective(monkeypatch):
+    assert WORDS["objective.teacher"] == TEACHERS
+    typed(monkeypatch, "objective.teacher=last,average", "+objective.teacher=last,a b")
+    quote_paths()
+    assert sys.argv[1:] == ["objective.teacher=last,average", "+objective.teacher='last,a b'"]
 
 
 def test_a_home_folder_is_found_where_there_is_one(monkeypatch):

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from branchynet.commands.train import check_folder, main, resume
+from branchynet.commands.app import conf_folder
+from branchynet.commands.train import check_folder, main, name_teachers_model, resume
 from branchynet.errors import UserError
 
 # Small enough for seconds, and no settings that change with the machine's load.
@@ -275,6 +277,21 @@ def test_resume_takes_a_folder_and_trust(arguments, expected, monkeypatch):
 def test_resume_takes_nothing_else(arguments, words, monkeypatch):
     with pytest.raises(UserError, match=words):
         typed(monkeypatch, *arguments)
+
+
+def test_a_teachers_model_goes_by_its_name_and_is_stored_as_it_is():
+    objective = {"teacher": "a.ckpt", "teacher_model": "b_lenet"}
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        name_teachers_model(objective)
+        expected = OmegaConf.to_container(compose("train", overrides=["model=b_lenet"]).model)
+        assert objective["teacher_model"] == expected and {"trunk", "exits"} <= expected.keys()
+        name_teachers_model(objective)
+        assert objective == {"teacher": "a.ckpt", "teacher_model": expected}
+        with pytest.raises(
+            UserError, match=r"^objective.teacher_model=lenet: it is one of the models b_alexnet, "
+        ):
+            name_teachers_model({"teacher_model": "lenet"})
+    name_teachers_model({"share": 0.5})  # an objective of others need not have it
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path):

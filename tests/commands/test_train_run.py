@@ -1,6 +1,7 @@
 """Mistakes in the settings get one line before the first epoch; and which baselines are the same."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,8 @@ from branchynet.commands.train_run import (
 from branchynet.errors import UserError
 from branchynet.runs.baseline_cache import cache_key
 from branchynet.runs.build import build_data, build_network
+from branchynet.runs.run_config import plain, read_config
+from branchynet.runs.started_run import start_run
 
 
 def composed(*overrides):
@@ -306,6 +309,30 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path, monkeypatch, ca
     config = OmegaConf.load(finished / ".hydra" / "config.yaml")
     assert train_run(config, finished) == json.loads((finished / "result.json").read_text())
     assert "this run is finished" in caplog.text
+
+
+def test_another_network_teaches_and_is_looked_for_when_its_student_goes_on(finished, tmp_path):
+    teacher, run = Path(shutil.copytree(finished, tmp_path / "a, b=c")), tmp_path / "run"
+    config = OmegaConf.load(teacher / ".hydra" / "config.yaml")
+    config.objective = composed("objective=distilled").objective
+    config.objective.teacher = str(teacher)
+    config.epochs.joint, config.cache = 1, str(finished.parent / "cache")
+    start_run(run, plain(config))
+    train_run(config, run)
+    state = torch.load(run / "checkpoints" / "joint" / "last.ckpt", weights_only=True)
+    assert {name.partition(".")[0] for name in state["state_dict"]} == {"network"}
+    assert read_config(run).objective.teacher == str(teacher)
+
+    (run / "result.json").unlink()  # as if it had been stopped
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("branchynet.callbacks.threshold_sweep.ThresholdSweep.on_fit_end", lambda *_: None)
+        with pytest.raises(
+            UserError, match="is not finished"
+        ):  # it went on, to a sweep that does nothing here
+            train_run(read_config(run), run)
+    shutil.rmtree(teacher)
+    with pytest.raises(UserError, match=r"^objective.teacher=.*a, b=c: .* there is no such folder or file$"):
+        train_run(read_config(run), run)
 
 
 def test_a_criterion_that_gives_no_uncertainty_costs_no_training(tmp_path, monkeypatch):

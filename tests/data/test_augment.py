@@ -172,3 +172,14 @@ def test_bad_config_is_one_line(config, says):
 def test_an_augmentation_names_its_arguments_as_a_programmer_knows_them():
     with pytest.raises(UserError, match=r"^shift=-1: it is "):
         Augmentation(shift=-1)
+
+
+def test_what_is_drawn():
+    assert (
+        not Augmentation().draws
+        and not parse_augmentation(None).draws
+        and not Augmentation(fill="reflect").draws
+    )
+    assert all(
+        Augmentation(**{name: value}).draws for name, value in (("shift", 1), ("flip", True), ("cutout", 2))
+    )

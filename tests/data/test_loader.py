@@ -46,6 +46,20 @@ def test_every_image_once_and_the_last_batch_is_kept():
     assert order_of(loader) != list(range(SAMPLES))
 
 
+@pytest.mark.parametrize("kind", [DeviceLoader, WorkerLoader])
+def test_numbers_come_with_images_that_are_the_same_every_time(kind):
+    for epoch in (0, 1):
+        batches = epoch_of(make(kind, augmentation=Augmentation(), numbered=True), epoch)
+        plain = epoch_of(make(kind, augmentation=Augmentation()), epoch)
+        assert same([batch[:2] for batch in batches], plain)
+        assert all(torch.equal(y, numbers) for _, y, numbers in batches)  # the label is the image's number
+    assert all(len(batch) == 2 for batch in make(kind, numbered=True))
+    # Of each process its own, and of a resumed epoch those that come next.
+    loader = make(kind, augmentation=Augmentation(), numbered=True, rank=1, ranks=2)
+    loader.load_state_dict({"epoch": 0, "batches": 3})
+    assert all(torch.equal(y, numbers) for _, y, numbers in loader)
+
+
 def test_batches_are_what_a_loop_over_images_gives():
     loader = make()
     order, draws = loader.plan(5)

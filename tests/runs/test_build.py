@@ -56,6 +56,15 @@ def test_what_is_inside_is_made_first_at_any_depth():
     assert found.a == 0.5 and found.b == [{"c": 0.5}, 3] and found.d == {"e": 4}
 
 
+def test_settings_of_something_else_are_handed_on_as_they_are():
+    inner = {"_target_": FRACTION, "numerator": 1, "denominator": 2}
+    found = made("x", {"_target_": SPACE, "a": inner, "b": {"c": inner}}, as_it_is="b")
+    assert found.a == 0.5 and found.b == {"c": inner}
+    config = composed("objective=distilled", "objective.teacher=a.ckpt")
+    config.objective.teacher_model = config.model
+    assert build_objective(config, 2).teacher_model == OmegaConf.to_container(config.model, resolve=True)
+
+
 def test_where_a_function_is_wanted_its_arguments_are_bound():
     found = made("x", {"_target_": FRACTION, "_partial_": True, "denominator": 4})
     assert isinstance(found, partial) and found(3) == 0.75

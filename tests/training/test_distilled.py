@@ -7,7 +7,7 @@ import torch
 
 from branchynet.errors import UserError
 from branchynet.training.distilled import Distilled
-from branchynet.training.objective import Joint
+from branchynet.training.objective import Joint, asks_a_teacher
 
 # One sample of two classes; the odds are 3:1, 1:1 and 1:9. With the temperature 2 they are 3^½:1, 1:1 and 1:3.
 ODDS = (3.0, 1.0, 1 / 9)
@@ -47,6 +47,29 @@ def test_exits_learn_from_their_average_by_hand():
     expected = [0.75 * label + divergence(teacher, soft) for label, soft in zip(LABELS, SOFT, strict=True)]
     assert losses.tolist() == pytest.approx(expected, rel=1e-5)
     assert total.item() == pytest.approx(expected[0] + 0.5 * expected[1] + 2 * expected[2], rel=1e-5)
+
+
+def test_all_exits_learn_from_another_network_by_hand():
+    """Its odds are 1:4, with the temperature 2 they are 1:2: it says a third."""
+    objective = Distilled((1.0, 0.5, 2.0), share=0.25, temperature=2, teacher="some/run")
+    (taught,) = logits_of(1 / 4)
+    logits = logits_of(*ODDS)
+    total, losses = objective(logits, TARGET, taught=taught)
+    expected = [0.75 * label + divergence(1 / 3, soft) for label, soft in zip(LABELS, SOFT, strict=True)]
+    assert losses.tolist() == pytest.approx(expected, rel=1e-5)
+    assert total.item() == pytest.approx(expected[0] + 0.5 * expected[1] + 2 * expected[2], rel=1e-5)
+    total.backward()
+    assert all(out.grad.any() for out in logits)
+    # An exit that is not run has no loss.
+    _, losses = objective([logits[0], None, None], TARGET, taught=taught)
+    assert losses[0].item() == pytest.approx(expected[0], rel=1e-5) and losses[1:].isnan().all()
+
+
+def test_another_network_needs_no_exit_that_has_no_weight():
+    assert Distilled((1.0, 0.0, 0.0), teacher="some/run").needs == (True, False, False)
+    for teacher, share, asks in (("some/run", 0.5, True), ("some/run", 0, False), ("last", 0.5, False)):
+        assert asks_a_teacher(Distilled((1.0, 1.0), share, teacher=teacher)) is asks
+    assert not asks_a_teacher(Joint((1.0, 1.0)))
 
 
 def test_a_divergence_is_the_mean_over_the_batch():
@@ -129,7 +152,17 @@ def test_it_is_computed_in_float32_and_stays_finite_for_sure_exits():
         ({"temperature": 0}, "temperature=0: it is a number above 0"),
         ({"temperature": math.inf}, "temperature=inf: it is a number above 0"),
         ({"temperature": "warm"}, "temperature=warm: it is a number above 0"),
-        ({"teacher": "first"}, "teacher=first: it is one of last, average"),
+        ({"teacher": 1}, "teacher=1: it is one of last, average, or the path of a finished run's folder"),
+        ({"teacher": ""}, "teacher=: it is one of last"),
+        (
+            {"teacher_model": {}},
+            "teacher_model: it is for the network of a checkpoint; leave it out with teacher=last",
+        ),
+        (
+            {"teacher": "a", "teacher_model": {"trunk": 1}},
+            "it is the name of an option of conf/model, or a mapping",
+        ),
+        ({"teacher": "a", "teacher_model": "b_lenet"}, "teacher_model=b_lenet: it is the name of"),
         ({"label_smoothing": 1}, "label_smoothing=1: it is between 0 and 1"),
         ({"weights": (0.0, 0.0)}, "values=[0.0, 0.0]: at least one exit needs a weight above 0"),
     ],

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from branchynet.data.augment import Augmentation
 from branchynet.errors import UserError
 from branchynet.networks.weights import load_network
+from branchynet.training import distilled
 from branchynet.training.module import BranchyClassifier, parameter_groups, trained_parts
 from branchynet.training.objective import Joint, exit_losses, side_weights, weighted
 from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit
+from branchynet.training.teacher import Teacher
 
 TRAINER = {"accelerator": "cpu", "devices": 1}
 
@@ -94,6 +96,35 @@ def test_a_frozen_trunk_stays_bit_for_bit_and_what_comes_after_the_trained_heads
     assert not same(net.heads[0], baseline.heads[0]) and same(net.heads[1], baseline.heads[1])
     assert net.heads[0][0].num_batches_tracked > 0
     assert calls.training == [3 * 4, 0, 0] and calls.validation == [3, 0, 0]
+
+
+def test_a_last_exit_that_teaches_costs_a_frozen_trunk_one_pass_without_a_graph(data, tmp_path, with_norms):
+    net, calls, said = with_norms(), Calls(), []
+
+    class Seen(Distilled):
+        def __call__(self, logits, *others):
+            said.append((logits[-1].requires_grad, logits[1]))
+            return super().__call__(logits, *others)
+
+    net.heads[-1].register_forward_hook(lambda *_: assert_frozen(net))
+    joint = BranchyClassifier(
+        net, Seen(side_weights((1.0, 0.0, 1.0))), partial(torch.optim.AdamW, lr=0.01), freeze_trunk=True
+    )
+    fit(joint, data, 3, tmp_path, TRAINER, callbacks=[calls])
+    assert calls.training == [3 * 4] * 3 and calls.validation == [3] * 3
+    assert len(said) == 15 and set(said) == {(False, None)}
+
+
+def assert_frozen(net):
+    assert not any(part.training for part in [*net.segments, net.heads[-1]])
+
+
+def test_an_objective_and_a_teacher_go_together(network, data):
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    with pytest.raises(ValueError, match="has a teacher"):
+        BranchyClassifier(network(), distilled.Distilled((1.0, 1.0), teacher="a path"), optimizer)
+    with pytest.raises(ValueError, match="has a teacher"):
+        BranchyClassifier(network(), Joint((1.0, 1.0)), optimizer, teacher=Teacher(network().heads[0], {}))
 
 
 def test_a_frozen_trunk_gives_the_heads_the_features_of_eval_mode(data, tmp_path, with_norms):

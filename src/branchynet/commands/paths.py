@@ -12,11 +12,12 @@ from branchynet.errors import UserError
 
 # The settings that are paths, in whatever command: on the command line they are taken as they are.
 PATHS = (
-    *("init", "resume", "cache", "data.path", "data.root"),
+    *("init", "resume", "cache", "data.path", "data.root", "objective.teacher"),
     *("run", "export", "input", "output"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
 INITS = ("baseline", "scratch")  # of `init`: all else is a path
+WORDS = {"init": INITS, "objective.teacher": ("last", "average")}  # values that are no paths
 
 _QUOTED = r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")"""
 _HYDRAS_OWN = re.compile(rf"|(?i:null)|{_QUOTED}(\s*,\s*{_QUOTED})*|choice\(.*\)").fullmatch
@@ -32,7 +33,7 @@ def quote_paths() -> None:
         name, equals, value = argument.partition("=")
         if not equals or name.lstrip("+") not in PATHS or _HYDRAS_OWN(value):
             continue
-        if name == "init" and set(value.split(",")) <= set(INITS):
+        if set(value.split(",")) <= set(WORDS.get(name.lstrip("+"), ())):
             continue  # several of these words are swept over, too
         value = os.path.expanduser(value)
         # Before a quote, and nowhere else, a backslash is Hydra's own.
@@ -48,7 +49,7 @@ def settle_paths(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     for name in PATHS:
         value = None if name.startswith("hydra.") else OmegaConf.select(config, name)
-        if not isinstance(value, str) or not value or (name == "init" and value in INITS):
+        if not isinstance(value, str) or not value or value in WORDS.get(name, ()):
             continue
         value = os.path.expanduser(value)
         if hydra_config.job.chdir:

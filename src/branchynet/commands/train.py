@@ -6,7 +6,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
@@ -70,6 +72,7 @@ def start(config: DictConfig, folder: Path) -> float | None:
     check_folder(folder)
     settings = plain(config)
     check_settings(settings)
+    name_teachers_model(settings["objective"])
     start_run(folder, settings, HydraConfig.get().overrides.task)
     try:
         # What is trained is what a resume would read.
@@ -78,6 +81,21 @@ def start(config: DictConfig, folder: Path) -> float | None:
         forget_run(folder)
         raise
     return optimized(result, settings["optimized_metric"])
+
+
+def name_teachers_model(objective: dict[str, Any]) -> None:
+    """Where `teacher_model` is the name of an option of the group model, put the option's settings in its place.
+
+    So the run stores them, and a resume needs no config folder.
+    """
+    name = objective.get("teacher_model")
+    if isinstance(name, str):
+        try:
+            found = compose(overrides=[f"+model@teacher_model={name}"])
+        except MissingConfigException as error:
+            there = ", ".join(error.options or ())
+            raise UserError(f"objective.teacher_model={name}: it is one of the models {there}") from error
+        objective["teacher_model"] = plain(found.teacher_model)
 
 
 def optimized(result: dict[str, Any], metric: str | None) -> float | None:

@@ -22,7 +22,6 @@ from branchynet.commands.rivals import rivals_of
 from branchynet.data.module import ImageData
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import most_bytes, network_state, read_checkpoint
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import (
     build_data,
@@ -30,12 +29,14 @@ from branchynet.runs.build import (
     build_network,
     build_objective,
     build_sweep,
+    load_weights,
     made,
 )
 from branchynet.runs.image_facts import check_same_images, facts_of, write_facts
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import find_result, read_result
 from branchynet.runs.run_config import plain
+from branchynet.runs.teacher import build_teacher
 from branchynet.runtime.costs import count_macs
 from branchynet.training.averaging import check_decay
 from branchynet.training.hardware import (
@@ -48,6 +49,7 @@ from branchynet.training.module import BranchyClassifier, logged_names
 from branchynet.training.objective import Joint
 from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit, quieten_logs
+from branchynet.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     frozen = checks.check_freeze(config.freeze, config.init)
     objective = build_objective(config, network.num_exits, frozen)
     gradients = build_gradients(config)
+    taught_by = build_teacher(objective, facts)
     only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data))
@@ -113,7 +116,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
 
     if config.init not in INITS:
-        load_init(network, Path(config.init))
+        load_weights(network, Path(config.init))
     loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
     write_facts(folder, facts)
@@ -128,8 +131,19 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     )
     if config.init == "baseline":
         network.load_trunk_state_dict(baseline.trunk_state_dict())
+    teacher = None
+    if taught_by is not None:
+        data.numbered = True
+        teacher = Teacher(taught_by, {split: len(data.images(split)) for split in ("train", "val")})
     stage(
-        module(network, objective, stage="joint", freeze_trunk=frozen, gradients=gradients),
+        module(
+            network,
+            objective,
+            stage="joint",
+            freeze_trunk=frozen,
+            gradients=gradients,
+            teacher=teacher,
+        ),
         epochs=config.epochs.joint,
         folder=folder / "checkpoints" / "joint",
         callbacks=[*stage_callbacks(config, weights), sweep],
@@ -153,19 +167,6 @@ def stage_callbacks(config: DictConfig, weights: Sequence[Sequence[float]]) -> l
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.insert(0, EpochProgress())
     return callbacks
-
-
-def load_init(network: BranchedNetwork, path: Path) -> None:
-    """Weights from a checkpoint of the same network, or from a `baseline.pt`: then the side heads stay new.
-
-    Raises:
-        UserError: neither.
-    """
-    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run", most_bytes(network))
-    if isinstance(content, dict) and set(content) == set(network.trunk_state_dict()):
-        network.load_trunk_state_dict(content)
-    else:
-        network.load_state_dict(network_state(network, content, path))
 
 
 def trainer_settings(trainer: DictConfig, network: BranchedNetwork, data: ImageData) -> dict[str, Any]:

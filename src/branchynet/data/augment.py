@@ -47,6 +47,11 @@ class Augmentation:
         check_choice("fill", self.fill, FILLS)
         check_flag("flip", self.flip)
 
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn: else an image is the same in every epoch."""
+        return bool(self.shift or self.flip or self.cutout)
+
 
 @dataclass(frozen=True)
 class Draws:

@@ -50,6 +50,9 @@ def shares(samples: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list
 class DeviceLoader:
     """Yields (x float32 (B, C, H, W) normalised, y int64 (B,)); the last batch may be smaller.
 
+    `numbered` and with nothing drawn: (x, y, their numbers in the set, int64 (B,)). Who meets a number again meets
+    the very same image.
+
     Args:
         images: the set, on the device.
         batch_size: images per batch, at least 1; over all ranks together.
@@ -59,6 +62,7 @@ class DeviceLoader:
         seed: of order and draws, together with the epoch given to `set_epoch` (0 at first).
         device: where batches are wanted; default is where the set is.
         rank, ranks: which of how many processes this is; each gets its part of every batch, see `shares`.
+        numbered: whether batches have numbers, too.
     """
 
     # Lightning looks for these two: it calls `loader.sampler.set_epoch` before each training epoch.
@@ -81,6 +85,7 @@ class DeviceLoader:
         device: torch.device | str | None = None,
         rank: int = 0,
         ranks: int = 1,
+        numbered: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -89,6 +94,7 @@ class DeviceLoader:
         self._normalisation = normalisation(mean, std, self.device)
         self.shuffle = shuffle
         self.augmentation = augmentation or Augmentation()
+        self.numbered = numbered and not self.augmentation.draws
         self.seed = seed
         self.epoch = 0
         self._given = 0  # batches given in this epoch
@@ -110,7 +116,7 @@ class DeviceLoader:
         """The next iteration over `state["epoch"]` goes on after the batches it has had."""
         self.epoch, self._given, self._skip = state["epoch"], state["batches"], state["batches"]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator: nothing below runs before the first next(), because on resuming Lightning
         # makes the iterator first and sets the epoch after.
         first, self._skip = self._skip, 0
@@ -121,7 +127,9 @@ class DeviceLoader:
             self._given = number + 1
             drawn = draws.at(self._shares[number])
             x = normalise(augment(x, drawn, self.augmentation), *self._normalisation)
-            yield (x if drawn.centres is None else cutout(x, drawn.centres, self.augmentation.cutout)), y
+            if drawn.centres is not None:
+                x = cutout(x, drawn.centres, self.augmentation.cutout)
+            yield (x, y, order[self._shares[number]].to(self.device)) if self.numbered else (x, y)
 
     def plan(self, epoch: int) -> tuple[Tensor, Draws]:
         """Order (S,) and draws of an epoch, on the CPU; the i-th sample of the epoch gets the i-th draw.

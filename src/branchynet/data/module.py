@@ -68,7 +68,8 @@ class ImageData(pl.LightningDataModule):
         eval_batch_size: images per batch in validation and test.
 
     After `setup()`: `input_shape` (C, H, W), `num_classes` K, `classes` (K names), and per channel `mean` and
-    `std` of the training split, values / 255.
+    `std` of the training split, values / 255. Set `numbered`, and batches come with the images' numbers where
+    nothing is drawn, see `DeviceLoader`.
 
     Raises:
         UserError: an argument that is not allowed (at once); data that cannot be read (in `setup`).
@@ -79,6 +80,7 @@ class ImageData(pl.LightningDataModule):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    numbered: bool = False
 
     def __init__(
         self,
@@ -214,7 +216,7 @@ class ImageData(pl.LightningDataModule):
             device = self.trainer.strategy.root_device
             options.update(rank=self.trainer.global_rank, ranks=self.trainer.world_size)
         images = self._set(which)
-        options.update(mean=self.mean, std=self.std, device=device)
+        options.update(mean=self.mean, std=self.std, device=device, numbered=self.numbered)
         if self.loader == "dataloader":
             return WorkerLoader(images, batch_size, num_workers=self.num_workers, **options)
         key = (which, device)

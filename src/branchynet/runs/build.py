@@ -4,9 +4,11 @@ Everything is made here and nowhere else, so that a run is built again as it was
 Shapes: C channels, H, W, K classes.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +24,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import most_bytes, network_state, read_checkpoint
 from branchynet.runs.run_config import plain
 from branchynet.runtime.base import Backend
 from branchynet.runtime.catalogue import get_backend
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from branchynet.data.module import ImageData
 
 
-def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
+def made(setting: str, settings: Any, kind: Any = None, as_it_is: str | None = None, **more: Any) -> Any:
     """The object that a group's settings describe by `_target_` and arguments.
 
     Not by Hydra's `instantiate`: that resolves interpolations once more, after they have been looked at.
@@ -43,6 +46,7 @@ def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
         settings: a mapping with `_target_`, and `_partial_: true` where a function of further arguments is wanted.
             Mappings inside it may have a `_target_`, too.
         kind: the class that it is to be of; None: anything.
+        as_it_is: an argument whose settings the object wants, and not what they describe.
         more: further arguments.
 
     Raises:
@@ -58,7 +62,9 @@ def made(setting: str, settings: Any, kind: Any = None, **more: Any) -> Any:
         reason = reason_of(error)
         raise UserError(f"{setting}._target_={target}: there is no such object ({reason})") from error
     arguments = {
-        key: _nested(f"{setting}.{key}", value) for key, value in settings.items() if key not in _OF_MADE
+        key: value if key == as_it_is else _nested(f"{setting}.{key}", value)
+        for key, value in settings.items()
+        if key not in _OF_MADE
     }
     given = next((name for name in arguments if name in more), None)
     if given is not None:
@@ -113,20 +119,54 @@ def build_data(data: DictConfig) -> "ImageData":
 
 
 def build_network(
-    model: DictConfig, input_shape: tuple[int, int, int], num_classes: int, seed: int
+    model: DictConfig,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    seed: int,
+    setting: str = "model",
 ) -> BranchedNetwork:
     """The network of `model` for such images and classes, with the initial weights of `seed`.
 
-    The trunk's weights do not depend on the exits: the heads draw from a seed of their own.
+    The trunk's weights do not depend on the exits: the heads draw from a seed of their own. `setting` is the
+    model's place among the settings.
     """
     torch.manual_seed(derive_seed(seed, "trunk"))
-    trunk = made("model.trunk", model.trunk, nn.Module)
+    trunk = made(f"{setting}.trunk", model.trunk, nn.Module)
     torch.manual_seed(derive_seed(seed, "heads"))
     exits = plain(model.exits)
     if isinstance(exits, list):
-        exits = [_with_head(f"model.exits.{n}", description) for n, description in enumerate(exits)]
-    with settings_of("model"):
+        exits = [_with_head(f"{setting}.exits.{n}", description) for n, description in enumerate(exits)]
+    with settings_of(setting):
         return attach(trunk, exits, input_shape, num_classes)
+
+
+def check_size(build: Callable[[], BranchedNetwork], weights: Path, trunk_alone: bool = False) -> None:
+    """A UserError for a network that is larger than the file of its weights, before it takes memory that is not
+    there; `trunk_alone` where the file need not hold more."""
+    try:
+        with torch.device("meta"):
+            network = build()
+        state = network.trunk_state_dict() if trunk_alone else network.state_dict()
+        needed = sum(tensor.nbytes for tensor in state.values())
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            return  # a trunk of somebody's own need not know the meta device
+        needed = math.inf
+    if needed > weights.stat().st_size:
+        raise UserError(f"{weights} is smaller than the network of the settings: they are not of one run")
+
+
+def load_weights(network: BranchedNetwork, path: Path) -> None:
+    """From a checkpoint of the same network, or a `baseline.pt` of the same trunk: then the side heads stay new.
+
+    Raises:
+        UserError: neither.
+    """
+    content = read_checkpoint(path, "take checkpoints/joint/best.ckpt of a run", most_bytes(network))
+    if isinstance(content, dict) and set(content) == set(network.trunk_state_dict()):
+        network.load_trunk_state_dict(content)
+    else:
+        network.load_state_dict(network_state(network, content, path))
 
 
 def build_criterion(criterion: Any) -> Criterion:
@@ -199,7 +239,7 @@ def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) ->
     with settings_of("weights"):
         weights = exit_weights(plain(config.weights), num_exits)
     weights = side_weights(weights) if frozen else weights
-    return made("objective", config.objective, Objective, weights=weights)
+    return made("objective", config.objective, Objective, as_it_is="teacher_model", weights=weights)
 
 
 def build_gradients(config: DictConfig) -> Gradients:

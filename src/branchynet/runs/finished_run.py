@@ -4,14 +4,12 @@ Everything but settings and result is loaded when it is asked for, and nothing o
 tensors and plain values, and the settings may name branchynet's and torchvision's own classes alone.
 """
 
-import math
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from branchynet.errors import UserError
@@ -21,7 +19,7 @@ from branchynet.exits.criteria import Criterion, for_exits
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import check_fits, load_network
 from branchynet.runs import baseline_cache
-from branchynet.runs.build import build_backend, build_criterion, build_data, build_network
+from branchynet.runs.build import build_backend, build_criterion, build_data, build_network, check_size
 from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import read_result
@@ -138,7 +136,7 @@ class FinishedRun:
     def network(self) -> BranchedNetwork:
         """N exits with the joint weights, in eval mode, on the CPU."""
         weights = self._existing("checkpoints/joint/best.ckpt")
-        self._check_size(weights)
+        check_size(self._build, weights)
         network = self._build()
         load_network(network, weights)
         return network.eval()
@@ -153,20 +151,6 @@ class FinishedRun:
             raise UserError(f"{path} is damaged: it should hold the baseline's tensors and nothing else")
         network.load_trunk_state_dict(state)
         return network.eval()
-
-    def _check_size(self, weights: Path) -> None:
-        """A UserError for a network that is larger than its weights, before it takes memory that is not there."""
-        try:
-            with torch.device("meta"):
-                needed = sum(tensor.nbytes for tensor in self._build().state_dict().values())
-        except RuntimeError as error:
-            if "overflow" not in str(error):
-                return  # a trunk of somebody's own need not know the meta device
-            needed = math.inf
-        if needed > weights.stat().st_size:
-            raise UserError(
-                f"{weights} is smaller than the network of the run's settings: they are not of one run"
-            )
 
     def _build(self) -> BranchedNetwork:
         facts = self.facts

@@ -29,7 +29,7 @@ PARTS = (
 OWN = (*KNOWN, *NETWORKS, *PARTS)
 MAX_BYTES = 1_000_000  # of settings
 MAX_DEPTH = 50  # of settings in settings
-_TRUST = "if you trust whoever made this folder, add trust=true"
+TRUST = "if you trust whoever made this folder, add trust=true"
 # Lightning's loggers and callbacks that do no harm, with the arguments that do none. No others: a logger may send
 # what it gets to an address, and a callback that keeps checkpoints writes wherever it is told to.
 HARMLESS = {
@@ -141,12 +141,13 @@ def texts(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from texts(value, f"{name}.{n}")
 
 
-def check_places(settings: dict[str, Any], path: Path) -> None:
+def check_places(settings: dict[str, Any], path: Path, cure: str = TRUST) -> None:
     """Refuse settings that would fetch weights, or write beside the run's folder.
 
     Args:
-        settings: a run's, plain values.
+        settings: a run's, or some of them, plain values.
         path: where they stand.
+        cure: what to do, for the message.
 
     Raises:
         UserError: the first such setting.
@@ -154,14 +155,14 @@ def check_places(settings: dict[str, Any], path: Path) -> None:
     for place, value in texts(settings.get("logger"), "logger"):
         of_folder = place.rpartition(".")[2] in ("name", "version", "sub_dir")
         if of_folder and (Path(value).is_absolute() or ".." in Path(value).parts):
-            raise UserError(f"{path} would write elsewhere, {place}={value}: {_TRUST}")
+            raise UserError(f"{path} would write elsewhere, {place}={value}: {TRUST}")
     for part in _made(settings):
         target = part["_target_"]
         if not str(target).startswith("torchvision.models."):
             continue
         fetching = [key for key in part if "weights" in str(key) or key == "pretrained"]
         if str(target).count(".") > 2 or any(part[key] for key in fetching):
-            raise UserError(f"{path} would have {target} fetch weights from the network: {_TRUST}")
+            raise UserError(f"{path} would have {target} fetch weights from the network: {cure}")
 
 
 def plain(config: Any) -> Any:
@@ -169,12 +170,13 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
-def check_targets(config: Any, path: Path) -> None:
+def check_targets(config: Any, path: Path, cure: str = TRUST) -> None:
     """Refuse settings that call anything but trunks, optimisers, loggers, callbacks, and parts of ours.
 
     Args:
         config: a run's settings, or some of them.
         path: where they stand.
+        cure: what to do, for the message.
 
     Raises:
         UserError: the first such call.
@@ -186,7 +188,7 @@ def check_targets(config: Any, path: Path) -> None:
             continue
         if not _is_own(target):
             raise UserError(
-                f"{path} would call {target}, which is none of the parts that a run is made of: {_TRUST}"
+                f"{path} would call {target}, which is none of the parts that a run is made of: {cure}"
             )
 
 
@@ -196,7 +198,7 @@ def check_arguments(part: dict[str, Any], path: Path) -> None:
     for key, value in part.items():
         plain_value = value is None or isinstance(value, str | int | float)
         if key != "_target_" and (key not in HARMLESS[target].split() or not plain_value):
-            raise UserError(f"{path} would call {target} with {key}={str(value)[:80]}: {_TRUST}")
+            raise UserError(f"{path} would call {target} with {key}={str(value)[:80]}: {TRUST}")
 
 
 def _made(node: Any) -> Iterator[dict[str, Any]]:

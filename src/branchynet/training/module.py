@@ -18,8 +18,9 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.checkpoints import MovableCheckpoint
 from branchynet.training.gradients import Gradients
 from branchynet.training.metrics import PerExit
-from branchynet.training.objective import Objective
+from branchynet.training.objective import Objective, asks_a_teacher
 from branchynet.training.seeds import derive_seed
+from branchynet.training.teacher import Teacher
 
 # On a GPU, looking at the loss waits for it; so there it is looked at once in this number of steps.
 FINITE_CHECK_EVERY = 50
@@ -50,6 +51,7 @@ class BranchyClassifier(L.LightningModule):
         freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode and gets no
             gradient; the last exit's weight has to be 0.
         gradients: how the exits' gradients are added up.
+        teacher: another network, for an objective that learns from one.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `learning_rate/<stage>` as it
@@ -68,6 +70,7 @@ class BranchyClassifier(L.LightningModule):
         compile: bool = False,
         freeze_trunk: bool = False,
         gradients: Gradients = NOTHING_CHANGED,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         weights = tuple(objective.weights)
@@ -75,8 +78,11 @@ class BranchyClassifier(L.LightningModule):
             raise ValueError(f"the objective is not for {network.num_exits} exits")
         if freeze_trunk and weights[-1]:
             raise ValueError("with a frozen trunk the last exit has nothing to train: its weight is 0")
+        if asks_a_teacher(objective) != (teacher is not None):
+            raise ValueError("an objective that learns from another network has a teacher, others have none")
         self.network = network
         self.objective = objective
+        self.teacher = teacher
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         self.compile_batches = compile
@@ -115,13 +121,17 @@ class BranchyClassifier(L.LightningModule):
         """(B, C, H, W) to N logits (B, K)."""
         return self.network(x)
 
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device, self.memory_format)
+
     def on_train_epoch_start(self) -> None:
         # Dropout's draws then depend on the epoch alone, and a resumed run repeats them.
         purpose = f"{self.stage} epoch {self.current_epoch}"
         rank = self.global_rank
         torch.manual_seed(derive_seed(self.seed, f"{purpose} rank {rank}" if rank else purpose))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.train_metric)
         if self.device.type == "cpu" or batch_idx % FINITE_CHECK_EVERY == 0 or self.trainer.is_last_batch:
             value = loss.item()
@@ -135,7 +145,7 @@ class BranchyClassifier(L.LightningModule):
         count = torch.tensor(float(images), device=self.device)
         return count / self.trainer.strategy.reduce(count.clone(), reduce_op="mean")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         self._loss(batch, self.val_metric)
 
     def on_train_epoch_end(self) -> None:
@@ -154,14 +164,18 @@ class BranchyClassifier(L.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _loss(self, batch: tuple[Tensor, Tensor], metric: PerExit) -> Tensor:
-        x, target = batch
+    def _loss(self, batch: tuple[Tensor, ...], metric: PerExit) -> Tensor:
+        x, target, *numbers = batch  # numbers only where somebody wants them
         x = x.contiguous(memory_format=self.memory_format)
         sharing = self.sharing if self.training else None
         logits, features = self._network(len(x))(x, run=self.objective.needs, sharing=sharing)
         if self.training:
             logits = self.gradients.ramped(logits, self.trainer.global_step, self.steps)
-        loss, losses = self.objective(logits, target, features if self.objective.of_features else None)
+        said = {}
+        if self.teacher is not None:
+            said["taught"] = self.teacher(x, "train" if self.training else "val", *numbers)
+        wanted = features if self.objective.of_features else None
+        loss, losses = self.objective(logits, target, wanted, **said)
         with torch.no_grad():
             metric.update(logits, losses, target)
         return loss

@@ -28,6 +28,8 @@ class Objective(Protocol):
         weights: w_1 … w_N: an exit of weight zero is not trained. With a frozen trunk the last one is 0.
         needs: N flags: the exits whose logits it looks at; those that it weights, and teachers.
         of_features: whether it also takes the features (B, …) that the heads got.
+
+    One that learns from another network has more, see `asks_a_teacher`.
     """
 
     of_features: bool
@@ -51,6 +53,16 @@ class Objective(Protocol):
         Returns:
             The loss, a scalar, and each exit's own loss (N,), detached, nan where it was not run.
         """
+
+
+def asks_a_teacher(objective: Objective) -> bool:
+    """Whether an objective learns from another network.
+
+    Such a one has `of_teacher`, True; `teacher`, a run's folder or a checkpoint; and `teacher_model`, the settings
+    of a checkpoint's network, or None. It is called with `taught=` the network's logits (B, K), too. One that does
+    not know of all this asks for none.
+    """
+    return bool(getattr(objective, "of_teacher", False))
 
 
 @dataclass(frozen=True)
