@@ -13,8 +13,8 @@ last, average      exits that learn from the last exit, or from their average
 network            another network teaches, the same trunk: asked about every batch
 network, known     the same after the first epoch: its answers are known
 frozen …           the same with `freeze=trunk`, over frozen joint training
-frozen one pass    the same images through the trunk alone, forward, in eval mode, over that, too. Below stands what the last
-                   exit costs as a teacher, in such passes.
+frozen one pass    the same images through the trunk alone, forward, in eval mode, over that, too. Below stands what
+                   the last exit costs as a teacher, in such passes.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_a_frozen_trunk_stays_bit_for_bit_and_what_comes_after_the_trained_heads
 def test_a_last_exit_that_teaches_costs_a_frozen_trunk_one_pass_without_a_graph(data, tmp_path, with_norms):
     net, calls, said = with_norms(), Calls(), []
 
-    class Seen(Distilled):
+    class Seen(distilled.Distilled):
         def __call__(self, logits, *others):
             said.append((logits[-1].requires_grad, logits[1]))
             return super().__call__(logits, *others)
