@@ -22,7 +22,7 @@ from branchynet.exports.tensors import of_segment, of_single
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.for_inference import folded, frozen, pixel_by_pixel
-from branchynet.runtime.steps import ExitStep, ModelStep
+from branchynet.runtime.steps import ExitStep, ModelStep, without_repeats
 from branchynet.runtime.to_onnx import any_batch, export_model
 
 
@@ -50,6 +50,7 @@ def model_steps(
     Each gives (prediction, uncertainty, confidence[, features]); all but the last give the features that the next
     one takes.
     """
+    network = without_repeats(network, criteria)
     segments = [folded(segment) for segment in network.segments]
     segments[0] = OnBytes(segments[0], *normalisation(manifest.mean, manifest.std))
     last = network.num_exits - 1

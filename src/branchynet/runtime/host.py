@@ -16,7 +16,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Outcome, check_thresholds
 from branchynet.runtime.compaction import Scratch, by_compaction, numbers
 from branchynet.runtime.for_inference import frozen
-from branchynet.runtime.steps import ModelStep, exit_steps
+from branchynet.runtime.steps import ModelStep, exit_steps, without_repeats
 from branchynet.runtime.to_onnx import export
 
 
@@ -80,7 +80,8 @@ class HostEngine:
         input_shape: tuple[int, int, int],
         load: Load,
     ) -> None:
-        steps = exit_steps(frozen(network), [frozen(criterion) for criterion in criteria])
+        network = without_repeats(frozen(network), criteria)
+        steps = exit_steps(network, [frozen(criterion) for criterion in criteria])
         self._input = np.zeros((1, *input_shape), np.float32)
         self.models: list[Model] = []
         # The shape of what model n hands on, without the rows; None: its own input, where segment n is the

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.shared_start import with_shared_starts
 from branchynet.runtime.for_inference import for_inference, frozen
 
 # From features (R, …) to those after the segment, logits (R, K) and uncertainty (R,).
@@ -68,6 +69,16 @@ class ModelStep(nn.Module):
         return (*outputs, features) if self.forwards else tuple(outputs)
 
 
+def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> BranchedNetwork:
+    """The network as engines and exports run it: what a head and the trunk behind it begin with is run once.
+
+    Not where a criterion looks at the features at an exit's place: they have to be those that it was fitted on.
+    """
+    if any(criterion.of_features for criterion in criteria):
+        return network
+    return with_shared_starts(network)
+
+
 def exit_steps(network: BranchedNetwork, criteria: Sequence[Criterion]) -> list[ExitStep]:
     """N steps that, one after the other, are the network; they share its parameters, in its mode."""
     return [ExitStep(*parts) for parts in zip(network.segments, network.heads, criteria, strict=True)]
@@ -77,6 +88,7 @@ def steps_for_inference(
     network: BranchedNetwork, criteria: Sequence[Criterion], device: str | torch.device = "cpu"
 ) -> list[ExitStep]:
     """Copies on the device in eval mode, as PyTorch's engines run them: other forms round otherwise."""
+    network = without_repeats(network, criteria)
     return [
         ExitStep(for_inference(segment, device), for_inference(head, device), frozen(criterion, device))
         for segment, head, criterion in zip(network.segments, network.heads, criteria, strict=True)
