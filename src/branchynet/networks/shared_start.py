@@ -47,15 +47,15 @@ def with_shared_starts(network: BranchedNetwork) -> BranchedNetwork:
 
 
 def _start(module: nn.Module) -> list[tuple[fx.Node, nn.Module]]:
-    """The stateless layers that a module begins with, one after the other, each the only one to take what it takes."""
-    if isinstance(module, nn.Identity):
+    """The stateless layers that a module begins with, in a row: nothing else takes what they take."""
+    if isinstance(module, nn.Identity):  # there is nothing to trace
         return []
     try:
         graph, _ = traced(module)
     except UserError:  # a head of somebody's own
         return []
     value = next(iter(graph.nodes))
-    start = []
+    start: list[tuple[fx.Node, nn.Module]] = []
     while len(value.users) == 1:
         value = next(iter(value.users))
         layer = module.get_submodule(str(value.target)) if value.op == "call_module" else None

@@ -83,6 +83,9 @@ class CompiledEngine(TorchEngine):
         self._for_one = [_compiled(step, backend, True, self._graphs) for step in self.steps]
         self._for_many = [_compiled(step, backend) for step in self.steps]
 
+    def form(self, module: nn.Module) -> nn.Module:
+        return module  # a compiler looks into modules
+
     def run(self, x: np.ndarray) -> Outcome:
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()

@@ -16,6 +16,7 @@ from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Chain, Classifier, Outcome, check_thresholds
 from branchynet.runtime.compaction import by_compaction
+from branchynet.runtime.flat import flat
 from branchynet.runtime.for_inference import for_inference
 from branchynet.runtime.steps import steps_for_inference
 
@@ -46,11 +47,11 @@ class EagerTorch(Backend):
         return TorchEngine(network, criteria, thresholds, self.device)
 
     def classifier(self, module: nn.Module, input_shape: tuple[int, int, int], threads: int) -> Classifier:
-        module = for_inference(module, self.device)
-        return classifier(lambda x: module(x).argmax(dim=1), self.device)
+        call = flat(for_inference(module, self.device))
+        return classifier(lambda x: call(x).argmax(dim=1), self.device)
 
     def chain(self, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int) -> Chain:
-        return chain([for_inference(module, self.device) for module in modules], self.device)
+        return chain([flat(for_inference(module, self.device)) for module in modules], self.device)
 
 
 def on_device(name: str, device: str) -> str:
@@ -87,8 +88,13 @@ class TorchEngine:
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self.steps = [step.function() for step in steps_for_inference(network, criteria, self.device)]
+        steps = steps_for_inference(network, criteria, self.device)
+        self.steps = [step.function(self.form) for step in steps]
         self.thresholds = thresholds
+
+    def form(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """What segments and heads are called as."""
+        return flat(module)
 
     @property
     def thresholds(self) -> tuple[float, ...]:

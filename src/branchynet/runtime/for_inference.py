@@ -26,7 +26,7 @@ def folded(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
         return module
     try:
-        graph = _Tracer().trace(module)
+        graph = LayerTracer().trace(module)
         called = [node.target for node in graph.nodes if node.op == "call_module"]
         # A layer that is called twice cannot take in what follows one of its calls.
         if len(set(called)) < len(called):
@@ -36,7 +36,7 @@ def folded(module: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
         return module
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
     """Looks into all modules but PyTorch's own and local response normalisations, of which ours asks for shapes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
