@@ -41,6 +41,12 @@ def test_it_is_the_same_every_time(cluttered, few):
     assert labels[:16] == "641fbfbded8df67b"
 
 
+def test_no_two_images_of_a_part_are_the_same(cluttered):
+    """A third have neither clutter nor noise, and share their originals."""
+    for images in cluttered.values():
+        assert len({image.tobytes() for image in images.x}) == len(images.x)
+
+
 def test_a_third_is_nearly_clean_and_some_are_full_of_clutter(cluttered):
     """A clean image is black at its border."""
     for images in cluttered.values():

@@ -17,6 +17,7 @@ SEED = 2016
 CLUTTERED = {"train": 12_000, "val": 2_000, "test": 4_000}
 PATCHES = 4  # of clutter, at most
 PATCH = 9  # pixels, their side
+LEAST = 0.1  # of the hardness by which a digit is turned, scaled and moved
 
 
 class Arrays(NamedTuple):
@@ -38,8 +39,9 @@ def cluttered_digits() -> dict[str, Arrays]:
     """12,000 for training, 2,000 for validation and 4,000 for test, from easy to hard.
 
     Every image is one of the originals, turned, scaled and moved, with pieces of other digits around it and noise
-    over it. How much of each is drawn per image: a third are nearly clean. An original is in one part alone:
-    otherwise validation would be easier than test, and promise too much.
+    over it. How much of each is drawn per image: a third are clean, and only turned, scaled and moved a little, so
+    that no two images are the same. An original is in one part alone: otherwise validation would be easier than
+    test, and promise too much. Within a part some ten images share each original.
     """
     values, labels, test = _originals()
     val = np.zeros_like(test)
@@ -71,12 +73,22 @@ def _every(step: int, labels: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def clutter(values: Tensor, labels: np.ndarray, count: int, random: np.random.RandomState) -> Arrays:
+    """Draw `count` images, each from one of the S originals, from easy to hard.
+
+    Args:
+        values: (S, 1, 8, 8) float32, 0 … 255.
+        labels: (S,) int64.
+        count: of the images that are made, (count, 28, 28).
+        random: what all is drawn from.
+    """
     chosen = random.randint(len(labels), size=count)
     # How hard an image is, 0 … 1.
     hardness = np.clip(random.uniform(-0.5, 1.0, count), 0, 1)
-    angle = hardness * random.uniform(-1, 1, count) * math.radians(40)
-    size = 1.6 + hardness * random.uniform(-0.2, 0.5, count)  # the image's side over the digit's
-    moved = 0.45 * hardness[:, None] * random.uniform(-1, 1, (count, 2))
+    # A third have a hardness of 0: in the same place they would be copies of their originals.
+    most = np.maximum(hardness, LEAST)
+    angle = most * random.uniform(-1, 1, count) * math.radians(40)
+    size = 1.6 + most * random.uniform(-0.2, 0.5, count)  # the image's side over the digit's
+    moved = 0.45 * most[:, None] * random.uniform(-1, 1, (count, 2))
     x = _placed(values[chosen], angle, size, moved)
     # Pieces of other digits, up to PATCHES of them.
     for n in range(PATCHES):
