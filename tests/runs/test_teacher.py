@@ -65,6 +65,13 @@ def test_of_a_run_it_is_the_last_exit_or_a_baseline_that_is_better_on_validation
     assert torch.equal(answer(copied, facts, images), last)
 
 
+def test_one_of_another_split_is_warned_of(finished, facts, caplog):
+    build_teacher(asking(finished), facts)
+    assert "another split" not in caplog.text
+    build_teacher(asking(finished), replace(facts, fingerprint="of others"))
+    assert "another split" in caplog.text
+
+
 def test_a_checkpoint_needs_its_models_settings(finished, facts, images):
     run = open_run(finished)
     model = plain(run.config.model)

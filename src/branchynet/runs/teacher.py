@@ -76,6 +76,11 @@ def of_run(folder: Path, facts: ImageFacts) -> nn.Module:
     _check_fits(own, facts)
     better = _is_baseline_better(folder)
     log.info("the teacher is the %s of %s", "baseline" if better else "last exit", folder)
+    if None not in (own.fingerprint, facts.fingerprint) and own.fingerprint != facts.fingerprint:
+        log.warning(
+            "the teacher was trained on other images or another split of them: if it has seen those of this run's "
+            "validation, accuracies there flatter the exits"
+        )
     parts = _to_the_end(run.baseline if better else run.network)
     if (own.mean, own.std) != (facts.mean, facts.std):
         parts = [Renormalised((facts.mean, facts.std), (own.mean, own.std)), *parts]
