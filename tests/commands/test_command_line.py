@@ -89,3 +89,12 @@ def test_a_word_that_sets_nothing_is_told_of(word, told, monkeypatch):
 def test_flags_removals_and_names_beside_help_are_no_such_words(arguments, monkeypatch):
     typed(monkeypatch, *arguments)
     check_form()
+
+
+def test_flags_that_exclude_each_other_are_a_mistake(monkeypatch):
+    typed(monkeypatch, "--cfg", "job", "-m")
+    with pytest.raises(UserError, match="^--multirun and --cfg do not go together: "):
+        check_form()
+    for flag in (["--cfg", "job"], ["-m"]):
+        typed(monkeypatch, *flag)
+        check_form()

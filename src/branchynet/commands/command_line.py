@@ -44,8 +44,16 @@ def name_in_help() -> str | None:
     return next((word for word in flags().overrides if "=" not in word), None)
 
 
+# Each says what Hydra is to do, so only one of them can.
+_MODES = ("run", "multirun", "cfg", "info", "shell_completion")
+
+
 def check_form() -> None:
-    """A UserError for a word that sets nothing, such as a bare path."""
+    """A UserError for a word that sets nothing, such as a bare path, and for flags that exclude each other."""
+    found = flags()
+    asked = [f"--{mode.replace('_', '-')}" for mode in _MODES if getattr(found, mode)]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} do not go together: leave all but one of them out")
     for word in () if asks_for_help() else flags().overrides:
         if "=" not in word and not word.startswith("~"):
             raise UserError(
