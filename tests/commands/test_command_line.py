@@ -93,7 +93,7 @@ def test_flags_removals_and_names_beside_help_are_no_such_words(arguments, monke
 
 def test_flags_that_exclude_each_other_are_a_mistake(monkeypatch):
     typed(monkeypatch, "--cfg", "job", "-m")
-    with pytest.raises(UserError, match="^--multirun and --cfg do not go together: "):
+    with pytest.raises(UserError, match=r"^--multirun and --cfg do not go together: "):
         check_form()
     for flag in (["--cfg", "job"], ["-m"]):
         typed(monkeypatch, *flag)
