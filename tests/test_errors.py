@@ -15,6 +15,7 @@ from branchynet.errors import (
     check_flag,
     check_processors,
     check_whole,
+    counted,
     is_number,
     is_whole,
     not_allowed,
@@ -160,6 +161,10 @@ def test_what_others_say_is_one_line_and_no_longer_than_asked():
     assert reason_of(error) == "first second " + 147 * "x"
     assert reason_of(error, 8) == "first se"
     assert reason_of(KeyError()) == ""
+
+
+def test_one_is_singular():
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 def test_threads_and_processes_are_a_few_times_the_cores_at_most(monkeypatch):

@@ -95,6 +95,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def counted(count: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def reason_of(error: BaseException, most: int = 160) -> str:
     """What an error of another library says, on one line of at most so many characters."""
     return one_line(str(error))[:most]

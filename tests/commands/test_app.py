@@ -71,6 +71,12 @@ def test_hydras_mistakes_say_where_to_look():
     message = user_message(caught.value)
     assert "entropie" in message and "margin" in message and "--help" in message
     assert "\n" not in message and "Config search path" not in message
+    # One of several.
+    with pytest.raises(MissingConfigException) as caught:
+        composed("train", "callbacks=[early_stopping,model_sumary]")
+    message = user_message(caught.value)
+    assert "'callbacks/model_sumary'" in message and "\n" not in message
+    assert "Available options in 'callbacks': early_stopping learning_rate_monitor model_summary" in message
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
     assert "nowhere" in user_message(caught.value)

@@ -89,6 +89,9 @@ def test_a_trainer_as_this_machine_has_it():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"min_epochs": "abc"}, r"^trainer\.min_epochs=abc: it is a whole number, 0 or more"),
+        ({"min_steps": -1}, r"^trainer\.min_steps=-1: it is a whole number, 0 or more"),
+        ({"log_every_n_steps": "abc"}, r"^trainer\.log_every_n_steps=abc: input should be a valid integer"),
         ({"gradient_clip_val": 0}, r"^trainer\.gradient_clip_val=0: it is a number above 0"),
         ({"gradient_clip_val": float("nan")}, r"^trainer\.gradient_clip_val=nan"),
         ({"gradient_clip_val": float("inf")}, r"^trainer\.gradient_clip_val=inf"),

@@ -91,6 +91,10 @@ def test_no_callback(overrides):
             },
             "mine.patience=None: input should be a valid integer",
         ),
+        (
+            {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val_loss", "patience": -1},
+            "mine.patience=-1: it is a whole number, 0 or more",
+        ),
         ({"_target_": "lightning.pytorch.callbacks.ModelSummary", "depth": 1}, "depth"),
         ({"_target_": "lightning.pytorch.callbacks.ModelSummary", "max_depth": -7}, "-7"),
         ({"_target_": "os.getcwd"}, "where Callback is wanted"),

@@ -182,6 +182,10 @@ def test_engines_by_name_and_by_target(mine):
     assert isinstance(found, Mine) and (found.name, found.speed) == ("mine", 3)
     with pytest.raises(UserError, match=r"^engine\.name=tensorrt: it is one of .*onnxruntime"):
         build_backend({"name": "tensorrt"})
+    with pytest.raises(
+        UserError, match=r"^engine\.nosuch=1: there is no such setting; there are name, threads"
+    ):
+        build_backend({"name": "torch", "threads": 1, "nosuch": 1})
     with pytest.raises(UserError, match=r"^engine\.name=None"):
         build_backend({"name": None})
     with pytest.raises(UserError, match=r"engine\._target_=nosuch\.Engine"):

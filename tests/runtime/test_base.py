@@ -84,6 +84,8 @@ def test_thresholds_are_as_float32_holds_them():
     assert check_thresholds((0.1, math.inf), 3) == (float(np.float32(0.1)), math.inf)
     assert check_thresholds(np.float32([0.1]), 2) == (float(np.float32(0.1)),)
     assert check_thresholds((), 1) == ()
+    # A warning would be an error.
+    assert check_thresholds((1e300, -1e300), 3) == (math.inf, -math.inf)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,9 @@ def test_wrong_weights_get_one_line_that_says_what_is_wrong(values, words):
         ({"first": 1.0, "last": None}, "last=None: it is a number"),
         ({"first": 1.0, "last": True}, "last=True: it is a number"),
         ({"first": 1.0, "last": -0.5}, "the weight of exit 3 is -0.5"),
-        ({"first": math.nan, "last": 0.3}, "the weight of exit 1 is nan"),
+        ({"first": math.nan, "last": 0.3}, "first=nan: it is a number, 0 or more, and finite"),
+        ({"first": math.inf, "last": 0.3}, "first=inf: it is a number, 0 or more, and finite"),
+        ({"first": 1.0, "last": 10**400}, "last=1000"),
         ({"first": 0, "last": 0}, "at least one exit needs a weight above 0"),
     ],
 )

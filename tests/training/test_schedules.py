@@ -51,6 +51,14 @@ def test_a_milestone_of_a_short_stage_lets_the_first_step_have_the_full_rate():
     ("spec", "steps", "word"),
     [
         ({"name": "linear"}, 100, "^name=linear: it is one of none, one_cycle, cosine, multi_step$"),
+        ({"name": ["cosine"]}, 100, "^name=.*: it is one of none"),
+        ({"name": "cosine", "nosuch": 1}, 100, "^nosuch=1: there is no such setting; cosine has none$"),
+        (
+            {"name": "one_cycle", "warmup": 0.2, "x": 1},
+            100,
+            "^x=1: there is no such .*; one_cycle has warmup$",
+        ),
+        ({"name": "one_cycle"}, 100, "^warmup: it is missing, and name=one_cycle needs it"),
         ({"name": "one_cycle", "warmup": 1.5}, 100, "^warmup=1.5: it is"),
         ({"name": "one_cycle", "warmup": "long"}, 100, "warmup=long"),
         ({"name": "one_cycle", "warmup": 0.1}, 5, "too few"),

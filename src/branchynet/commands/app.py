@@ -13,13 +13,18 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import completion, terminal
 from branchynet.commands.command_line import check_form, flags, name_in_help, swept
-from branchynet.commands.group_help import describe
+from branchynet.commands.group_help import describe, options
 from branchynet.commands.job_names import job_name, run_name
 from branchynet.commands.known import check_known
 from branchynet.commands.multirun import is_multirun, job_failed
@@ -154,8 +159,17 @@ def user_message(error: BaseException) -> str | None:
         # Of what Hydra does not know, nothing is to be appended: it would be no setting of ours either.
         message = message.partition("To append to your config use")[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
-        return one_line(message) + hint
+        return one_line(message) + _options(error, message) + hint
     return None
+
+
+def _options(error: BaseException, message: str) -> str:
+    """What a group has, where Hydra does not say it: of one that several options are chosen from."""
+    if not isinstance(error, MissingConfigException) or "Available options" in message:
+        return ""
+    group = (error.missing_cfg_file or "").rpartition("/")[0]
+    names = options(group, config_folders())
+    return f" Available options in '{group}': {' '.join(names)}" if names else ""
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

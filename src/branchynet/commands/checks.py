@@ -15,6 +15,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 from torch.optim import Optimizer
 
+from branchynet.commands.observers import check_types
 from branchynet.commands.paths import INITS
 from branchynet.data.memory import available_memory, gib
 from branchynet.errors import (
@@ -22,6 +23,7 @@ from branchynet.errors import (
     UserError,
     check_choice,
     check_whole,
+    counted,
     is_number,
     is_whole,
     not_allowed,
@@ -70,8 +72,9 @@ def check_memory(
     memory = torch.cuda.get_device_properties("cuda").total_memory if gpu else available_memory()
     if needed > memory:
         raise UserError(
-            f"training takes at least {gib(needed)} of memory, for weights, gradients and {batch} images a step, "
-            f"and {gib(memory)} are {'on the GPU' if gpu else 'free here'}: {cure}"
+            f"training takes at least {gib(needed)} of memory, for weights, gradients and "
+            f"{counted(batch, 'image')} a step, and {gib(memory)} are "
+            f"{'on the GPU' if gpu else 'free here'}: {cure}"
         )
 
 
@@ -173,6 +176,10 @@ def check_trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback] = ()
     # Lightning takes 0 and less for "not clipped", and nan for a number.
     if clip is not None and not (is_number(clip) and 0 < clip < math.inf):
         raise not_allowed("trainer.gradient_clip_val", clip, "a number above 0, or null for no clipping")
+    for name in ("min_epochs", "min_steps"):
+        if trainer.get(name) is not None:
+            check_whole(f"trainer.{name}", trainer[name], 0)
+    check_types("trainer", trainer, L.Trainer)
     built = _trainer(trainer, callbacks)
     if built.world_size == 1 or not isinstance(built.strategy.launcher, _SubprocessScriptLauncher):
         return dict(trainer)

@@ -46,6 +46,11 @@ def describe(name: str, command: str, folders: Sequence[Path]) -> str:
     )
 
 
+def options(group: str, folders: Sequence[Path]) -> list[str]:
+    """The names of a group's options; none where there is no such group."""
+    return list(_groups(folders).get(group, {}))
+
+
 def _groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """Every group with its options, by name."""
     groups: dict[str, dict[str, Path]] = {}

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import summarize
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from branchynet.errors import UserError, not_allowed, reason_of
+from branchynet.errors import UserError, check_whole, not_allowed, reason_of
 from branchynet.forms import problem
 from branchynet.runs.build import made
 
@@ -59,6 +59,8 @@ def build_callbacks(group: Any, monitored: Iterable[str]) -> list[Callback]:
         waits = isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor
         if waits and waits not in monitored:
             raise not_allowed(f"{setting}.monitor", waits, f"one of {', '.join(monitored)}")
+        if isinstance(callback, EarlyStopping):
+            check_whole(f"{setting}.patience", callback.patience, 0)
         if isinstance(callback, ModelSummary):
             _try_summary(setting, settings)
         callbacks.append(callback)
@@ -79,7 +81,11 @@ def _members(name: str, group: Any) -> list[tuple[str, Any]]:
 
 
 def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> Any:
-    _check_types(setting, settings)
+    try:
+        made_by = get_object(settings["_target_"])
+    except Exception:  # whatever is wrong with it is said when it is made
+        made_by = None
+    check_types(setting, settings, made_by)
     try:
         return made(setting, settings, kind=kind, **more)
     except (MisconfigurationException, ValueError, ImportError) as error:
@@ -87,11 +93,11 @@ def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> A
         raise UserError(f"the settings of {setting} are refused: {reason}") from error
 
 
-def _check_types(setting: str, settings: Any) -> None:
-    """A UserError for an argument that is not what the class says it takes: most look at it as an epoch ends."""
+def check_types(setting: str, settings: Any, made_by: Any) -> None:
+    """A UserError for an argument that is not what the class `made_by` says it takes: most look at it late."""
     try:
-        types = get_type_hints(get_object(settings["_target_"]).__init__)
-    except Exception:  # whatever is wrong with it is said when it is made; and not every class says its types
+        types = get_type_hints(made_by.__init__)
+    except Exception:  # not every class says its types
         return
     for name, value in settings.items():
         try:

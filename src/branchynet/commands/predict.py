@@ -23,7 +23,7 @@ from branchynet.commands.paths import quote_paths
 from branchynet.data.files import FileProblem
 from branchynet.data.image_files import background_of, is_far
 from branchynet.data.pictures import find_images, left_out, read_array, read_image
-from branchynet.errors import UserError, check_choice, check_flag, is_number, one_line, printable
+from branchynet.errors import UserError, check_choice, check_flag, counted, is_number, one_line, printable
 from branchynet.exports.load import Exported, load_export
 from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
@@ -64,21 +64,23 @@ def predict(config: DictConfig, _: Path) -> None:
     except FileProblem as problem:
         raise UserError(f"input={source}: {problem}") from None
     check_output(config.output, source)
+    images, were = counted(total, "image"), "was" if total == 1 else "were"
     with opened(config.output, config.overwrite) as file:
         WRITERS[config.format](rows(exported, batches), exported.manifest, file)
         # Inside: then what stood in the output's place stays there.
         if problems and not os.path.isdir(source):
             raise UserError(str(problems[0]))
         if len(problems) == total:
-            raise UserError(f"none of {total} images could be read, for the reasons above")
+            raise UserError(f"none of {images} could be read, for the reasons above")
     border = exported.manifest.image_files.border
     if far and border:
         terminal.tell(
-            f"{len(far)} of {total} images have another border than the training images ({border[0]} … {border[1]} "
-            f"of 255), {far[0]} first: if dark and light are swapped, set image_files.invert"
+            f"{len(far)} of {images} {'has' if total == 1 else 'have'} another border than the training images "
+            f"({border[0]} … {border[1]} of 255), {far[0]} first: if dark and light are swapped, set "
+            "image_files.invert"
         )
     if problems:
-        raise UserError(f"{len(problems)} of {total} images were left out for the reasons above")
+        raise UserError(f"{len(problems)} of {images} {were} left out for the reasons above")
 
 
 def open_network(config: DictConfig) -> Exported:
@@ -231,9 +233,9 @@ def write_table(rows: Iterable[Row], manifest: Manifest, file: TextIO) -> None:
     print(aligned([["image", "class", "confidence %", "exit", "MACs, M", "latency, µs"], *cells]), file=file)
     if total > SHOWN:
         print(f"These are the first {SHOWN:,}; format=csv and format=jsonl write all.", file=file)
-    threads = "1 thread" if costs.threads == 1 else f"{costs.threads} threads"
+    threads = counted(costs.threads, "thread")
     print(
-        f"{total} images left at exits 1 … {len(taken)}: {', '.join(map(str, taken))}. On average "
+        f"{counted(total, 'image')} left at exits 1 … {len(taken)}: {', '.join(map(str, taken))}. On average "
         f"{macs / total / 1e6:,.3f} M MACs and {latency / total:,.1f} µs;",
         f"the baseline takes {costs.baseline.macs / 1e6:,.3f} M and {costs.baseline.latency_us:,.1f} µs.",
         printable(

@@ -48,4 +48,5 @@ def decimal(value: float) -> float:
 
     Thresholds are float32; rounding this to float32 gives the very same threshold back.
     """
-    return float(str(np.float32(value)))
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))

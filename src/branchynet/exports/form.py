@@ -6,6 +6,7 @@ Shapes: C channels, H, W, K classes, N exits. Nothing here needs PyTorch.
 """
 
 import math
+from collections import Counter
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -23,8 +24,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class Cost(Part):
     """What one image costs, all heads on the way, the criterion and the decision included."""
 
-    macs: Whole = Field(description="multiply-accumulates")
-    latency_us: Above0 = Field(description="microseconds, at batch 1")
+    macs: Whole = Field(le=10**18, description="multiply-accumulates")
+    latency_us: Above0 = Field(le=1e12, description="microseconds, at batch 1")
 
 
 class Costs(Part):
@@ -144,6 +145,12 @@ class Form(Part):
                 raise ValueError(f"{place} has {found} entries where {wanted} belong")
         if math.prod(self.input.shape) > MOST:
             raise ValueError(f"input.shape is {self.input.shape}: more than {MOST:,} values")
+        twice = next((name for name, count in Counter(self.classes).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"classes has {twice[:80]!r} twice")
+        border = self.image_files.border
+        if border is not None and border[0] > border[1]:
+            raise ValueError(f"image_files.border is {border}: it goes from the lower to the higher")
         if any(file.name in (".", "..") for file in self.files):
             raise ValueError("files has a name that is none")
         return self

@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import nn
 
-from branchynet.errors import UserError, reason_of, settings_of
+from branchynet.errors import ArgumentError, UserError, reason_of, settings_of
 from branchynet.evaluation.rivals import Rival, rivals_from
 from branchynet.evaluation.settings import Measuring, SweepSettings
 from branchynet.exits.criteria import Criterion
@@ -187,6 +187,10 @@ def build_backend(engine: Any, setting: str = "engine") -> Backend:
         own = {key: value for key, value in engine.items() if key not in _OF_MEASURING}
         return made(setting, own, Backend)
     with settings_of(setting):
+        for name, value in engine.items():
+            if name not in _OF_MEASURING:
+                allowed = ", ".join(_OF_MEASURING)
+                raise ArgumentError(name, f"={value}: there is no such setting; there are {allowed}")
         return get_backend(engine.get("name"))
 
 

@@ -129,7 +129,8 @@ def check_thresholds(values: Sequence[float], num_exits: int) -> tuple[float, ..
         )
     if any(math.isnan(value) for value in values):
         raise UserError(f"the thresholds are {values}: nan is none")
-    return tuple(float(np.float32(value)) for value in values)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite: it takes every sample, or none
+        return tuple(float(np.float32(value)) for value in values)
 
 
 def forced(exit_index: int, num_exits: int) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ Source: Teerapittayanon, McDanel and Kung, 2016, section III-B.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -114,8 +115,8 @@ def exit_weights(spec: Mapping[str, Any], num_exits: int) -> tuple[float, ...]:
     values = spec.get("values")
     if values is None:
         for name in ("first", "last"):
-            if not is_number(spec[name]):
-                raise not_allowed(name, spec[name], "a number, 0 or more")
+            if not is_number(spec[name]) or not abs(spec[name]) <= sys.float_info.max:
+                raise not_allowed(name, spec[name], "a number, 0 or more, and finite")
         first, last = float(spec["first"]), float(spec["last"])
         values = [first + (last - first) * n / max(num_exits - 1, 1) for n in range(num_exits)]
     return check_weights(values, num_exits)

@@ -7,9 +7,15 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from branchynet.errors import UserError, is_number, not_allowed
+from branchynet.errors import ArgumentError, UserError, check_choice, is_number, not_allowed
 
-SCHEDULES = ("none", "one_cycle", "cosine", "multi_step")
+# By name, with the settings that each takes.
+SCHEDULES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "one_cycle": ("warmup",),
+    "cosine": (),
+    "multi_step": ("milestones", "factor"),
+}
 
 
 def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: int) -> LRScheduler | None:
@@ -22,6 +28,16 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
         total_steps: optimiser steps in the whole stage.
     """
     name = spec["name"]
+    check_choice("name", name, tuple(SCHEDULES))
+    own = SCHEDULES[name]
+    for setting in spec:
+        if setting not in ("name", *own):
+            raise ArgumentError(
+                setting, f"={spec[setting]}: there is no such setting; {name} has {', '.join(own) or 'none'}"
+            )
+    for setting in own:
+        if setting not in spec:
+            raise ArgumentError(setting, f": it is missing, and name={name} needs it; choose schedule={name}")
     if name == "none":
         return None
     if name == "cosine":
@@ -38,10 +54,8 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
             )
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
-    if name == "multi_step":
-        steps = [max(round(share * total_steps), 1) for share in _milestones(spec["milestones"])]
-        return MultiStepLR(optimizer, steps, gamma=_factor(spec["factor"]))
-    raise not_allowed("name", name, f"one of {', '.join(SCHEDULES)}")
+    steps = [max(round(share * total_steps), 1) for share in _milestones(spec["milestones"])]
+    return MultiStepLR(optimizer, steps, gamma=_factor(spec["factor"]))
 
 
 def _milestones(values: Any) -> list[float]:
