@@ -12,11 +12,11 @@ from branchynet.exits.trace import Outputs, Trace, compute_trace, run_all
 def two_exits(unsure):
     """Images (B, 3) are exit 2's logits; exit 1 sees the first two classes only."""
 
-    def first(x):
+    def first(x, _=None):
         logits = x * torch.tensor([1.0, 1.0, 0.0])
         return x, logits, unsure(logits)
 
-    def second(x):
+    def second(x, _=None):
         return x, x, unsure(x)
 
     return [first, second]
@@ -49,7 +49,7 @@ def test_the_batch_size_does_not_matter():
 def test_a_trace_is_a_plain_value():
     """No gradients, no inference tensors: these may not be changed or saved for backward."""
     weight, unsure = torch.ones(3, requires_grad=True), Entropy()
-    steps = [lambda x: (x, x * weight, unsure(x * weight)), lambda x: (x, x.half(), unsure(x.half()))]
+    steps = [lambda x, _: (x, x * weight, unsure(x * weight)), lambda x, _: (x, x.half(), unsure(x.half()))]
     trace = compute_trace(steps, [IMAGES], LABELS)
     for value in (trace.uncertainty, trace.prediction, trace.label):
         assert not value.is_inference() and not value.requires_grad
@@ -80,7 +80,7 @@ def test_run_all_gives_what_a_loop_over_samples_gives(batch):
     unsure = Entropy()
 
     def step(segment, head):
-        def run(x):
+        def run(x, _):
             features = (x @ segment).tanh()
             return features, features @ head, unsure(features @ head)
 
@@ -89,8 +89,8 @@ def test_run_all_gives_what_a_loop_over_samples_gives(batch):
     x = torch.randn(10, 6, generator=generator)
     found = run_all([step(*parts) for parts in zip(segments, heads, strict=True)], x.split(batch))
     assert isinstance(found, Outputs)
-    assert [tuple(column.shape) for column in found] == [(10, 3)] * 3
-    assert [column.dtype for column in found] == [torch.int64, torch.float32, torch.float32]
+    assert [tuple(column.shape) for column in found[:3]] == [(10, 3)] * 3 and found.alone is None
+    assert [column.dtype for column in found[:3]] == [torch.int64, torch.float32, torch.float32]
     for s, image in enumerate(x.double()):
         for n, (segment, head) in enumerate(zip(segments, heads, strict=True)):
             image = (image @ segment.double()).tanh()
@@ -103,10 +103,10 @@ def test_run_all_gives_what_a_loop_over_samples_gives(batch):
 
 def test_the_confidence_is_computed_in_float32_and_all_is_plain():
     logits = torch.tensor([[1.0, 0.0, -1.0], [8.0, 0.0, 0.0]], requires_grad=True)
-    found = run_all([lambda x: (x, logits.bfloat16(), logits[:, 0])], [torch.zeros(2, 1)])
+    found = run_all([lambda x, _: (x, logits.bfloat16(), logits[:, 0])], [torch.zeros(2, 1)])
     expected = [1 / (1 + math.exp(-1) + math.exp(-2)), 1 / (1 + 2 * math.exp(-8))]
     assert found.confidence[:, 0].tolist() == pytest.approx(expected, rel=1e-6)
-    assert not any(column.is_inference() or column.requires_grad for column in found)
+    assert not any(column.is_inference() or column.requires_grad for column in found[:3])
 
 
 FINE = {

@@ -62,7 +62,9 @@ def models(count):
         names = ["prediction", "uncertainty", "confidence", *(["features"] if n < count else [])]
         source = "image" if n == 1 else f"features_{n - 1}"
         made.append(
-            export_model(Step(n < count).eval(), torch.zeros(1, 3), source, [f"{name}_{n}" for name in names])
+            export_model(
+                Step(n < count).eval(), {source: torch.zeros(1, 3)}, [f"{name}_{n}" for name in names]
+            )
         )
     return made
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from branchynet.exits.combining import answers
 from branchynet.exits.criteria import Criterion, Entropy, for_exits
 from branchynet.networks.attach import attach
 from branchynet.runtime.catalogue import ENGINES, make_engine
@@ -130,8 +131,9 @@ def thirds():
 
     @torch.no_grad()
     def find(network, criteria, x):
-        outputs = network.with_features(torch.from_numpy(x))
-        first, second, _ = (unsure(*each) for each in zip(criteria, *outputs, strict=True))
+        logits, features = network.with_features(torch.from_numpy(x))
+        told = zip(criteria, answers(logits, network.shares), features, strict=True)
+        first, second, _ = (unsure(*each) for each in told)
         rising = first.sort().values
         rest = second[first >= rising[85]].sort().values
         return float(rising[84] + rising[85]) / 2, float(rest[84] + rest[85]) / 2
@@ -147,16 +149,19 @@ def middling(network, images, thirds):
 
 @pytest.fixture(scope="session")
 def figure_2():
-    """`BranchyNetFastInference(x, T)`, line by line, a sample at a time."""
+    """`BranchyNetFastInference(x, T)`, line by line, a sample at a time; y averaged where there are shares."""
 
     @torch.no_grad()
     def run(network, x, thresholds, criteria=ENTROPIES):
         answers = []
         for sample in torch.from_numpy(x):
             z = sample[None]
+            before = torch.zeros(())
             for n in range(network.num_exits):
                 z = network.segments[n](z)
                 y = network.heads[n](z)
+                if network.shares:
+                    before = y = (1 - network.shares[n]) * y + network.shares[n] * before
                 e = np.float32(unsure(criteria[n], y, z).item())
                 if n == network.num_exits - 1 or e < np.float32(thresholds[n]):
                     answers.append((int(y.argmax()), n, e))

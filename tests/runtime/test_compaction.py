@@ -24,9 +24,9 @@ class Watched:
     def __init__(self, model, seen):
         self.model, self.seen = model, seen
 
-    def bind(self, x, outputs):
-        self.seen.append(len(x))
-        return self.model.bind(x, outputs)
+    def bind(self, inputs, outputs):
+        self.seen.append(len(inputs[0]))
+        return self.model.bind(inputs, outputs)
 
 
 def watch(engine):
@@ -37,9 +37,9 @@ def watch(engine):
         return seen
     step = engine.step
 
-    def watched(n, x):
+    def watched(n, x, *answer):
         seen.append(len(x))
-        return step(n, x)
+        return step(n, x, *answer)
 
     engine.step = watched
     return seen
@@ -65,7 +65,8 @@ def test_rows_that_left_are_carried_on_unread(
 class Table:
     """Steps that look everything up: what row r is told at exit n stands at [n, r].
 
-    Features (R, 2): the row's number, and what all segments so far have made of it.
+    Features (R, 2): the row's number, and what all segments so far have made of it. Beside them every other step
+    hands on what the row was told, (R, 1).
     """
 
     def __init__(self, rng, exits, rows, uncertainties):
@@ -89,21 +90,29 @@ class Table:
         """Features in new arrays, or kept in the memory that the copies lie in, as engines have it."""
         scratch = Scratch()
 
-        def step(n, x):
+        def step(n, handed):
+            x, *told = handed
             rows = x[:, 0].astype(np.int64)
+            if n % 2:
+                np.testing.assert_array_equal(told[0][:, 0], self.prediction[n - 1, rows])
             y = scratch.array(x.shape, beside=x) if kept else np.empty_like(x)
             y[:, 0], y[:, 1] = x[:, 0], 3 * x[:, 1] + n
-            return y, self.prediction[n, rows], self.uncertainty[n, rows], y[:, 1].copy()
+            beside = [] if n % 2 else [self.prediction[n, rows][:, None]]
+            return (y, *beside), self.prediction[n, rows], self.uncertainty[n, rows], y[:, 1].copy()
 
         return by_compaction(self.start, thresholds, step, scratch.take, numbers)
 
     def in_torch(self, thresholds):
         prediction, uncertainty = torch.from_numpy(self.prediction), torch.from_numpy(self.uncertainty)
 
-        def step(n, x):
+        def step(n, handed):
+            x, *told = handed
             rows = x[:, 0].long()
+            if n % 2:
+                torch.testing.assert_close(told[0][:, 0], prediction[n - 1, rows])
             y = torch.stack([x[:, 0], 3 * x[:, 1] + n], dim=1)
-            return y, prediction[n, rows], uncertainty[n, rows], y[:, 1].clone()
+            beside = [] if n % 2 else [prediction[n, rows][:, None]]
+            return (y, *beside), prediction[n, rows], uncertainty[n, rows], y[:, 1].clone()
 
         found = by_compaction(
             torch.from_numpy(self.start),
@@ -142,9 +151,10 @@ def test_the_one_loop_gives_in_numpy_and_in_torch_what_a_loop_over_the_rows_give
 
 
 def test_nothing_is_run_once_all_have_left():
-    def step(n, x):
+    def step(n, handed):
         assert n < 1, "all have left"
-        return x, np.zeros(len(x), np.int64), np.full(len(x), 0.5, np.float32)
+        x = handed[0]
+        return handed, np.zeros(len(x), np.int64), np.full(len(x), 0.5, np.float32)
 
     found = by_compaction(np.zeros((3, 2), np.float32), (0.6, 0.6), step, Scratch().take, numbers)
     assert found[1].tolist() == [1, 1, 1]

@@ -60,6 +60,30 @@ def test_criteria_of_the_exits_own_are_the_slow_loop(name, own_criteria, network
         np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
 
+# At the first exit, on the image, the segment is the identity: then the answer goes on and no features do.
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        *((name, (0, 0.4, 0.7)) for name in ("captured", "torch", "onnxruntime", "openvino")),
+        ("torch", (0, 0, 0.6)),
+    ],
+)
+def test_averaged_exits_are_the_slow_loop(name, shares, network, images, thirds, figure_2):
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    averaged, criteria = network.with_shares(shares), [Entropy()] * 3
+    thresholds = thirds(averaged, criteria, images)
+    prediction, exits, uncertainty = figure_2(averaged, images, thresholds)
+    plain = figure_2(network, images, thresholds)
+    assert np.bincount(exits).min() > 60 and (plain[0] != prediction).sum() > 5, "all are taken; it matters"
+    engine = make_engine(Captured() if name == "captured" else name, averaged, Entropy(), thresholds, SHAPE)
+    for size in (1, 33, 257):
+        outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
+        assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
+        assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
+        np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
+
+
 @pytest.mark.parametrize("exit", [0, 1, 2])
 def test_forced_exits_give_the_networks_own_answers(exit, engine, network, images):
     engine.thresholds = forced(exit, 3)

@@ -31,9 +31,9 @@ class Bound:
     def __init__(self, model, bound):
         self.model, self.bound = model, bound
 
-    def bind(self, x, outputs):
-        self.bound.append((x, list(outputs)))
-        return self.model.bind(x, outputs)
+    def bind(self, inputs, outputs):
+        self.bound.append((inputs[0], list(outputs)))
+        return self.model.bind(inputs, outputs)
 
 
 class Several(nn.Module):
@@ -53,7 +53,7 @@ def test_images_of_another_shape_are_refused_and_not_spread(host_engine, images)
 def test_what_is_bound_stays_in_memory_as_long_as_the_call(host_engine, images):
     outputs = [np.empty(2, np.int64), np.empty(2, np.float32)]
     found = [weakref.ref(output) for output in outputs]
-    call = host_engine.models[0].bind(images[:2].copy(), outputs)
+    call = host_engine.models[0].bind([images[:2].copy()], outputs)
     del outputs
     gc.collect()
     call()

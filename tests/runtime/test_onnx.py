@@ -28,7 +28,7 @@ def test_a_model_reads_and_writes_the_memory_it_is_bound_to(content):
     for rows in (1, 4):
         x = np.zeros((rows, 3), np.float32)
         best, double = np.empty(rows, np.int64), np.empty((rows, 3), np.float32)
-        call = model.bind(x, [best, double])
+        call = model.bind([x], [best, double])
         for index in range(3):
             x[...] = 0
             x[:, index] = 5  # after it was bound
@@ -42,7 +42,7 @@ def test_two_bindings_of_one_row_live_side_by_side(content):
         (np.full((1, 3), value, np.float32), np.empty(1, np.int64), np.empty((1, 3), np.float32))
         for value in (1, 2)
     ]
-    first, second = (model.bind(x, outputs) for x, *outputs in arrays)
+    first, second = (model.bind([x], outputs) for x, *outputs in arrays)
     second()
     first()
     assert [outputs[-1][0, 0] for outputs in arrays] == [2, 4]
@@ -50,7 +50,7 @@ def test_two_bindings_of_one_row_live_side_by_side(content):
 
 def test_every_output_has_to_be_bound(content):
     with pytest.raises(ValueError, match="zip"):
-        OnnxModel(content, 1).bind(np.zeros((1, 3), np.float32), [np.empty(1, np.int64)])
+        OnnxModel(content, 1).bind([np.zeros((1, 3), np.float32)], [np.empty(1, np.int64)])
 
 
 def test_the_engine_loads_its_models_on_the_threads_asked_for(content, monkeypatch):

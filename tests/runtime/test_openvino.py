@@ -42,7 +42,7 @@ def test_a_model_reads_and_writes_the_memory_it_is_bound_to():
     model = OpenVinoModel(export(torch.nn.Hardtanh(0, 9), (3,)), 1)
     for rows in (1, 4, 1, 2):
         x, y = np.zeros((rows, 3), np.float32), np.empty((rows, 3), np.float32)
-        call = model.bind(x, [y])
+        call = model.bind([x], [y])
         for value in (1, -1, 12):
             x[...] = value  # after it was bound
             call()

@@ -48,7 +48,7 @@ def test_a_model_is_for_any_batch(size, module, content):
 
 
 def test_names_and_one_image_where_they_are_wanted(module):
-    model = export_model(module, torch.zeros(1, 1, 8, 8), "image", ["class", "logits"])
+    model = export_model(module, {"image": torch.zeros(1, 1, 8, 8)}, ["class", "logits"])
     onnx.checker.check_model(model, full_check=True)
     (given,) = model.graph.input
     assert given.name == "image" and [each.name for each in model.graph.output] == ["class", "logits"]

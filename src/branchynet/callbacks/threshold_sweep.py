@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from branchynet.evaluation.evidence import fit_criteria, traced_by
+from branchynet.evaluation.evidence import find_shares, fit_criteria, traced_by
 from branchynet.evaluation.settings import SweepSettings
 from branchynet.evaluation.study import sweep
 from branchynet.networks.branched import BranchedNetwork
@@ -19,6 +19,7 @@ from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
 from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report, scalars
+from branchynet.runs.run_config import SEPARATE
 from branchynet.runs.stored import StoredCriterion
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class ThresholdSweep(Callback):
         criterion: the settings that made the criterion, for whoever loads the run.
         hparams: flat settings for TensorBoard's HParams tab.
         resolved: all settings as YAML, for its text tab.
+        combine: the settings that made what an exit answers, likewise.
 
     The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
     `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
@@ -51,6 +53,7 @@ class ThresholdSweep(Callback):
         criterion: Mapping[str, Any],
         hparams: Mapping[str, str | int | float] | None = None,
         resolved: str = "",
+        combine: Mapping[str, Any] = SEPARATE,
     ) -> None:
         self.baseline = baseline
         self.folder = folder
@@ -58,6 +61,7 @@ class ThresholdSweep(Callback):
         self.criterion = criterion
         self.hparams = dict(hparams or {})
         self.resolved = resolved
+        self.combine = combine
 
     @torch.no_grad()
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,11 +74,15 @@ class ThresholdSweep(Callback):
         baseline = copy.deepcopy(self.baseline).cpu().eval()
         data.setup("test")
         log.info("sweeping the thresholds …")
+        # First what exits answer, then what judges those answers.
+        network = network.with_shares(find_shares(self.settings.combining, network, data))
         criteria = fit_criteria(self.settings.criterion, network, data)
         report = sweep(self.settings, network, criteria, baseline, data)
 
         images = data.images("test")
-        stored = StoredCriterion.of(self.criterion, traced_by(self.settings.engine), criteria)
+        stored = StoredCriterion.of(
+            self.criterion, traced_by(self.settings.engine), criteria, self.combine, network.shares
+        )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 log_report(logger.experiment, report, self.hparams, images, self.resolved)

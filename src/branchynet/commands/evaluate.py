@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
 from branchynet.commands.command_line import asks_for_help, given
+from branchynet.commands.known import GROUPS
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links
@@ -34,7 +35,7 @@ def main() -> None:
         read_result(run)
         check_links(run / "evaluate", run)
     elif asks_for_help():
-        store_as_in_run({"criterion": {}, "sweep": {}, "engine": {}})
+        store_as_in_run({group: {} for group in GROUPS})
     else:
         raise UserError("run=<run folder> is missing: which finished run is to be evaluated?")
     app.start(evaluate, "evaluate")
@@ -53,15 +54,15 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def read_run_settings(folder: Path) -> dict[str, Any]:
-    """`criterion`, `sweep` and `engine` of a run, as plain values; nothing of them is called.
+    """`criterion`, `combine`, `sweep` and `engine` of a run, as plain values; nothing of them is called.
 
     Raises:
         UserError: no run, or damaged settings.
     """
     config = read_config(folder, trust=True)
     try:
-        groups: dict[str, Any] = {group: plain(config[group]) for group in ("criterion", "sweep", "engine")}
-        for node in (groups["criterion"], groups["engine"], groups["sweep"]["rule"]):
+        groups: dict[str, Any] = {group: plain(config[group]) for group in GROUPS}
+        for node in (groups["criterion"], groups["combine"], groups["engine"], groups["sweep"]["rule"]):
             dict(node)
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
@@ -76,6 +77,7 @@ def store_as_in_run(groups: Mapping[str, Any]) -> None:
     sweep = nodes["sweep"]
     rule = sweep.pop("rule", {})
     store.store(group="criterion", name=AS_IN_RUN, node=nodes["criterion"])
+    store.store(group="combine", name=AS_IN_RUN, node=nodes["combine"])
     store.store(group="engine", name=AS_IN_RUN, node=nodes["engine"])
     store.store(group="sweep/rule", name=AS_IN_RUN, node={k: v for k, v in rule.items() if k != "defaults"})
     store.store(group="sweep", name=AS_IN_RUN, node={"defaults": [{"rule": AS_IN_RUN}, "_self_"], **sweep})

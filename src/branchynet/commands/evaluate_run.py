@@ -8,9 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.commands.hparams import flat_hparams
+from branchynet.commands.known import GROUPS
 from branchynet.commands.rivals import rivals_of
 from branchynet.errors import UserError, check_flag
-from branchynet.evaluation.evidence import Evidence, fit_criteria, traced_by
+from branchynet.evaluation.evidence import Evidence, find_shares, fit_criteria, traced_by
 from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
 from branchynet.reporting.figures import draw_all
@@ -61,8 +62,8 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         if not below.is_symlink():  # a link is not followed, but replaced
             check_writable(below, "name another one by hydra.run.dir=<folder>, and leave in_place out")
     evidence = None if source == "network" else run.evidence
-    criterion = plain(config.criterion)
-    reason = why_network(settings, criterion, run, evidence, config.in_place)
+    criterion, combine = plain(config.criterion), plain(config.combine)
+    reason = why_network(settings, criterion, combine, run, evidence, config.in_place)
     if source == "trace" and reason:
         raise UserError(f"from=trace is not enough, because {reason}: leave it out, and the network is run")
     if source != "network" and reason:
@@ -70,11 +71,17 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if evidence is not None and not reason:
         report, images, stored = choose(settings, evidence), None, run.stored_criterion
     else:
-        known = (run.folder / CRITERION).is_file() and run.stored_criterion.settings == criterion
-        criteria = run.criteria if known else fit_criteria(settings.criterion, run.network, run.data)
-        report = sweep(settings, run.network, criteria, run.baseline, run.data)
+        found = run.stored_criterion if (run.folder / CRITERION).is_file() else None
+        if found is not None and found.combine == combine:
+            network = run.network
+        else:
+            shares = find_shares(settings.combining, run.separate, run.data)
+            network, found = run.separate.with_shares(shares), None
+        known = found is not None and found.settings == criterion
+        criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data)
+        report = sweep(settings, network, criteria, run.baseline, run.data)
         images = run.data.images(settings.split)
-        stored = StoredCriterion.of(criterion, traced_by(settings.engine), criteria)
+        stored = StoredCriterion.of(criterion, traced_by(settings.engine), criteria, combine, network.shares)
 
     write_run(folder, report, draw_all(report, images), stored)
     if run.config.get("logger"):
@@ -96,13 +103,14 @@ def hparams(run: FinishedRun, settings: SweepSettings) -> dict[str, str | int | 
 
 def resolved(run: FinishedRun, config: DictConfig) -> str:
     """The same for its text tab, all settings as YAML."""
-    own = {group: plain(config[group]) for group in ("criterion", "sweep", "engine")}
+    own = {group: plain(config[group]) for group in GROUPS}
     return OmegaConf.to_yaml(OmegaConf.create({**plain(run.config), **own}))
 
 
 def why_network(
     settings: SweepSettings,
     criterion: dict[str, Any],
+    combine: dict[str, Any],
     run: FinishedRun,
     evidence: Evidence | None,
     in_place: bool,
@@ -112,6 +120,7 @@ def why_network(
     Args:
         settings: what is asked for.
         criterion: the settings of its criterion.
+        combine: those of what an exit answers.
         run: has the stored evidence.
         evidence: that evidence, None where it is not all there.
         in_place: whether the run's results are replaced.
@@ -122,6 +131,10 @@ def why_network(
         return f"this run is older than baseline.npz and {CRITERION}, or is without one of them"
     if criterion != run.stored_criterion.settings:
         return f"the stored traces are of the criterion {run.criterion_name}"
+    if combine != run.stored_criterion.combine:
+        return (
+            f"the stored traces are of exits that answer otherwise: combine is {run.stored_criterion.combine}"
+        )
     if traced_by(settings.engine) != run.stored_criterion.traced_by:
         return f"the stored traces are of the outputs of {run.stored_criterion.traced_by}"
     if settings.measuring.threads != run.result["threads"]:

@@ -35,6 +35,7 @@ def flat_hparams(
         "epochs_baseline": config.epochs.baseline,
         "epochs_joint": config.epochs.joint,
         "criterion": sweep.criterion.name,
+        "combine": sweep.combining.name,
         "rule": sweep.rule.name,
         "protocol": sweep.protocol,
         "engine": sweep.engine.name,

@@ -9,7 +9,7 @@ import yaml
 from branchynet.errors import UserError
 
 # Of these the object that they make says what it takes.
-GROUPS = ("criterion", "sweep", "engine")
+GROUPS = ("criterion", "combine", "sweep", "engine")
 
 
 def check_known(settings: Mapping[str, Any], file: Path) -> None:

@@ -106,6 +106,7 @@ class Train(Strict):
     objective: Made
     weights: Weights
     criterion: Made
+    combine: Made
     sweep: Sweep
     engine: Engine
     optimizer: Made

@@ -20,6 +20,7 @@ from branchynet.commands.observers import build_callbacks, build_loggers, of_ten
 from branchynet.commands.paths import INITS
 from branchynet.commands.rivals import rivals_of
 from branchynet.data.module import ImageData
+from branchynet.errors import settings_of
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runs import baseline_cache
@@ -57,7 +58,7 @@ log = logging.getLogger(__name__)
 # forgotten here costs a training, and never reuses a wrong baseline.
 NOT_OF_BASELINE = (
     *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric"),
-    *("init", "freeze", "weights", "objective", "criterion", "sweep", "engine"),
+    *("init", "freeze", "weights", "objective", "criterion", "combine", "sweep", "engine"),
     *("model.name", "model.exits", "epochs.joint"),
     # Where the images are and how they are moved, but not what a batch holds.
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
@@ -99,9 +100,13 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data))
     try_criterion(settings.criterion, network, data)
+    with settings_of("combine"):
+        settings.combining.check(network.num_exits)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
-    sweep = ThresholdSweep(baseline, folder, settings, plain(config.criterion), hparams, resolved)
+    sweep = ThresholdSweep(
+        baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine)
+    )
     weights = (only_last.weights, objective.weights)
     trainer = checks.check_trainer(
         trainer_settings(config.trainer, network, data), stage_callbacks(config, weights)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from branchynet.errors import UserError
+from branchynet.errors import UserError, settings_of
 from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
+from branchynet.exits.combining import Combining, Shares, answers
 from branchynet.exits.criteria import Criterion, check_uncertainty, for_exits, one_per_exit
 from branchynet.exits.trace import Trace, run_all
 from branchynet.networks.branched import BranchedNetwork, undivided
@@ -41,14 +42,35 @@ class Evidence:
     versions: Mapping[str, str]
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    shares: Shares | None = None  # of the exits' answers that the traces are of
     noise: tuple[
         Noise, ...
     ] = ()  # what disturbed the measuring of the latencies, as far as they do not show it
 
 
 @torch.no_grad()
+def find_shares(combining: Combining, network: BranchedNetwork, data: Any) -> Shares | None:
+    """How much of each exit's answer is the answer before it, as `combining` says or fits it on validation.
+
+    Args:
+        combining: as its settings made it.
+        network: N exits, in eval mode, on the CPU.
+        data: as of `fit_criteria`.
+    """
+
+    def outputs() -> tuple[list[Tensor], Tensor]:
+        x, label = data.split("val")
+        parts = zip(*(network(part) for part in x.split(CHUNK)), strict=True)
+        return [torch.cat(logits).float() for logits in parts], label
+
+    with settings_of("combine"):
+        combining.check(network.num_exits)
+        return combining.find(network.num_exits, outputs)
+
+
+@torch.no_grad()
 def fit_criteria(criterion: Criterion, network: BranchedNetwork, data: Any) -> tuple[Criterion, ...]:
-    """A criterion for each of N exits. What has something to learn learns it from the validation split.
+    """A criterion for each of N exits. What has something to learn learns it from the answers on validation.
 
     Args:
         criterion: as its settings made it.
@@ -60,8 +82,8 @@ def fit_criteria(criterion: Criterion, network: BranchedNetwork, data: Any) -> t
         return criteria
     x, label = data.split("val")
     parts = [network.with_features(part) for part in x.split(CHUNK)]
-    for n, own in enumerate(criteria):
-        logits = torch.cat([part[0][n] for part in parts])  # type: ignore[misc]
+    heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
+    for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):
         features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
         with torch.enable_grad():
             own.fit(logits.float(), label, features)
@@ -110,6 +132,7 @@ def gather(
         versions=versions,
         inexact_test=data.inexact("test"),
         inexact_training=len(data.inexact("train")) + len(data.inexact("val")),
+        shares=network.shares,
         noise=noise,
     )
 
@@ -149,14 +172,16 @@ def trace(
         label: (S,) int64.
     """
     criteria = one_per_exit(criterion, network.num_exits)
-    outputs = run_all(steps_for_inference(network, criteria), images.split(CHUNK))
+    steps = steps_for_inference(network, criteria)
+    averaged = network.shares is not None
+    outputs = run_all([step.function(own=averaged) for step in steps], images.split(CHUNK))
     for n, own in enumerate(criteria):
         if not outputs.confidence[:, n].isfinite().all():
             raise UserError(
                 f"the network's outputs at exit {n + 1} are not finite: train it again, more slowly"
             )
         check_uncertainty(own, n + 1, outputs.uncertainty[:, n], len(label))
-    return Trace(outputs.uncertainty, outputs.prediction, label.cpu())
+    return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone)
 
 
 @torch.no_grad()
@@ -177,8 +202,9 @@ def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> 
         return
     x = data.split("val")[0][:FEW]
     criteria = [criterion] * network.num_exits
+    logits = None
     for n, step in enumerate(steps_for_inference(network, criteria)):
-        x, logits, uncertainty = step(x)
+        x, logits, uncertainty = step(x, logits)
         if logits.isfinite().all():
             check_uncertainty(criterion, n + 1, uncertainty, len(logits))
 
@@ -193,11 +219,16 @@ def own_trace(
 ) -> Trace:
     """The trace of a split, (images (S, C, H, W), labels (S,)), from an engine at batch 1."""
     x, y = split
-    made = engine.engine(network, criteria, forced(0, network.num_exits), input_shape, threads)
-    uncertainty, prediction = (torch.from_numpy(found) for found in trace_engine(made, x.numpy()))
+
+    def traced(network: BranchedNetwork) -> list[Tensor]:
+        made = engine.engine(network, criteria, forced(0, network.num_exits), input_shape, threads)
+        return [torch.from_numpy(found) for found in trace_engine(made, x.numpy())]
+
+    uncertainty, prediction = traced(network)
+    alone = None if network.shares is None else traced(network.with_shares(None))[1]
     for n, own in enumerate(criteria):
         check_uncertainty(own, n + 1, uncertainty[:, n], len(y))
-    return Trace(uncertainty, prediction, y)
+    return Trace(uncertainty, prediction, y, alone)
 
 
 def trunk_correct(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.rivals import Rival
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
+from branchynet.exits.combining import Shares
 from branchynet.exits.frontier import pareto
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection, View
@@ -65,6 +66,7 @@ class Report:
         inexact_test: (I,) int64, the numbers of the test images that differ from the published ones, where the
             data says so.
         inexact_training: counts such images among those of training and validation.
+        shares: N, how much of each exit's answer is the answer before it; None: nothing is averaged.
         noise: why the timings are doubted; empty where they are not.
         rivals: small networks of others for the same images, as published.
 
@@ -93,6 +95,7 @@ class Report:
     verified: Mapping[str, Verified]
     inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     inexact_training: int = 0
+    shares: Shares | None = None
     noise: tuple[Noise, ...] = ()
     rivals: tuple[Rival, ...] = ()
 
@@ -110,6 +113,10 @@ class Report:
             right, samples = self.baseline_correct[split], self.traces[split].num_samples
             if right.shape != (samples,) or right.dtype != torch.bool:
                 raise ValueError(f"baseline_correct is not of the {samples} samples of {split}")
+            if (self.traces[split].alone is None) != (self.shares is None):
+                raise ValueError(
+                    "what heads alone predict belongs to traces of averaged exits, and to no others"
+                )
         if len(self.inexact_test) and not (
             0 <= int(self.inexact_test.min()) <= int(self.inexact_test.max()) < self.trace.num_samples
         ):
@@ -179,8 +186,8 @@ class Savings:
 
     All heads on the way are counted, but in `gain_trunk_only`: there the trunk's segments alone are on the clock,
     without side heads, criterion and decision: no gain that anyone gets, but the one that the paper's Table I
-    gives (Teerapittayanon et al., 2016). `best_static` is the cheapest single exit (0-based) that is at least as
-    accurate, `gain_over_static` its latency alone over the point's; both are None where no single exit is.
+    gives (Teerapittayanon et al., 2016). `best_static` is the cheapest single exit (0-based) whose head by itself
+    is at least as accurate, `gain_over_static` its latency alone over the point's; both are None where none is.
     """
 
     macs: float
@@ -198,7 +205,7 @@ def savings(report: Report, point: OperatingPoint, engine: str | None = None) ->
     baseline_us = timed.baseline.median_us
     macs, latency_us = point.mean_cost(report.macs.exits), point.mean_cost(medians(timed.exits))
     # In counts of right answers, so that no rounding of fractions decides.
-    counts = report.trace.correct.sum(0).tolist()
+    counts = report.trace.correct_alone.sum(0).tolist()
     enough = [n for n, count in enumerate(counts) if count >= point.right]
     best = min(enough, key=medians(timed.static).__getitem__, default=None)
     return Savings(
@@ -235,6 +242,12 @@ def exit_accuracies(report: Report) -> tuple[float, ...]:
     return tuple(count / report.trace.num_samples for count in correct)
 
 
+def static_accuracies(report: Report) -> tuple[float, ...]:
+    """N accuracies on the reported split of the trunk up to exit n+1 with its own head: no other exit is there."""
+    correct = report.trace.correct_alone.sum(0).tolist()
+    return tuple(count / report.trace.num_samples for count in correct)
+
+
 @dataclass(frozen=True)
 class Balanced:
     """Balanced accuracies on the reported split: the mean of the shares of each class that are right.
@@ -248,7 +261,7 @@ class Balanced:
 
 
 def balanced_accuracies(report: Report) -> Balanced:
-    """Of the baseline, of every exit alone, and of the operating point."""
+    """Of the baseline, of every exit with all samples leaving there, and of the operating point."""
     label, correct = report.trace.label, report.trace.correct
     taken = taken_at_point(report)
     return Balanced(
@@ -306,7 +319,8 @@ def taken_at(report: Report, point: OperatingPoint, split: str | None = None) ->
 def exits_beating_trunk(report: Report) -> list[int]:
     """Side exits (0-based) that alone are at least as accurate as the baseline, and faster."""
     timed = report.latencies[report.engine]
-    right, needed = report.trace.correct.sum(0).tolist(), int(report.baseline_correct[report.split].sum())
+    alone, needed = report.trace.correct_alone, int(report.baseline_correct[report.split].sum())
+    right = alone.sum(0).tolist()
     return [
         n
         for n in range(report.num_exits - 1)

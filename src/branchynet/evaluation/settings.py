@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from branchynet.errors import UserError, check_choice, is_number, not_allowed
 from branchynet.evaluation.rivals import Rival
+from branchynet.exits.combining import Combining, Separate
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.exits.sweep import check_grid
@@ -54,6 +55,7 @@ class SweepSettings:
         max_vectors: the most threshold vectors that are tried.
         split: what is reported: `test`, or `val`, so that test need not be looked at.
         rivals: small networks of others to show beside.
+        combining: what an exit answers.
 
     Raises:
         UserError: an argument that is not allowed.
@@ -69,6 +71,7 @@ class SweepSettings:
     max_vectors: int = 40_000
     split: str = "test"
     rivals: tuple[Rival, ...] = ()
+    combining: Combining = field(default_factory=Separate)
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)

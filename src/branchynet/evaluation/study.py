@@ -132,6 +132,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         # Which of the validation images are not the published ones is not told.
         inexact_test=evidence.inexact_test if of_test else torch.empty(0, dtype=torch.int64),
         inexact_training=evidence.inexact_training if of_test else 0,
+        shares=evidence.shares,
         noise=(*evidence.noise, *spread(latencies)),
         rivals=settings.rivals,
     )

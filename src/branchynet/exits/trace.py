@@ -22,6 +22,8 @@ class Trace:
     uncertainty: Tensor  # (S, N) float32, ≥ 0
     prediction: Tensor  # (S, N) int64
     label: Tensor  # (S,) int64
+    # (S, N) int64: what each head by itself predicts, where exits answer with an average; None: they do not.
+    alone: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.uncertainty.shape)
@@ -31,8 +33,11 @@ class Trace:
             ("uncertainty", shape, torch.float32),
             ("prediction", shape, torch.int64),
             ("label", shape[:1], torch.int64),
+            ("alone", shape, torch.int64),
         ):
             value = getattr(self, name)
+            if value is None and name == "alone":
+                continue
             if tuple(value.shape) != expected or value.dtype != dtype:
                 raise ValueError(f"{name} is {tuple(value.shape)} {value.dtype}, not {expected} {dtype}")
         if not torch.isfinite(self.uncertainty).all():
@@ -52,16 +57,24 @@ class Trace:
 
     def at(self, samples: Tensor) -> "Trace":
         """The trace of some of the samples, by their numbers (int64) or by a mask (S,)."""
-        return Trace(self.uncertainty[samples], self.prediction[samples], self.label[samples])
+        alone = None if self.alone is None else self.alone[samples]
+        return Trace(self.uncertainty[samples], self.prediction[samples], self.label[samples], alone)
 
     @property
     def correct(self) -> Tensor:
         """(S, N) bool: whether exit n is right about sample s."""
         return self.prediction == self.label[:, None]
 
+    @property
+    def correct_alone(self) -> Tensor:
+        """(S, N) bool: whether head n by itself is right about sample s: what an exit that stands alone gives."""
+        return self.correct if self.alone is None else self.alone == self.label[:, None]
 
-# One exit after another: from features (B, …) to those after the exit's segment, logits (B, K), uncertainty (B,).
-Step = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+# One exit after another: from features (B, …) and the answer before, (B, K), at the first exit None, to the
+# features after the exit's segment, its answer (B, K), the uncertainty (B,) and, if all of them do so, its head's
+# logits (B, K).
+Step = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
 
 
 class Outputs(NamedTuple):
@@ -70,6 +83,7 @@ class Outputs(NamedTuple):
     prediction: Tensor  # (S, N) int64
     uncertainty: Tensor  # (S, N) float32
     confidence: Tensor  # (S, N) float32, the largest softmax probability
+    alone: Tensor | None = None  # (S, N) int64: what each head by itself predicts, where the steps say so
 
 
 def run_all(steps: Sequence[Step], batches: Iterable[Tensor]) -> Outputs:
@@ -85,10 +99,12 @@ def run_all(steps: Sequence[Step], batches: Iterable[Tensor]) -> Outputs:
     parts = []
     with torch.inference_mode():
         for x in batches:
-            exits = []
+            exits, answer = [], None
             for step in steps:
-                x, logits, uncertainty = step(x)
-                exits.append((logits.argmax(dim=1), uncertainty, logits.float().softmax(dim=1).amax(dim=1)))
+                x, answer, uncertainty, *own = step(x, answer)
+                confidence = answer.float().softmax(dim=1).amax(dim=1)
+                alone = [logits.argmax(dim=1) for logits in own]
+                exits.append((answer.argmax(dim=1), uncertainty, confidence, *alone))
             parts.append([torch.stack(column, dim=1).cpu() for column in zip(*exits, strict=True)])
     # Joined outside of inference mode: plain tensors, usable anywhere.
     return Outputs(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -103,4 +119,4 @@ def compute_trace(steps: Sequence[Step], images: Iterable[Tensor], label: Tensor
         label: (S,) int64.
     """
     outputs = run_all(steps, images)
-    return Trace(outputs.uncertainty, outputs.prediction, label.cpu())
+    return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone)

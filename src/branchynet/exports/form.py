@@ -90,7 +90,9 @@ class Tensor(Part):
 
     name: Name = Field(description="format torch: the place in the list counts")
     dtype: Literal["uint8", "int64", "float32"]
-    layout: Name = Field(description="N batch, C channels, H height, W width, T tokens; memory is row-major")
+    layout: Name = Field(
+        description="N batch, C channels, H height, W width, T tokens, K classes; memory is row-major"
+    )
     shape: Many[Annotated[int, Field(ge=0)] | Literal["B"]] = Field(description="B: any batch")
 
 
@@ -107,8 +109,9 @@ class File(Part):
 class Form(Part):
     """What `branchynet export` writes beside its models: all that a host has to know."""
 
-    format_version: Literal[1, 2] = Field(
-        description="2; 1: `exit` of a model.onnx counts from 0, and what is null by default here was not written"
+    format_version: Literal[1, 2, 3] = Field(
+        description="2; 3: models hand their answers on, too; 1: `exit` of a model.onnx counts from 0, and what is "
+        "null by default here was not written"
     )
     branchynet: str = Field(default="", description="the version that wrote it")
     format: Literal["segments", "single", "torch"] = Field(
@@ -117,6 +120,11 @@ class Form(Part):
     experiment: Name
     criterion: Name = Field(description="what computes the uncertainty; it is inside the models")
     uncertainty: Uncertainty | None = None
+    shares: Many[Annotated[float, Field(ge=0, le=1)]] = Field(
+        default=[],
+        description="N, where exits average: how much of each one's answer, in log-probabilities, is the answer of "
+        "the exit before; it is inside the models",
+    )
     thresholds: Many[float] = Field(description="N-1, of the operating point; a host may take others")
     stop_rule: str | None = None
     loop: Many[str] | None = Field(default=None, description="what a host does for one image")
@@ -136,6 +144,7 @@ class Form(Part):
         exits, channels = len(self.costs.exits), self.input.shape[0]
         for place, found, wanted in (
             ("thresholds", len(self.thresholds), exits - 1),
+            ("shares", len(self.shares), exits if self.shares else 0),
             ("files", len({file.name for file in self.files}), 1 if self.format == "single" else exits),
             ("normalisation.mean", len(self.normalisation.mean), channels),
             ("normalisation.std", len(self.normalisation.std), channels),

@@ -34,9 +34,9 @@ class Answer(NamedTuple):
 
 # From images (B, C, H, W) uint8 and N-1 thresholds to answers.
 Program = Callable[[np.ndarray, Sequence[float]], Answer]
-# Segment, head, criterion: from features (B, …) to prediction, uncertainty, confidence and, but for the last
-# one, features.
-Model = Callable[[np.ndarray], Sequence[np.ndarray]]
+# Segment, head, criterion: from features (B, …), and the answer before where it averages, to prediction,
+# uncertainty, confidence and, but for the last one, what the next one takes.
+Model = Callable[..., Sequence[np.ndarray]]
 
 
 class Exported(OnImages):
@@ -102,7 +102,10 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
     calls = open_models(folder, manifest, files, threads)
     if manifest.format == "single":
         return Exported(manifest, _one_by_one(calls[0], manifest.format_version))
-    names = ["image", *(f"features_{n}" for n in range(1, len(calls)))]
+    names = [
+        ["image" if n == 0 else f"features_{n}", *([f"answer_{n}"] if takes else [])]
+        for n, takes in enumerate(manifest.answers)
+    ]
     return Exported(manifest, by_exit(list(map(_onnx_step, calls, names))))
 
 
@@ -126,9 +129,11 @@ def by_exit(steps: Sequence[Model]) -> Program:
 
     scratch = Scratch()
 
-    def step(n: int, x: np.ndarray) -> Sequence[np.ndarray]:
-        *answers, features = steps[n](x) if n < len(steps) - 1 else [*steps[n](x), x]
-        return features, *answers
+    told = len(Answer._fields) - 1  # all but the exit
+
+    def step(n: int, handed: Sequence[np.ndarray]) -> Sequence[Any]:
+        found = steps[n](*handed)
+        return found[told:] or handed, *found[:told]
 
     def run(x: np.ndarray, thresholds: Sequence[float]) -> Answer:
         return Answer(*by_compaction(x, thresholds, step, scratch.take, numbers))
@@ -149,8 +154,8 @@ def _one_by_one(call: Call, version: int) -> Program:
     return run
 
 
-def _onnx_step(call: Call, name: str) -> Model:
-    return lambda x: call({name: x})
+def _onnx_step(call: Call, names: Sequence[str]) -> Model:
+    return lambda *given: call(dict(zip(names, given, strict=True)))
 
 
 def torch_step(module: Callable[..., Any], threads: int) -> Model:
@@ -160,9 +165,9 @@ def torch_step(module: Callable[..., Any], threads: int) -> Model:
     from branchynet.runtime.early_exit import torch_threads
 
     @torch.inference_mode()
-    def run(x: np.ndarray) -> list[np.ndarray]:
+    def run(*given: np.ndarray) -> list[np.ndarray]:
         with torch_threads(threads):
-            return [output.numpy() for output in module(torch.tensor(x))]
+            return [output.numpy() for output in module(*map(torch.tensor, given))]
 
     return run
 

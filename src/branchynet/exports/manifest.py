@@ -23,7 +23,8 @@ from branchynet.regular import read_regular
 FILE = "manifest.json"
 SCHEMA = "manifest.schema.json"
 VERSION = 2  # of the export's form; raised when an older reader would misread it
-READABLE = (1, 2)  # 1: the single model counts exits from 0
+HANDS_ON = 3  # that of models which hand answers on: version 2 knows of features alone
+READABLE = (1, VERSION, HANDS_ON)  # 1: the single model counts exits from 0
 FORMATS = ("segments", "single", "torch")
 ONNX_MOST = 2**31 - 1  # bytes: protobuf's own limit
 
@@ -80,6 +81,14 @@ class Manifest:
     most: float | None = None  # the largest uncertainty that there can be; None: not known
     files: Mapping[str, ModelFile] = field(default_factory=dict)  # by name, shallow to deep
     format_version: int = VERSION
+    shares: tuple[float, ...] = ()  # N, where exits average: how much of an exit's answer is the one before
+
+    @property
+    def answers(self) -> list[int]:
+        """N: K where the model of segment n takes the answer before as a second input, else 0."""
+        if self.format == "single" or not self.shares:
+            return [0] * self.num_exits
+        return [len(self.classes) if share else 0 for share in self.shares]
 
     @property
     def num_exits(self) -> int:
@@ -123,7 +132,7 @@ def read_manifest(folder: Path) -> Manifest:
     if version not in READABLE:
         raise UserError(
             f"{file} has the format_version {str(version)[:80]}, this branchynet reads "
-            f"{' and '.join(map(str, READABLE))}: take the branchynet that wrote it, or export the run again"
+            f"{', '.join(map(str, READABLE))}: take the branchynet that wrote it, or export the run again"
         )
     if content.get("sha256", found) != found:
         raise UserError(
@@ -179,10 +188,11 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "format": manifest.format,
         "experiment": manifest.experiment,
         "criterion": manifest.criterion,
+        **({"shares": list(manifest.shares)} if manifest.shares else {}),
         "uncertainty": {"unit": manifest.unit, "least": 0, "most": manifest.most},
         "thresholds": list(manifest.thresholds),
         "stop_rule": wording.STOP_RULE,
-        "loop": wording.loop(manifest.format),
+        "loop": wording.loop(manifest.format, any(manifest.answers)),
         "classes": list(manifest.classes),
         "input": {
             "name": "image",
@@ -243,6 +253,7 @@ def _manifest(found: form.Form) -> Manifest:
         most=uncertainty.most if uncertainty else None,
         files={file.name: _file(file) for file in found.files},
         format_version=found.format_version,
+        shares=tuple(map(float, found.shares)),
     )
 
 

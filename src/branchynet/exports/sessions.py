@@ -47,9 +47,11 @@ def open_models(folder: Path, manifest: Manifest, files: Mapping[str, bytes], th
     else:
         wants = []
         given: tuple[int, ...] = manifest.input_shape
+        answers = [*manifest.answers, 0]
         for n, (file, session) in enumerate(sessions.items(), start=1):
-            behind = _features(file, _tensors(session)) if n < manifest.num_exits else None
-            wants.append(of_segment(n, given, behind))
+            takes, gives = answers[n - 1 : n + 1]
+            behind = _features(file, _tensors(session), bool(gives)) if n < manifest.num_exits else None
+            wants.append(of_segment(n, given, behind, takes, gives))
             given = behind or given
     for (file, session), wanted, each in zip(sessions.items(), wants, stated, strict=True):
         _check(file, _tensors(session), wanted, each)
@@ -104,13 +106,18 @@ def _tensors(session: "ort.InferenceSession") -> Tensors:
     return Tensors(tuple(map(tensor, session.get_inputs())), tuple(map(tensor, session.get_outputs())))
 
 
-def _features(file: Path, found: Tensors) -> tuple[int, ...]:
-    """The shape of what a segment hands on, without the batch: its last output's."""
-    stated = found.outputs[-1].shape[1:]
+def _features(file: Path, found: Tensors, answers: bool) -> tuple[int, ...]:
+    """The shape of the features that a segment hands on, without the batch: its last output's.
+
+    Args:
+        answers: whether it hands on its answer, too: that comes after them.
+    """
+    features = found.outputs[-2:][0] if answers else found.outputs[-1]
+    stated = features.shape[1:]
     shape = tuple(size for size in stated if isinstance(size, int) and size > 0)
     if not shape or shape != stated or math.prod(shape) > MOST:
         raise UserError(
-            f"{file} is damaged: it ends in {_shown(found.outputs[-1])}, where features of at most {MOST:,} values "
+            f"{file} is damaged: it hands on {_shown(features)}, where features of at most {MOST:,} values "
             f"belong; export the run again"
         )
     return shape

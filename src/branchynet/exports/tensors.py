@@ -29,17 +29,21 @@ class Tensors(NamedTuple):
     outputs: tuple[Tensor, ...]
 
 
-def of_segment(n: int, given: Sequence[int], handed_on: Sequence[int] | None) -> Tensors:
+def of_segment(
+    n: int, given: Sequence[int], handed_on: Sequence[int] | None, takes: int = 0, gives: int = 0
+) -> Tensors:
     """Segment n's (from 1).
 
     Args:
         given: the shape of its input, without the batch.
         handed_on: that of the features behind it; None: it is the last.
+        takes: K, where exit n averages: the answer of exit n-1, (B, K), is its second input. 0: it does not.
+        gives: K, where exit n+1 does: its own answer is the last output.
     """
     first = _image("B", given) if n == 1 else _features(n - 1, given)
     answers = (Tensor(f"{name}_{n}", dtype, "N", ("B",)) for name, dtype in ANSWERS.items())
     behind = () if handed_on is None else (_features(n, handed_on),)
-    return Tensors((first,), (*answers, *behind))
+    return Tensors((first, *_answer(n - 1, takes)), (*answers, *behind, *_answer(n, gives)))
 
 
 def of_single(input_shape: Sequence[int], num_exits: int) -> Tensors:
@@ -51,6 +55,10 @@ def of_single(input_shape: Sequence[int], num_exits: int) -> Tensors:
 
 def _image(batch: int | str, shape: Sequence[int]) -> Tensor:
     return Tensor("image", "uint8", "NCHW", (batch, *shape))
+
+
+def _answer(n: int, classes: int) -> tuple[Tensor, ...]:
+    return (Tensor(f"answer_{n}", "float32", "NK", ("B", classes)),) if classes else ()
 
 
 def _features(n: int, shape: Sequence[int]) -> Tensor:

@@ -14,15 +14,30 @@ LOOP = (
     "        break",
     "answer: classes[prediction], at exit n",
 )
+LOOP_AVERAGED = (
+    "features = image",
+    "for n = 1 … N:",
+    "    prediction, uncertainty, confidence, features, answer = segment_n(features, answer)",
+    "    (answer only where segment_n has such an input or output)",
+    "    if n == N or uncertainty < thresholds[n - 1]:",
+    "        break",
+    "answer: classes[prediction], at exit n",
+)
 LOOP_INSIDE = (
     "prediction, exit, uncertainty, confidence = model(image, thresholds)",
     "answer: classes[prediction[0]], at exit exit[0]",
 )
 
 
-def loop(format: str) -> list[str]:
-    """What the host of an export of this format does for one image."""
-    return list(LOOP_INSIDE if format == "single" else LOOP)
+def loop(format: str, averaged: bool = False) -> list[str]:
+    """What the host of an export of this format does for one image.
+
+    Args:
+        averaged: whether exits average with the answers before.
+    """
+    if format == "single":
+        return list(LOOP_INSIDE)
+    return list(LOOP_AVERAGED if averaged else LOOP)
 
 
 def picture_steps(shape: tuple[int, int, int], rule: ImageFiles) -> list[str]:

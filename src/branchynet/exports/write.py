@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.exits.criteria import Criterion
 from branchynet.exports.load import Exported, by_exit, torch_step
-from branchynet.exports.manifest import Manifest, ModelFile, checksum, write_manifest
+from branchynet.exports.manifest import HANDS_ON, VERSION, Manifest, ModelFile, checksum, write_manifest
 from branchynet.exports.nested import nested
-from branchynet.exports.tensors import of_segment, of_single
+from branchynet.exports.tensors import ANSWERS, of_segment, of_single
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.for_inference import folded, frozen, pixel_by_pixel
-from branchynet.runtime.steps import ExitStep, ModelStep, without_repeats
+from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, read_on, without_repeats
 from branchynet.runtime.to_onnx import any_batch, export_model
 
 
@@ -47,18 +47,20 @@ def model_steps(
 ) -> list[ModelStep]:
     """N modules that, one after the other, are the network on bytes; the network itself is not kept.
 
-    Each gives (prediction, uncertainty, confidence[, features]); all but the last give the features that the next
-    one takes.
+    Each gives (prediction, uncertainty, confidence[, features][, answer]); all but the last give the features that
+    the next one takes, and the answer where that one averages.
     """
     network = without_repeats(network, criteria)
     segments = [folded(segment) for segment in network.segments]
     segments[0] = OnBytes(segments[0], *normalisation(manifest.mean, manifest.std))
+    steps = [
+        ExitStep(segment, folded(step.head), frozen(step.criterion), step.share)
+        for segment, step in zip(segments, exit_steps(network, criteria), strict=True)
+    ]
     last = network.num_exits - 1
     return [
-        ModelStep(
-            ExitStep(segment, folded(head), frozen(criterion)), forwards=n < last, confidence=True
-        ).eval()
-        for n, (segment, head, criterion) in enumerate(zip(segments, network.heads, criteria, strict=True))
+        ModelStep(step, forwards=n < last, confidence=True, answers=answers).eval()
+        for n, (step, answers) in enumerate(zip(steps, read_on(steps), strict=True))
     ]
 
 
@@ -78,31 +80,38 @@ def write_export(
     Args:
         network: N exits.
         criteria: N.
-        manifest: all but its `files`.
+        manifest: all but its `files`, and what the network says.
 
     Returns:
         The manifest as written, with its files and their checksums.
     """
     steps = model_steps(network, criteria, manifest)
+    manifest = replace(manifest, shares=network.shares or ())
     # Three samples: 0 and 1 would be taken for constants.
-    x = torch.zeros(1 if manifest.format == "single" else 3, *manifest.input_shape, dtype=torch.uint8)
+    examples = [
+        torch.zeros(1 if manifest.format == "single" else 3, *manifest.input_shape, dtype=torch.uint8)
+    ]
+    answers = [*manifest.answers, 0]
     contents: dict[str, bytes] = {}
     tensors = [of_single(manifest.input_shape, len(steps))] if manifest.format == "single" else []
     models = []
     for n, step in enumerate(steps, start=1):
         if manifest.format == "torch":
-            contents[f"segment-{n}.pt2"] = _torch_program(step, x)
+            contents[f"segment-{n}.pt2"] = _torch_program(step, examples)
         elif manifest.format == "segments":
-            contents[f"segment-{n}.onnx"] = _onnx_model(step, x, n).SerializeToString()
+            contents[f"segment-{n}.onnx"] = _onnx_model(step, examples, n).SerializeToString()
         else:
-            models.append(_onnx_model(step, x, n))
-        given = x.shape[1:]
+            models.append(_onnx_model(step, examples, n))
+        given = examples[0].shape[1:]
         if step.forwards:
             with torch.inference_mode():
-                x = step(x)[-1]
-            x = x.clone()  # a plain tensor: the exporters refuse those of inference mode
+                behind = step(*examples)[len(ANSWERS) :]
+            examples = [
+                x.clone() for x in behind
+            ]  # plain tensors: the exporters refuse those of inference mode
         if manifest.format != "single":
-            tensors.append(of_segment(n, given, x.shape[1:] if step.forwards else None))
+            handed_on = examples[0].shape[1:] if step.forwards else None
+            tensors.append(of_segment(n, given, handed_on, *answers[n - 1 : n + 1]))
     if manifest.format == "single":
         contents["model.onnx"] = nested(models).SerializeToString()
     for name, content in contents.items():
@@ -111,28 +120,30 @@ def write_export(
         name: ModelFile(checksum(content), len(content), each)
         for (name, content), each in zip(contents.items(), tensors, strict=True)
     }
-    manifest = replace(manifest, files=files)
+    version = HANDS_ON if any(answers) else VERSION
+    manifest = replace(manifest, files=files, format_version=version)
     write_manifest(folder, manifest)
     return manifest
 
 
-def _onnx_model(step: ModelStep, example: Tensor, n: int) -> onnx.ModelProto:
-    """Step n as ONNX, for any batch unless the example has one image.
+def _onnx_model(step: ModelStep, examples: Sequence[Tensor], n: int) -> onnx.ModelProto:
+    """Step n as ONNX, for any batch unless the examples have one image.
 
-    Names: from `image`, or `features_<n-1>`, to `prediction_<n>`, `uncertainty_<n>`, `confidence_<n>` and
-    `features_<n>`.
+    Names: from `image`, or `features_<n-1>`, and `answer_<n-1>` where it averages, to `prediction_<n>`,
+    `uncertainty_<n>`, `confidence_<n>` and what the next step takes: `features_<n>`, `answer_<n>`.
     """
-    outputs = ["prediction", "uncertainty", "confidence", *(["features"] if step.forwards else [])]
-    input_name = "image" if n == 1 else f"features_{n - 1}"
-    return keep_in_blocks(export_model(step, example, input_name, [f"{name}_{n}" for name in outputs]))
+    outputs = [*ANSWERS, *(["features"] if step.forwards else []), *(["answer"] if step.answers else [])]
+    inputs = ["image" if n == 1 else f"features_{n - 1}", f"answer_{n - 1}"][: len(examples)]
+    given = dict(zip(inputs, examples, strict=True))
+    return keep_in_blocks(export_model(step, given, [f"{name}_{n}" for name in outputs]))
 
 
-def _torch_program(step: ModelStep, example: Tensor) -> bytes:
+def _torch_program(step: ModelStep, examples: Sequence[Tensor]) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.export.export(step, (example,), dynamic_shapes=any_batch(example))
+        program = torch.export.export(step, tuple(examples), dynamic_shapes=any_batch(*examples))
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # where in whose source it comes from
         torch.export.save(program, buffer)

@@ -24,10 +24,18 @@ class BranchedNetwork(nn.Module):
         segments: N modules; chained, with the last head, they are the trunk.
         heads: N modules, each from its segment's output to logits (B, K).
         places: the N-1 names of the places on the trunk where the side heads hang.
+        shares: N numbers, 0 … 1: how much of each exit's answer is the answer before it, see
+            `branchynet.exits.combining`. They are for inference: engines, traces and exports answer so, while
+            `forward` and `with_features` give what each head says by itself, which is what is trained. None: an
+            exit answers with just that.
     """
 
     def __init__(
-        self, segments: Sequence[nn.Module], heads: Sequence[nn.Module], places: Sequence[str]
+        self,
+        segments: Sequence[nn.Module],
+        heads: Sequence[nn.Module],
+        places: Sequence[str],
+        shares: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if not len(segments) == len(heads) == len(places) + 1:
@@ -37,6 +45,7 @@ class BranchedNetwork(nn.Module):
         self.segments = nn.ModuleList(segments)
         self.heads = nn.ModuleList(heads)
         self.places = tuple(places)
+        self.shares = _checked(shares, len(heads))
 
     @property
     def num_exits(self) -> int:
@@ -44,13 +53,13 @@ class BranchedNetwork(nn.Module):
         return len(self.heads)
 
     def forward(self, x: Tensor, run: Sequence[bool] | None = None) -> list[Tensor | None]:
-        """(B, C, H, W) to N logits (B, K), shallow to deep. Arguments as of `with_features`."""
+        """(B, C, H, W) to N logits (B, K), each head's own, shallow to deep. Arguments as of `with_features`."""
         return self.with_features(x, run)[0]
 
     def with_features(
         self, x: Tensor, run: Sequence[bool] | None = None, sharing: Sequence[int] | None = None
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """(B, C, H, W) to N logits (B, K) and to the features (B, …) that the N heads got.
+        """(B, C, H, W) to N logits (B, K), each head's own, and to the features (B, …) that the N heads got.
 
         Args:
             x: images.
@@ -86,6 +95,12 @@ class BranchedNetwork(nn.Module):
             shapes.append(tuple(x.shape[1:]))
         return shapes
 
+    def with_shares(self, shares: Sequence[float] | None) -> "BranchedNetwork":
+        """The same network, modules shared, with other `shares`."""
+        made = copy.copy(self)
+        made.shares = _checked(shares, self.num_exits)
+        return made
+
     def trunk(self) -> nn.Module:
         """The baseline: segments and last head as one undivided module that shares their parameters."""
         return join([*self.segments, self.heads[-1]])
@@ -111,6 +126,17 @@ class BranchedNetwork(nn.Module):
 
     def _trunk_parts(self) -> list[nn.Module]:
         return [*self.segments, self.heads[-1]]
+
+
+def _checked(shares: Sequence[float] | None, num_exits: int) -> tuple[float, ...] | None:
+    if shares is None:
+        return None
+    shares = tuple(float(share) for share in shares)
+    if len(shares) != num_exits or shares[0] != 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(
+            f"{shares} are no shares of {num_exits} exits: so many numbers, 0 … 1, the first one 0"
+        )
+    return shares
 
 
 def undivided(module: nn.Module) -> BranchedNetwork:

@@ -43,7 +43,7 @@ def with_shared_starts(network: BranchedNetwork) -> BranchedNetwork:
             _, heads[n] = _cut(heads[n], starts[0][common - 1][0])
             shared, segments[n + 1] = _cut(segments[n + 1], starts[1][common - 1][0])
             segments[n] = join([segments[n], shared])
-    return BranchedNetwork(segments, heads, network.places)
+    return BranchedNetwork(segments, heads, network.places, network.shares)
 
 
 def _start(module: nn.Module) -> list[tuple[fx.Node, nn.Module]]:

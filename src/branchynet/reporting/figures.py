@@ -13,7 +13,7 @@ from matplotlib.ticker import SymmetricalLogLocator
 from torch import Tensor
 
 from branchynet.evaluation.headroom import headroom
-from branchynet.evaluation.report import Report, exit_accuracies, medians
+from branchynet.evaluation.report import Report, medians, static_accuracies
 from branchynet.evaluation.rivals import Rival
 from branchynet.exits.sweep import exit_taken
 from branchynet.reporting.samples import sample_images
@@ -185,7 +185,7 @@ def _strip(report: Report) -> tuple[float, float] | None:
     """The accuracies, %, of the run itself from two points below baseline and star up; None if that is a third of
     all or more."""
     found = headroom(report.trace)
-    drawn = [*report.points.accuracy.tolist(), *exit_accuracies(report), report.baseline_accuracy]
+    drawn = [*report.points.accuracy.tolist(), *static_accuracies(report), report.baseline_accuracy]
     drawn += [found.confidence.accuracy, found.knowledge.accuracy]
     low, high = 100 * min(drawn), 100 * max(drawn)
     highest = 100 * max([*drawn, *(rival.accuracy for rival in _rivals_in_reach(report))])
@@ -212,7 +212,7 @@ def _trade_off_panel(
 
     mark: dict[str, Any] = {"markeredgecolor": BLACK, "linestyle": "none"}
     alone = [value / unit for value in static]
-    alone_accuracy = [100 * value for value in exit_accuracies(report)]
+    alone_accuracy = [100 * value for value in static_accuracies(report)]
     panel.plot(alone, alone_accuracy, "^", color=ORANGE, markersize=8, label="one exit alone", **mark)
     for n, place in enumerate(zip(alone, alone_accuracy, strict=True), 1):
         panel.annotate(str(n), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)

@@ -13,6 +13,7 @@ from branchynet.evaluation.report import (
     gain_measured,
     overhead_to_the_end,
     savings,
+    static_accuracies,
     taken_at_point,
     without_inexact,
 )
@@ -33,6 +34,7 @@ def sentences(report: Report) -> list[str]:
     texts.append(_choice(report))
     if report.selection.note:
         texts.append(report.selection.note)
+    texts.extend(_averaged(report))
     texts.append(_over_static(report))
     beating = exits_beating_trunk(report)
     if beating:
@@ -101,6 +103,24 @@ def _choice(report: Report) -> str:
     )
 
 
+def _averaged(report: Report) -> list[str]:
+    """At most one sentence: what each exit answers with."""
+    if report.shares is None:
+        return []
+    mixed = [
+        f"exit {n} with {1 - share:.2f} of its own head and {share:.2f} of exit {n - 1}'s answer"
+        for n, share in enumerate(report.shares, 1)
+        if share
+    ]
+    accuracies = ", ".join(map(percent, exit_accuracies(report)))
+    alone = ", ".join(map(percent, static_accuracies(report)))
+    what = ", ".join(mixed) if mixed else "none of them, for no earlier exit helps"
+    return [
+        f"Averaged exits, in log-probabilities: {what}. Of all samples exit 1, 2 … is right on {accuracies} %; "
+        f"by its head alone, which is what a single exit has, on {alone} %."
+    ]
+
+
 def _over_static(report: Report) -> str:
     saved = savings(report, report.point)
     best, gain = saved.best_static, saved.gain_over_static
@@ -117,7 +137,7 @@ def _over_static(report: Report) -> str:
 
 
 def _beating(report: Report, exit_index: int) -> str:
-    accuracy = exit_accuracies(report)[exit_index]
+    accuracy = static_accuracies(report)[exit_index]
     return (
         f"A single exit beats the whole trunk: exit {exit_index + 1} alone is right on "
         f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
@@ -206,10 +226,11 @@ def _balanced(report: Report) -> list[str]:
     if counts.max() <= UNEQUAL * counts.min():
         return []
     balanced = balanced_accuracies(report)
+    alone = "exits alone" if report.shares is None else "all samples answered at each exit"
     exits = ", ".join(percent(value) for value in balanced.exits)
     return [
         f"The classes have {counts.min():,} to {counts.max():,} samples. Balanced accuracy, the mean of each "
-        f"class's, %: baseline {percent(balanced.baseline)}, exits alone {exits}, operating point "
+        f"class's, %: baseline {percent(balanced.baseline)}, {alone} {exits}, operating point "
         f"{percent(balanced.point)}."
     ]
 

@@ -17,9 +17,9 @@ from branchynet.evaluation.intervals import (
 from branchynet.evaluation.report import (
     Report,
     Savings,
-    exit_accuracies,
     gain_measured,
     savings,
+    static_accuracies,
     taken_at,
     taken_at_point,
 )
@@ -54,7 +54,7 @@ def summary_table(report: Report) -> str:
     """
     main = report.latencies[report.engine]
     macs = report.macs
-    accuracies, point = exit_accuracies(report), report.point
+    accuracies, point = static_accuracies(report), report.point
     saved = savings(report, point)
     predicted_rates, verified = _rates(point.exit_rates), report.verified.get(report.engine)
     measured_rates = _rates(verified.exit_rates) if verified else ""
@@ -105,8 +105,8 @@ def _intervals(report: Report) -> str:
         less_text = percent_within(accuracy - report.baseline_accuracy, less)
         rows.append([name, percent_within(accuracy, own), less_text, gain])
 
-    for n, accuracy in enumerate(exit_accuracies(report)):
-        add(f"exit {n + 1} alone", accuracy, *answer_intervals(report, trace.correct[:, n]), "")
+    for n, accuracy in enumerate(static_accuracies(report)):
+        add(f"exit {n + 1} alone", accuracy, *answer_intervals(report, trace.correct_alone[:, n]), "")
     for name, point, taken in (
         ("operating point", report.point, taken_at_point(report)),
         ("perfect confidence", found.confidence, found.confidence.taken),

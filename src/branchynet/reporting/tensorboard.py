@@ -104,6 +104,8 @@ def scalars(report: Report) -> dict[str, float]:
         values["operating_point/gain_over_static"] = saved.gain_over_static
     for n, value in enumerate(balanced.exits, 1):
         values[f"exits/balanced_accuracy_{n}"] = value
+    for n, share in enumerate(report.shares or (), 1):
+        values[f"exits/share_{n}"] = share
     for n, rate in enumerate(point.exit_rates, 1):
         values[f"operating_point/exit_rate_{n}"] = rate
     for n, threshold in enumerate(point.thresholds, 1):

@@ -20,6 +20,7 @@ from torch import nn
 from branchynet.errors import ArgumentError, UserError, reason_of, settings_of
 from branchynet.evaluation.rivals import Rival, rivals_from
 from branchynet.evaluation.settings import Measuring, SweepSettings
+from branchynet.exits.combining import Combining
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.networks.attach import attach
@@ -174,6 +175,11 @@ def build_criterion(criterion: Any) -> Criterion:
     return made("criterion", criterion, Criterion)
 
 
+def build_combining(combine: Any) -> Combining:
+    """What an exit answers."""
+    return made("combine", combine, Combining)
+
+
 def build_rule(rule: Any) -> Rule:
     """Which operating point to take."""
     return made("sweep.rule", rule, Rule)
@@ -218,17 +224,26 @@ def build_rivals(data: Any) -> tuple[Rival, ...]:
 def build_sweep(
     config: DictConfig, experiment: str, seed: int, split: str = "test", rivals: tuple[Rival, ...] = ()
 ) -> SweepSettings:
-    """How the operating point is chosen, by the groups `criterion`, `sweep` and `engine` of `config`."""
+    """How the operating point is chosen, by the groups `criterion`, `combine`, `sweep` and `engine` of `config`."""
     sweep = plain(config.sweep)
     rule = build_rule(sweep.pop("rule", None))
     criterion, measuring = build_criterion(config.criterion), build_measuring(config.engine)
-    known = {field.name for field in fields(SweepSettings)} - {"rivals"}
+    combining = build_combining(config.combine)
+    known = {field.name for field in fields(SweepSettings)} - {"rivals", "combining"}
     unknown = next((name for name in sweep if name not in known), None)
     if unknown is not None:
         raise UserError(f"sweep.{unknown}: there is no such setting; see conf/sweep")
     with settings_of("sweep"):
         return SweepSettings(
-            experiment, seed, criterion, rule, measuring, split=split, rivals=rivals, **sweep
+            experiment,
+            seed,
+            criterion,
+            rule,
+            measuring,
+            split=split,
+            rivals=rivals,
+            combining=combining,
+            **sweep,
         )
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from branchynet.errors import UserError
 from branchynet.evaluation.evidence import Evidence
 from branchynet.evaluation.noise import Noise
+from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion, for_exits
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import check_fits, load_network
@@ -58,7 +59,7 @@ class FinishedRun:
         stored = read_criterion(self._existing(CRITERION))
         assert stored is not None  # it exists
         if not self._trust:
-            check_targets(stored.settings, self.folder / CRITERION)
+            check_targets([dict(stored.settings), dict(stored.combine)], self.folder / CRITERION)
         return stored
 
     @cached_property
@@ -85,6 +86,7 @@ class FinishedRun:
         if facts is None or not all((self.folder / name).exists() for name in ("baseline.npz", CRITERION)):
             return None
         evidence = read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
+        evidence = replace(evidence, shares=self._shares())
         self._check_own(evidence)
         if self.result.get("noisy") is True:
             evidence = replace(evidence, noise=(Noise("they were noisy in the run that they are of", 1.0),))
@@ -92,6 +94,13 @@ class FinishedRun:
 
     def _check_own(self, evidence: Evidence) -> None:
         """A UserError where the evidence is of another run than the result: files of two runs may fit, too."""
+        for split, trace in evidence.traces.items():
+            if (trace.alone is None) != (evidence.shares is None):
+                has = "has none" if trace.alone is None else "has one"
+                raise UserError(
+                    f"trace-{split}.npz in {self.folder} {has} of the arrays alone, which is there where exits "
+                    "average, and only there: take the run's own, or from=network"
+                )
         exits = evidence.traces["test"].correct.double().mean(dim=0).tolist()
         baseline = evidence.baseline_correct["test"].double().mean().item()
         told = [each["accuracy"] for each in self.result["exits"]]
@@ -134,12 +143,28 @@ class FinishedRun:
 
     @cached_property
     def network(self) -> BranchedNetwork:
-        """N exits with the joint weights, in eval mode, on the CPU."""
+        """N exits with the joint weights, answering as they did for the run's result; in eval mode, on the CPU."""
+        return self.separate.with_shares(self._shares())
+
+    @cached_property
+    def separate(self) -> BranchedNetwork:
+        """The same network, whose exits answer with what their own heads say; modules are shared."""
         weights = self._existing("checkpoints/joint/best.ckpt")
         check_size(self._build, weights)
         network = self._build()
         load_network(network, weights)
         return network.eval()
+
+    def _shares(self) -> Shares | None:
+        """Of the exits' answers. They stand in the result, too: what is lost or mixed up is noticed."""
+        told = self.result.get("shares")
+        stored = self.stored_criterion.shares if told or (self.folder / CRITERION).is_file() else None
+        if stored != (None if told is None else tuple(map(float, told))):
+            raise UserError(
+                f"{self.folder / CRITERION} is of another run than {RESULT}: its shares are {stored}; take the "
+                "run's own"
+            )
+        return stored
 
     @cached_property
     def baseline(self) -> BranchedNetwork:

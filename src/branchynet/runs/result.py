@@ -16,6 +16,7 @@ from branchynet.evaluation.report import (
     gain_measured,
     overhead_to_the_end,
     savings,
+    static_accuracies,
     taken_at,
     taken_at_point,
     without_inexact,
@@ -34,7 +35,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     real. Only where the data names images that differ from the published ones: `inexact_test_images` and
     `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
     other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
-    of others. Only where the accuracies are of another split than test: `split`. `validation` has what the choice
+    of others. Only where exits average: `shares`, and each exit's `static_accuracy`, its head's by itself. Only
+    where the accuracies are of another split than test: `split`. `validation` has what the choice
     gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
     `interval` and `intervals` are 95 % intervals over the samples.
 
@@ -113,6 +115,10 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
     if report.rivals:
         result["rivals"] = [dataclasses.asdict(rival) for rival in report.rivals]
+    if report.shares is not None:
+        result["shares"] = list(report.shares)
+        for each, accuracy in zip(result["exits"], static_accuracies(report), strict=True):
+            each["static_accuracy"] = accuracy
     if report.split != "test":
         result["split"] = report.split
     _refuse_non_finite(result, "result.json")

@@ -52,8 +52,12 @@ class Baseline(Whole):
 
 
 class Exit(Whole):
-    """What sending every image out at this exit gives; `static_…`: the trunk up to there and its own head alone."""
+    """What sending every image out at this exit gives; `static_…`: the trunk up to there and its own head alone.
 
+    `static_accuracy` is there where exits average; elsewhere it is `accuracy`.
+    """
+
+    static_accuracy: Fraction | None = None
     static_macs: Macs
     static_latency_us: Above0
 
@@ -159,6 +163,10 @@ class Result(Part):
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None
     rivals: list[Rival] = Field(default=[])
+    shares: list[Fraction] | None = Field(
+        default=None,
+        description="N, where exits average: how much of an exit's answer is the answer before it",
+    )
     split: Literal["test", "val"] = "test"
 
     @model_validator(mode="after")
@@ -168,6 +176,8 @@ class Result(Part):
             raise ValueError(f"knee.thresholds has {len(knee.thresholds)} numbers for {exits} exits")
         if len(knee.exit_rates) != exits:
             raise ValueError(f"knee.exit_rates has {len(knee.exit_rates)} numbers for {exits} exits")
+        if self.shares is not None and (len(self.shares) != exits or self.shares[0] != 0):
+            raise ValueError(f"shares are {self.shares} for {exits} exits: one for each, the first one 0")
         if abs(math.fsum(knee.exit_rates) - 1) > ROUNDING:
             raise ValueError(f"knee.exit_rates add up to {math.fsum(knee.exit_rates)}, not to 1")
         return self

@@ -10,7 +10,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,17 @@ from torch import Tensor
 from branchynet.errors import UserError, reason_of
 from branchynet.evaluation.evidence import Evidence
 from branchynet.evaluation.report import Report
+from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.trace import Trace
 from branchynet.networks.weights import read_checkpoint
 from branchynet.regular import ARRAYS, check_archive, open_regular, read_regular
 from branchynet.runs.atomic import replacing, write_csv
+from branchynet.runs.run_config import SEPARATE
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
 TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
+ALONE = "alone"  # one more, int64, where exits average
 CRITERION = "criterion.pt"
 # What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
 DAMAGED = (
@@ -73,7 +76,7 @@ def read_evidence(
             raise UserError(
                 f"trace-{split}.npz, costs.csv and baseline.npz in {folder} are not of one run: take from=network"
             )
-        for name in ("prediction", "label"):
+        for name in ("prediction", "label", *([] if trace.alone is None else [ALONE])):
             numbers = getattr(trace, name)
             if not 0 <= int(numbers.min()) <= int(numbers.max()) < len(classes):
                 raise UserError(
@@ -99,10 +102,15 @@ def read_evidence(
 
 
 def write_trace(path: Path, trace: Trace) -> None:
-    """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed."""
+    """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed.
+
+    Where exits average, also `alone` (S, N) int64: what each head by itself predicts.
+    """
     arrays: dict[str, Any] = {
         name: getattr(trace, name).numpy().astype(dtype) for name, dtype in TRACE_ARRAYS.items()
     }
+    if trace.alone is not None:
+        arrays[ALONE] = trace.alone.numpy()
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -114,8 +122,9 @@ def read_trace(path: Path) -> Trace:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     try:
-        arrays = _arrays(path, tuple(TRACE_ARRAYS))
-        wrong = [name for name, dtype in TRACE_ARRAYS.items() if arrays[name].dtype != dtype]
+        arrays = _arrays(path, tuple(TRACE_ARRAYS), (ALONE,))
+        kinds = {name: TRACE_ARRAYS.get(name, np.int64) for name in arrays}
+        wrong = [name for name, dtype in kinds.items() if arrays[name].dtype != dtype]
         if wrong:
             raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
         return Trace(**{name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -238,24 +247,34 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
 
 @dataclass(frozen=True)
 class StoredCriterion:
-    """What the traces of a run are of: `criterion.pt`.
+    """What the traces of a run are of: `criterion.pt`. Older ones have no `combine` and `shares`.
 
     Args:
         settings: of the criterion, plain values.
         traced_by: whose outputs the traces are, see `branchynet.evaluation.evidence.traced_by`.
         states: N state dicts, what the criteria have learned.
+        combine: settings of what an exit answers, plain values.
+        shares: N numbers, what was fitted for it; None: every exit answers with what its own head says.
     """
 
     settings: Mapping[str, Any]
     traced_by: str
     states: Sequence[Mapping[str, Tensor]]
+    combine: Mapping[str, Any] = field(default_factory=SEPARATE.copy)
+    shares: Shares | None = None
 
     @classmethod
     def of(
-        cls, settings: Mapping[str, Any], traced_by: str, criteria: Sequence[Criterion]
+        cls,
+        settings: Mapping[str, Any],
+        traced_by: str,
+        criteria: Sequence[Criterion],
+        combine: Mapping[str, Any] = SEPARATE,
+        shares: Shares | None = None,
     ) -> "StoredCriterion":
         """From the criteria themselves."""
-        return cls(dict(settings), traced_by, [criterion.state_dict() for criterion in criteria])
+        states = [criterion.state_dict() for criterion in criteria]
+        return cls(dict(settings), traced_by, states, dict(combine), shares)
 
 
 def write_criterion(path: Path, criterion: StoredCriterion) -> None:
@@ -277,19 +296,28 @@ def read_criterion(path: Path) -> StoredCriterion | None:
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         states = [dict(state) for state in content["states"]]
-        json.dumps(content["settings"])  # a TypeError where they are no plain values
-        return StoredCriterion(dict(content["settings"]), str(content["traced_by"]), states)
+        combine = dict(content.get("combine", SEPARATE))
+        json.dumps([content["settings"], combine])  # a TypeError where they are no plain values
+        shares = content.get("shares")
+        return StoredCriterion(
+            dict(content["settings"]),
+            str(content["traced_by"]),
+            states,
+            combine,
+            None if shares is None else tuple(map(float, shares)),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _arrays(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     # Opened here: numpy leaves a damaged file open.
     with open_regular(path, ARRAYS) as file:
         check_archive(file, ARRAYS)
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+            there = [name for name in optional if name in archive]
+            return {name: archive[name] for name in (*names, *there)}
 
 
 def _latency(row: dict[str, str], kind: str) -> Latency:

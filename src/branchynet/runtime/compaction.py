@@ -16,9 +16,11 @@ COMPACT_FROM = 0.02
 
 # NumPy's or PyTorch's; both are indexed, compared and assigned to in the same words.
 Array = Any
-# From n, 0-based, and features (R, …) after segment n-1 to (those after segment n, prediction (R,) int64,
-# uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
-RowStep = Callable[[int, Array], Sequence[Array]]
+# What goes from exit to exit: features (R, …), then what else step n takes, any number of (R, …).
+Handed = Sequence[Array]
+# From n, 0-based, and what step n-1 hands on, at first the images alone, to (what step n hands on, prediction (R,)
+# int64, uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
+RowStep = Callable[[int, Handed], Sequence[Any]]
 
 
 def pays(staying: int, rows: int) -> bool:
@@ -38,14 +40,15 @@ def by_compaction(
     Args:
         x: (B, …).
         thresholds: N-1, as float32 holds them.
-        step: its arrays are new ones, but for the features, which `take` may write over.
+        step: its arrays are new ones, but for the features, which `take` may write over. Features are copied by
+            `take`; what else is handed on is small, and indexed.
         take: from features and row numbers to those rows, copied together.
         where: from a mask (R,) to the numbers, int64, of the rows that are set.
 
     Returns:
         prediction, exit (from 1) and uncertainty, (B,) each, then what else the steps give.
     """
-    x, *whole = step(0, x)
+    (x, *beside), *whole = step(0, (x,))
     exits = whole[0] * 0 + 1
     unsure = whole[1]
     rows: Array | None = None  # of the input, that have not left yet; None: all
@@ -58,8 +61,8 @@ def by_compaction(
             rows = staying if rows is None else rows[staying]
             at = staying if at is None else at[staying]
             if pays(len(rows), len(x)):
-                x, at = take(x, at), None
-        x, *answers = step(n, x)
+                x, beside, at = take(x, at), [each[at] for each in beside], None
+        (x, *beside), *answers = step(n, (x, *beside))
         if at is not None:
             answers = [answer[at] for answer in answers]
         unsure = answers[1]

@@ -91,11 +91,14 @@ class CompiledEngine(TorchEngine):
             torch.compiler.cudagraph_mark_step_begin()
         return super().run(x)
 
-    def step(self, n: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, n: int, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+        # No more than it reads: what is given would be looked at before every call.
+        given = (x, previous) if n and previous is not None and self._read_on[n - 1] else (x,)
         if len(x) == 1:
-            return self._for_one[n](x)
-        torch._dynamo.mark_dynamic(x, 0)
-        return self._for_many[n](x)
+            return self._for_one[n](*given)
+        for each in given:
+            torch._dynamo.mark_dynamic(each, 0)
+        return self._for_many[n](*given)
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

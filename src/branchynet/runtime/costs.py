@@ -65,7 +65,8 @@ def count_macs(
 ) -> Macs:
     """Count on the meta device, segments, heads and criteria apart; nothing is computed.
 
-    Convolutions and matrix products count; element-wise layers, pooling and normalisation do not, as is usual.
+    Convolutions and matrix products count; element-wise layers, pooling and normalisation do not, as is usual. An
+    exit that averages its logits with the answer before costs K more.
 
     Args:
         network: N exits.
@@ -80,7 +81,9 @@ def count_macs(
         segments.append(macs)
         logits, macs = _run_counting(head, x)
         heads.append(macs)
-        decisions.append(_count_decision(criteria[n], logits, x) if criteria else 0)
+        decision = _count_decision(criteria[n], logits, x) if criteria else 0
+        averages = network.shares is not None and network.shares[n] > 0
+        decisions.append(decision + (logits.shape[1] if averages else 0))
     count = network.num_exits
     trunk = [sum(segments[: n + 1]) for n in range(count)]
     baseline = trunk[-1] + heads[-1]

@@ -16,22 +16,22 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Outcome, check_thresholds
 from branchynet.runtime.compaction import Scratch, by_compaction, numbers
 from branchynet.runtime.for_inference import frozen
-from branchynet.runtime.steps import ModelStep, exit_steps, without_repeats
+from branchynet.runtime.steps import ModelStep, exit_steps, read_on, without_repeats
 from branchynet.runtime.to_onnx import export
 
 
 class Model(Protocol):
     """A loaded model that takes its input from the caller's memory, and writes its outputs there."""
 
-    def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
-        """A function that runs the model from x to the outputs (R, …), in the model's order.
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], object]:
+        """A function that runs the model from inputs to outputs, (R, …) each, in the model's order.
 
         The arrays lie in one piece; the function keeps them. With more rows than one it is to be called before
         the model is bound again.
         """
 
 
-# From an ONNX model with the input x, (B, …) float32, for any B.
+# From an ONNX model with inputs (B, …) float32, for any B.
 Load = Callable[[bytes], Model]
 
 
@@ -68,8 +68,8 @@ class HostEngine:
 
     Model n holds segment n, head n, the criterion and the argmax. For batch 1 every model's inputs and outputs
     are bound to memory once: what segment n writes is what segment n+1 reads, and nothing is copied but the
-    image. A batch is bound again at every exit, because its rows change; what is copied then is the rows that stay,
-    where others left.
+    image. Where exit n+1 averages, exit n's answer goes the same way. A batch is bound again at every exit, because
+    its rows change; what is copied then is the rows that stay, where others left.
     """
 
     def __init__(
@@ -87,21 +87,25 @@ class HostEngine:
         # The shape of what model n hands on, without the rows; None: its own input, where segment n is the
         # identity, or nothing, where it is the last.
         self.features: list[tuple[int, ...] | None] = []
+        # K, where model n also hands on its answer (R, K); None: it does not.
+        self.answers: list[int | None] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
         self._scratch = Scratch()
-        buffer = self._input
-        for n, step in enumerate(steps):
+        inputs = [self._input]
+        for n, (step, answers) in enumerate(zip(steps, read_on(steps), strict=True)):
             forwards = n < len(steps) - 1 and not isinstance(step.segment, nn.Identity)
             with torch.inference_mode():
-                shape = step.segment(torch.zeros(2, *buffer.shape[1:])).shape[1:]
-            model = load(export(ModelStep(step, forwards), buffer.shape[1:]))
-            prediction, uncertainty = np.empty(1, np.int64), np.empty(1, np.float32)
-            following = np.empty((1, *shape), np.float32) if forwards else buffer
-            outputs = [prediction, uncertainty, *([following] if forwards else [])]
+                features = step.segment(torch.zeros(2, *inputs[0].shape[1:]))
+                classes = step.head(features).shape[1] if answers else None
+            model = load(export(ModelStep(step, forwards, answers=answers), *(x.shape[1:] for x in inputs)))
             self.models.append(model)
-            self.features.append(tuple(shape) if forwards else None)
-            self._calls.append((model.bind(buffer, outputs), prediction, uncertainty))
-            buffer = following
+            self.features.append(tuple(features.shape[1:]) if forwards else None)
+            self.answers.append(classes)
+            room = np.empty((1, *features.shape[1:]), np.float32) if forwards else None
+            prediction, uncertainty, behind, inputs_behind = _memory(inputs[0], room, classes)
+            call = model.bind(inputs, [prediction, uncertainty, *behind])
+            self._calls.append((call, prediction, uncertainty))
+            inputs = inputs_behind
         self.thresholds = thresholds
 
     @property
@@ -132,15 +136,33 @@ class HostEngine:
         # Copies: the next run writes into these two; `taken` is the same for every run, and read-only.
         return Outcome(prediction.copy(), taken, uncertainty.copy())
 
-    def _step(self, n: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        prediction, uncertainty = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
-        shape = self.features[n]
-        if shape is None:
-            self.models[n].bind(x, [prediction, uncertainty])()
-            return x, prediction, uncertainty
-        features = self._scratch.array((len(x), *shape), beside=x)
-        self.models[n].bind(x, [prediction, uncertainty, features])()
-        return features, prediction, uncertainty
+    def _step(
+        self, n: int, handed: Sequence[np.ndarray]
+    ) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
+        x, shape = handed[0], self.features[n]
+        room = None if shape is None else self._scratch.array((len(x), *shape), beside=x)
+        prediction, uncertainty, behind, handed_on = _memory(x, room, self.answers[n])
+        self.models[n].bind(handed, [prediction, uncertainty, *behind])()
+        return handed_on, prediction, uncertainty
+
+
+def _memory(
+    x: np.ndarray, features: np.ndarray | None, classes: int | None
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Where a model writes: prediction and uncertainty, (R,) each; what else it gives; and what the next one takes.
+
+    Args:
+        x: (R, …), its first input.
+        features: memory for those that it gives; None: the next one takes x again.
+        classes: K, where it gives its answer, too.
+    """
+    given = [] if features is None else [features]
+    handed_on = [x if features is None else features]
+    if classes is not None:
+        answer = np.empty((len(x), classes), np.float32)
+        given.append(answer)
+        handed_on.append(answer)
+    return np.empty(len(x), np.int64), np.empty(len(x), np.float32), given, handed_on
 
 
 class HostClassifier:
@@ -150,7 +172,7 @@ class HostClassifier:
         self._input = np.zeros((1, *input_shape), np.float32)
         self._prediction = np.empty(1, np.int64)
         model = load(export(Argmax(frozen(module)), input_shape))
-        self._call = model.bind(self._input, [self._prediction])
+        self._call = model.bind([self._input], [self._prediction])
 
     def __call__(self, x: np.ndarray) -> int:
         self._input[...] = x
@@ -169,7 +191,7 @@ class HostChain:
             with torch.inference_mode():
                 given = module(torch.zeros(2, *buffer.shape[1:]))
             outputs = [_room_for(tensor) for tensor in ([given] if isinstance(given, Tensor) else given)]
-            self._calls.append(load(export(module, buffer.shape[1:])).bind(buffer, outputs))
+            self._calls.append(load(export(module, buffer.shape[1:])).bind([buffer], outputs))
             buffer = outputs[0]
 
     def __call__(self, x: np.ndarray) -> None:

@@ -38,13 +38,15 @@ class OnnxModel:
         model = keep_in_blocks(onnx.load_from_string(model)).SerializeToString()
         self._value = ort.OrtValue.ortvalue_from_numpy
         self._session = load_session(model, threads)
+        self._inputs = [given.name for given in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], object]:
         binding = self._session.io_binding()
-        binding.bind_cpu_input("x", x)
+        for name, given in zip(self._inputs, inputs, strict=True):
+            binding.bind_cpu_input(name, given)
         for name, output in zip(self._outputs, outputs, strict=True):
             binding.bind_ortvalue_output(name, self._value(output))
         call = partial(self._session.run_with_iobinding, binding)
-        vars(call)["arrays"] = (x, outputs)  # for as long as the call lives, whatever the binding holds
+        vars(call)["arrays"] = (inputs, outputs)  # for as long as the call lives, whatever the binding holds
         return call

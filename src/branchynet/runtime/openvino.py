@@ -46,7 +46,7 @@ class OpenVinoModel:
     model for any number of rows works out its shapes in every call. All others share such a one.
 
     Args:
-        model: with the input x, (R, …) float32, for any R.
+        model: with inputs (R, …) float32, for any R.
         threads: of computation.
         precision: f32, or bf16 for convolutions and matrix products: faster where the processor has
             instructions for them (AlexNet 1.6 times with AVX-512). What it gives then differs from PyTorch's in
@@ -70,18 +70,19 @@ class OpenVinoModel:
         self._one: ov.InferRequest | None = None
         self._any: ov.InferRequest | None = None
 
-    def bind(self, x: np.ndarray, outputs: Sequence[np.ndarray]) -> Callable[[], object]:
-        if len(x) == 1 and self._one is None:
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Callable[[], object]:
+        if len(inputs[0]) == 1 and self._one is None:
             model = self._model.clone()
-            model.reshape(list(x.shape))
+            model.reshape({index: list(given.shape) for index, given in enumerate(inputs)})
             request = self._one = self._compile(model)
         else:
             request = self._any = self._any or self._compile(self._model)
-        request.set_input_tensor(self._tensor(x, shared_memory=True))
+        for index, given in enumerate(inputs):
+            request.set_input_tensor(index, self._tensor(given, shared_memory=True))
         for index, output in enumerate(outputs):
             request.set_output_tensor(index, self._tensor(output, shared_memory=True))
         call = partial(request.infer, share_outputs=True)
-        vars(call)["arrays"] = (x, outputs)  # the request may know addresses only
+        vars(call)["arrays"] = (inputs, outputs)  # the request may know addresses only
         return call
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:

@@ -1,52 +1,76 @@
-"""What happens between one exit and the next: segment, head and criterion.
+"""What happens between one exit and the next: segment, head, the average with the answer before, and criterion.
 
 Shapes: K classes, N exits, R rows.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from branchynet.exits.combining import average
 from branchynet.exits.criteria import Criterion
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.shared_start import with_shared_starts
 from branchynet.runtime.for_inference import for_inference, frozen
 
-# From features (R, …) to those after the segment, logits (R, K) and uncertainty (R,).
-TensorStep = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+# From features (R, …) and the answer before, (R, K), to the features after the segment, the answer (R, K) and the
+# uncertainty (R,).
+TensorStep = Callable[..., tuple[Tensor, ...]]
 
 
 class ExitStep(nn.Module):
-    """From features (R, …) to those after the segment, logits (R, K) and uncertainty (R,)."""
+    """From features (R, …) to those after the segment, the exit's answer (R, K) and uncertainty (R,).
 
-    def __init__(self, segment: nn.Module, head: nn.Module, criterion: Criterion) -> None:
+    Args:
+        share: how much of the answer is the one before, see `branchynet.exits.combining`. Above 0 the step takes
+            that as a second argument, (R, K); at 0 the answer is what the head says, and that is not read.
+    """
+
+    def __init__(self, segment: nn.Module, head: nn.Module, criterion: Criterion, share: float = 0.0) -> None:
         super().__init__()
-        self.segment, self.head, self.criterion = segment, head, criterion
+        self.segment, self.head, self.criterion, self.share = segment, head, criterion, share
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.function()(x)
+    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.function()(x, previous)
 
-    def function(self, form: Callable[[nn.Module], Callable[[Tensor], Tensor]] | None = None) -> TensorStep:
+    def function(
+        self, form: Callable[[nn.Module], Callable[[Tensor], Tensor]] | None = None, own: bool = False
+    ) -> TensorStep:
         """The same without what a module's attributes and hooks cost at batch 1: two microseconds an exit.
 
         Args:
             form: what segment and head are called as, such as `branchynet.runtime.flat.flat`; None: as modules.
+            own: whether it also gives the head's logits, before they are averaged.
         """
         segment: Callable[[Tensor], Tensor] = form(self.segment) if form else self.segment
         head: Callable[[Tensor], Tensor] = form(self.head) if form else self.head
-        criterion = self.criterion
-        if not criterion.of_features:
-            unsure = criterion.forward
+        criterion, share = self.criterion, self.share
+        of_features, unsure = criterion.of_features, criterion.forward
+        if share or own:
 
-            def step(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            def averaged(x: Tensor, previous: Tensor | None) -> tuple[Tensor, ...]:
+                features = segment(x)
+                logits = answer = head(features)
+                if share:
+                    if previous is None:
+                        raise ValueError("this exit averages: it takes the answer of the exit before, too")
+                    answer = average(logits, previous, share)
+                uncertainty = criterion(answer, features) if of_features else unsure(answer)
+                return (features, answer, uncertainty, logits) if own else (features, answer, uncertainty)
+
+            return averaged
+        if not of_features:
+
+            def step(x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
                 features = segment(x)
                 logits = head(features)
                 return features, logits, unsure(logits)
 
             return step
 
-        def step_of_features(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def step_of_features(x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
             features = segment(x)
             logits = head(features)
             return features, logits, criterion(logits, features)
@@ -55,24 +79,31 @@ class ExitStep(nn.Module):
 
 
 class ModelStep(nn.Module):
-    """A step as an exported model has it: (prediction, uncertainty[, confidence][, features]).
+    """A step as an exported model has it: (prediction, uncertainty[, confidence][, features][, answer]).
 
     Args:
-        step: what it does.
+        step: what it does; it says whether the model takes the answer before.
         forwards: whether the features are given, for the next step.
         confidence: whether the largest softmax probability is.
+        answers: whether the answer is, for the next step.
     """
 
-    def __init__(self, step: ExitStep, forwards: bool, confidence: bool = False) -> None:
+    def __init__(
+        self, step: ExitStep, forwards: bool, confidence: bool = False, answers: bool = False
+    ) -> None:
         super().__init__()
-        self.step, self.forwards, self.confidence = step, forwards, confidence
+        self.step, self.forwards, self.confidence, self.answers = step, forwards, confidence, answers
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        features, logits, uncertainty = self.step(x)
-        outputs = [logits.argmax(dim=1), uncertainty]
+    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+        features, answer, uncertainty = self.step(x, previous)
+        outputs = [answer.argmax(dim=1), uncertainty]
         if self.confidence:
-            outputs.append(logits.float().softmax(dim=1).amax(dim=1))
-        return (*outputs, features) if self.forwards else tuple(outputs)
+            outputs.append(answer.float().softmax(dim=1).amax(dim=1))
+        if self.forwards:
+            outputs.append(features)
+        if self.answers:
+            outputs.append(answer)
+        return tuple(outputs)
 
 
 def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> BranchedNetwork:
@@ -87,7 +118,8 @@ def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> 
 
 def exit_steps(network: BranchedNetwork, criteria: Sequence[Criterion]) -> list[ExitStep]:
     """N steps that, one after the other, are the network; they share its parameters, in its mode."""
-    return [ExitStep(*parts) for parts in zip(network.segments, network.heads, criteria, strict=True)]
+    parts = zip(network.segments, network.heads, criteria, _shares(network), strict=True)
+    return [ExitStep(*each) for each in parts]
 
 
 def steps_for_inference(
@@ -96,6 +128,20 @@ def steps_for_inference(
     """Copies on the device in eval mode, as PyTorch's engines run them: other forms round otherwise."""
     network = without_repeats(network, criteria)
     return [
-        ExitStep(for_inference(segment, device), for_inference(head, device), frozen(criterion, device))
-        for segment, head, criterion in zip(network.segments, network.heads, criteria, strict=True)
+        ExitStep(
+            for_inference(step.segment, device),
+            for_inference(step.head, device),
+            frozen(step.criterion, device),
+            step.share,
+        )
+        for step in exit_steps(network, criteria)
     ]
+
+
+def read_on(steps: Sequence[ExitStep]) -> list[bool]:
+    """N flags: whether the next step takes this one's answer."""
+    return [*(bool(behind.share) for _, behind in pairwise(steps)), False]
+
+
+def _shares(network: BranchedNetwork) -> tuple[float, ...]:
+    return network.shares or (0.0,) * network.num_exits

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,33 +17,35 @@ if TYPE_CHECKING:
     import onnx
 
 
-def export(module: nn.Module, shape: Sequence[int]) -> bytes:
-    """`module` as an ONNX model with the input `x`, (B, *shape) float32, for any B."""
+def export(module: nn.Module, *shapes: Sequence[int]) -> bytes:
+    """`module` as an ONNX model with the input `x`, (B, *shape) float32, for any B; a second one is `previous`."""
     # Three samples: 0 and 1 would be taken for constants.
-    return export_model(module, torch.zeros(3, *shape), "x").SerializeToString()
+    examples = {name: torch.zeros(3, *shape) for name, shape in zip(("x", "previous"), shapes, strict=False)}
+    return export_model(module, examples).SerializeToString()
 
 
 def export_model(
-    module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str] | None = None
+    module: nn.Module, examples: Mapping[str, Tensor], output_names: Sequence[str] | None = None
 ) -> onnx.ModelProto:
-    """`module` as an ONNX model, for any batch unless the example has one image.
+    """`module` as an ONNX model, for any batch unless the examples have one image.
 
     Args:
-        example: (B, …), of the type that the model will take.
+        examples: (B, …) each, by the inputs' names, of the types that the model will take.
         output_names: None leaves them to the exporter.
     """
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         # The exporter's own, about its own: deprecated calls inside torch.export and onnxscript.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # all inputs have one batch
         program = torch.onnx.export(
             module.eval(),
-            (example,),
+            tuple(examples.values()),
             dynamo=True,
             verbose=False,
-            input_names=[input_name],
+            input_names=list(examples),
             output_names=output_names,
-            dynamic_shapes=any_batch(example),
+            dynamic_shapes=any_batch(*examples.values()),
         )
     assert program is not None
     model = program.model_proto
@@ -52,9 +54,9 @@ def export_model(
     return model
 
 
-def any_batch(example: Tensor) -> tuple[dict[int, Any]] | None:
-    """`dynamic_shapes` of PyTorch's exporters: the batch of the one input, unless the example has one image."""
-    return None if len(example) == 1 else ({0: torch.export.Dim("batch")},)
+def any_batch(*examples: Tensor) -> tuple[dict[int, Any], ...] | None:
+    """`dynamic_shapes` of PyTorch's exporters: the batch of all inputs, unless the examples have one image."""
+    return None if len(examples[0]) == 1 else ({0: torch.export.Dim("batch")},) * len(examples)
 
 
 class _quiet:
