@@ -12,6 +12,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,15 @@ def make_report() -> Callable[..., Report]:
 @pytest.fixture(scope="session")
 def report(make_report: Callable[..., Report]) -> Report:
     return make_report()
+
+
+@pytest.fixture(scope="session")
+def averaged(make_report: Callable[..., Report]) -> Report:
+    """The tiny report, exit 2 averaging: its head alone is right on the first 6 of 8, its answer on 7 as before."""
+    two = trace_of(RIGHT)
+    own = torch.where(torch.arange(8) < 6, two.label, (two.label + 1) % 3)
+    trace = replace(two, alone=torch.stack([two.prediction[:, 0], own], dim=1))
+    return make_report(traces={"val": trace, "test": trace}, shares=(0.0, 0.25))
 
 
 @pytest.fixture(scope="session")

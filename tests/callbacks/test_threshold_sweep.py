@@ -12,6 +12,7 @@ from torch import nn
 
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.evaluation.settings import Measuring, SweepSettings
+from branchynet.exits.combining import Average, fit_shares
 from branchynet.exits.criteria import Criterion, Entropy
 from branchynet.exits.rules import AccuracyFloor
 from branchynet.runs.stored import read_criterion, read_trace
@@ -168,3 +169,17 @@ def test_other_loggers_get_the_reports_numbers(ended, tmp_path):
     result = json.loads((folder / "result.json").read_text())
     assert float(row["baseline/accuracy"]) == pytest.approx(result["baseline"]["accuracy"])
     assert "trade_off" in "".join(row)
+
+
+def test_shares_are_fitted_and_left_with_the_criterion(ended, bright_network, bright_data):
+    end, folder = ended
+    network = bright_network()
+    end(network, combining=Average())
+    stored, result = read_criterion(folder / "criterion.pt"), json.loads((folder / "result.json").read_text())
+    with torch.no_grad():
+        x, y = bright_data.split("val")
+        assert stored.shares == fit_shares(network(x), y) == tuple(result["shares"])
+        x, y = bright_data.split("test")
+        expected = [logits.argmax(1) for logits in network(x)]
+    assert torch.equal(read_trace(folder / "trace-test.npz").alone, torch.stack(expected, 1))
+    assert network.shares is None, "the trained network stays as it was"

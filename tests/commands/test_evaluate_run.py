@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from branchynet.api import load
 from branchynet.commands.app import conf_folder
 from branchynet.commands.evaluate import read_run_settings, store_as_in_run
 from branchynet.commands.evaluate_run import evaluate_run, hparams
@@ -277,6 +279,34 @@ def test_in_place_with_another_criterion_the_traces_are_known_to_be_of_that_one(
     assert read_criterion(copied / "criterion.pt").settings["_target_"].endswith("Margin")
 
 
+def test_exits_of_a_trained_run_may_average(copied, tmp_path, caplog):
+    caplog.set_level("INFO")
+    plain = result_of(copied)
+    with pytest.raises(UserError, match=r"from=trace is not enough, because .* answer otherwise.*Separate"):
+        evaluate(copied, tmp_path / "out", "combine=average", "from=trace")
+    found = evaluate(copied, copied, "combine=average", "combine.shares=[0,0.5]", "in_place=true", *QUICK)
+    assert found["shares"] == [0, 0.5]
+    assert [e["static_accuracy"] for e in found["exits"]] == [e["accuracy"] for e in plain["exits"]]
+    # It is the run's own from now on: traces, network, and what loads them.
+    again = evaluate(copied, tmp_path / "again", "combine=average", "combine.shares=[0,0.5]", "from=trace")
+    assert again["exits"] == found["exits"] and again["shares"] == [0, 0.5]
+    run = open_run(copied)
+    x, _ = run.data.split("test")
+    with torch.no_grad():
+        first, second = run.separate(x)
+    with np.load(copied / "trace-test.npz") as stored:
+        assert np.array_equal(stored["prediction"][:, 1], (0.5 * second + 0.5 * first).argmax(1).numpy())
+    loaded = load(copied)
+    loaded.thresholds = [0.0]
+    outcome = loaded.run(run.data.images("test"))
+    with np.load(copied / "trace-test.npz") as stored:
+        assert np.array_equal(outcome.prediction, stored["prediction"][:, 1])
+    # Files of two runs are noticed.
+    write_criterion(copied / "criterion.pt", replace(run.stored_criterion, shares=(0.0, 0.6)))
+    with pytest.raises(UserError, match=r"criterion\.pt is of another run than result\.json"):
+        evaluate(copied, tmp_path / "mixed", "from=trace")
+
+
 def test_traces_of_another_engines_own_outputs_are_not_taken_for_pytorchs(copied, tmp_path):
     stored = read_criterion(copied / "criterion.pt")
     write_criterion(copied / "criterion.pt", replace(stored, traced_by="torch_cuda"))
@@ -319,6 +349,7 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["split=val", "in_place=true"], ["in_place", "split=test"]),
         (["from=network"], ["best.ckpt", "train it again"]),
         (["criterion._target_=branchynet.exits.criteria.Entropie"], ["criterion._target_=", "Entropie"]),
+        (["combine=average", "combine.shares=[0.5,0.5]"], ["combine.shares=[0.5, 0.5]", "the first one 0"]),
         (["sweep.rule._target_=branchynet.exits.rules.Best"], ["sweep.rule._target_=", "Best"]),
         (["sweep.protocol=test"], ["protocol=test", "paper"]),
         (["sweep.rule.distance=-1"], ["sweep.rule.distance=-1"]),

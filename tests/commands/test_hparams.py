@@ -32,6 +32,7 @@ def test_the_schema_to_the_letter():
         "epochs_baseline": 30,
         "epochs_joint": 60,
         "criterion": "entropy",
+        "combine": "none",
         "rule": "accuracy_floor",
         "protocol": "validation",
         "engine": "torch",
@@ -43,6 +44,7 @@ def test_it_is_the_same_in_every_run_and_follows_the_settings():
     other = shown(
         "model=b_alexnet",
         "criterion=margin",
+        "combine=average",
         "sweep/rule=knee",
         "sweep.protocol=paper",
         "engine.threads=2",
@@ -60,6 +62,7 @@ def test_it_is_the_same_in_every_run_and_follows_the_settings():
         "schedule": "none",
         "ema": 0.9,
         "criterion": "margin",
+        "combine": "average",
         "rule": "knee",
         "protocol": "paper",
         "threads": 2,

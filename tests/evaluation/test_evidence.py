@@ -6,6 +6,7 @@ from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.evaluation.evidence import (
+    find_shares,
     fit_criteria,
     gather,
     own_trace,
@@ -15,6 +16,7 @@ from branchynet.evaluation.evidence import (
     try_criterion,
 )
 from branchynet.evaluation.settings import Measuring
+from branchynet.exits.combining import Average, Separate, fit_shares
 from branchynet.exits.criteria import Criterion, Entropy, Margin
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.costs import Latencies, Latency
@@ -96,6 +98,45 @@ def test_a_trace_is_what_every_exit_says_of_every_sample(bright_network, bright_
         for n, (logits, unsure) in enumerate(zip(network(x[s : s + 1]), (Entropy(), Margin()), strict=True)):
             assert int(found.prediction[s, n]) == int(logits.argmax())
             assert float(found.uncertainty[s, n]) == pytest.approx(float(unsure(logits)), abs=1e-6)
+
+
+@torch.no_grad()
+def test_a_trace_of_averaged_exits_is_of_their_answers_and_keeps_what_heads_alone_say(
+    coarse, bright_network, bright_data
+):
+    network = bright_network().with_shares((0, 0.9))
+    x, label = bright_data.split("test")
+    own = network(x)
+    second = 0.1 * own[1] + 0.9 * own[0]
+    found = trace(network, Entropy(), x, label)
+    assert torch.equal(found.prediction[:, 1], second.argmax(1))
+    assert torch.allclose(found.uncertainty[:, 1], Entropy()(second), atol=1e-6)
+    assert torch.equal(found.alone, torch.stack([logits.argmax(1) for logits in own], 1))
+    assert not torch.equal(found.alone, found.prediction), "the average matters"
+    assert trace(network.with_shares(None), Entropy(), x, label).alone is None
+    # An engine whose outputs are its own says both by itself.
+    shape = bright_data.input_shape
+    theirs = own_trace(coarse, 1, network, (Entropy(), Entropy()), (x, label), shape)
+    assert torch.equal(theirs.prediction, found.prediction) and torch.equal(theirs.alone, found.alone)
+
+
+@torch.no_grad()
+def test_shares_are_fitted_on_validation(bright_network, bright_data, monkeypatch):
+    monkeypatch.setattr("branchynet.evaluation.evidence.CHUNK", 30)
+    network = bright_network()
+    x, label = bright_data.split("val")
+    assert find_shares(Average(), network, bright_data) == fit_shares(network(x), label)
+    assert find_shares(Separate(), network, bright_data) is None
+    with pytest.raises(UserError, match=r"^combine\.shares=\[0, 0.5, 1\]: it is 2 numbers"):
+        find_shares(Average([0, 0.5, 1]), network, bright_data)
+
+
+@torch.no_grad()
+def test_what_learns_learns_from_averaged_answers(bright_network, bright_data):
+    network = bright_network()
+    _, last = fit_criteria(OfLogits(), network.with_shares((0, 0.25)), bright_data)
+    first, second = network(bright_data.split("val")[0])
+    assert torch.allclose(last.seen, 0.75 * second + 0.25 * first)
 
 
 def test_one_criterion_is_for_all_exits(bright_network, bright_data):

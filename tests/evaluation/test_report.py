@@ -13,6 +13,7 @@ from branchynet.evaluation.report import (
     gain_measured,
     overhead_to_the_end,
     savings,
+    static_accuracies,
     taken_at_point,
     without_inexact,
 )
@@ -226,3 +227,20 @@ def test_rivals_that_are_better_cost_no_more_and_are_more_accurate(make_report, 
     ]
     found = better_rivals(make_report(rivals=tuple(cheap), chosen=3))
     assert [rival.name for rival in found] == ["two", "one"]
+
+
+def test_a_single_exit_stands_for_its_head_alone_and_the_point_for_averaged_answers(averaged, report):
+    assert exit_accuracies(averaged) == exit_accuracies(report) == (5 / 8, 7 / 8)
+    assert static_accuracies(averaged) == (5 / 8, 6 / 8) and static_accuracies(report) == (5 / 8, 7 / 8)
+    # The point is right on 7, as exit 2's answers are; no head by itself is.
+    assert savings(averaged, averaged.point).gain_over_static is None
+    assert savings(report, report.point).gain_over_static is not None
+    # On 6 of 8 the last head alone is as good as the baseline, but not faster.
+    assert exits_beating_trunk(averaged) == []
+
+
+def test_what_heads_alone_say_belongs_to_averaged_exits(averaged, make_report):
+    with pytest.raises(ValueError, match="alone"):
+        replace(averaged, shares=None)
+    with pytest.raises(ValueError, match="alone"):
+        make_report(shares=(0.0, 0.25))

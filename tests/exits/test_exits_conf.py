@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.errors import UserError
-from branchynet.exits import criteria, rules
-from branchynet.runs.build import build_criterion, build_rule
+from branchynet.exits import combining, criteria, rules
+from branchynet.runs.build import build_combining, build_criterion, build_rule
 
 CONF = Path(__file__).parents[2] / "conf"
 CRITERIA = {
@@ -21,7 +21,11 @@ RULES = {kind.name: kind for kind in vars(rules).values() if is_dataclass(kind) 
 
 
 def composed(*overrides: str) -> dict:
-    groups = [f"+{override}" for override in overrides if override.split("=")[0] in ("sweep", "criterion")]
+    groups = [
+        f"+{override}"
+        for override in overrides
+        if override.split("=")[0] in ("sweep", "criterion", "combine")
+    ]
     others = [override for override in overrides if f"+{override}" not in groups]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose(overrides=groups + others))
@@ -39,6 +43,14 @@ def test_criterion(name):
     settings = composed(f"criterion={name}")["criterion"]
     assert settings == {"_target_": f"branchynet.exits.criteria.{kind.__name__}"}
     assert type(build_criterion(settings)) is kind
+
+
+def test_combine():
+    assert {file.stem for file in (CONF / "combine").iterdir()} == {"none", "average"}
+    assert build_combining(composed("combine=none")["combine"]) == combining.Separate()
+    assert build_combining(composed("combine=average")["combine"]) == combining.Average()
+    fixed = build_combining(composed("combine=average", "combine.shares=[0,0.5]")["combine"])
+    assert fixed.find(2, None) == (0.0, 0.5)
 
 
 @pytest.mark.parametrize("name", list(RULES))

@@ -109,6 +109,19 @@ def test_the_confidence_is_computed_in_float32_and_all_is_plain():
     assert not any(column.is_inference() or column.requires_grad for column in found[:3])
 
 
+def test_what_heads_say_before_they_are_averaged_is_kept_apart():
+    own = IMAGES * torch.tensor([1.0, 1.0, 0.0])
+    steps = [
+        lambda x, _: (x, own, Entropy()(own), own),
+        lambda x, before: (x, before + x, Entropy()(x), x),
+    ]
+    trace = compute_trace(steps, [IMAGES], LABELS)
+    assert torch.equal(trace.prediction[:, 1], (own + IMAGES).argmax(1))
+    assert torch.equal(trace.alone, torch.stack([own.argmax(1), IMAGES.argmax(1)], 1))
+    assert torch.equal(trace.correct_alone[:, 1], IMAGES.argmax(1) == LABELS)
+    assert torch.equal(trace.at(torch.tensor([3, 1])).alone, trace.alone[[3, 1]])
+
+
 FINE = {
     "uncertainty": torch.zeros(4, 2),
     "prediction": torch.zeros(4, 2, dtype=torch.int64),
@@ -126,6 +139,7 @@ FINE = {
         ({"uncertainty": torch.full((4, 2), -1e-9)}, "negative"),
         ({"prediction": torch.zeros(4, 3, dtype=torch.int64)}, r"prediction is \(4, 3\)"),
         ({"prediction": torch.zeros(4, 2)}, "prediction is .*float32"),
+        ({"alone": torch.zeros(4, 3, dtype=torch.int64)}, r"alone is \(4, 3\)"),
         ({"label": torch.zeros(5, dtype=torch.int64)}, r"label is \(5,\)"),
     ],
 )

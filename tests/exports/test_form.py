@@ -18,6 +18,8 @@ CASES = [
     ("format", "tflite", "format is 'tflite': input should be 'segments', 'single' or 'torch'"),
     ("thresholds", [0.1], "thresholds has 1 entries where 2 belong"),
     ("thresholds", [], "thresholds has 0"),
+    ("shares", [0, 0.5], "shares has 2 entries where 3 belong"),
+    ("shares", [0, 0.5, 1.5], "shares.2 is '1.5'"),
     ("thresholds", [0.1, 0.2, 0.3], "thresholds has 3"),
     ("thresholds", [0.1, "0.1"], "thresholds.1 is '0.1'"),
     ("thresholds", [math.nan, 1], "thresholds.0 is 'nan'"),

@@ -210,3 +210,16 @@ def test_an_undivided_module_is_a_network_of_one_exit():
 def test_parts_that_do_not_fit_are_a_bug():
     with pytest.raises(ValueError, match="do not fit"):
         BranchedNetwork([nn.Identity()], [nn.Linear(1, 1), nn.Linear(1, 1)], ["input"])
+
+
+def test_with_shares_it_is_the_same_network_and_training_does_not_see_them():
+    net = network("conv1", "relu2").eval()
+    x = torch.randn(2, 1, 28, 28)
+    made = net.with_shares([0, 0.25, 1])
+    assert made.shares == (0.0, 0.25, 1.0) and net.shares is None and not made.training
+    assert next(made.parameters()) is next(net.parameters()) and made.places == net.places
+    assert all(torch.equal(a, b) for a, b in zip(made(x), net(x), strict=True))
+    assert copy.deepcopy(made).shares == made.shares and made.with_shares(None).shares is None
+    for wrong in ([0, 0.5], [0.1, 0.5, 0.5], [0, 1.5, 0]):
+        with pytest.raises(ValueError, match="no shares of 3 exits"):
+            net.with_shares(wrong)

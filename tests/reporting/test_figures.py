@@ -212,3 +212,10 @@ def test_rivals_far_above_do_not_squeeze_the_runs_own_points(make_report):
     assert len(figures.trade_off(make_report(**own)).axes) == 2
     figure = figures.trade_off(make_report(**own, rivals=(Rival("far above", 100, 0.99, "a page"),)))
     assert len(figure.axes) == 4 and figure.axes[2].get_ylim()[1] < 50
+
+
+def test_exits_alone_are_their_heads_where_exits_average(averaged, report):
+    def triangles(of):
+        return list(line(figures.trade_off(of).axes[0], "one exit alone").get_ydata())
+
+    assert triangles(averaged) == [62.5, 75.0] and triangles(report) == [62.5, 87.5]

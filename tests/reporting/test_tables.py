@@ -239,3 +239,10 @@ def test_rivals_stand_by_cost_beside_the_operating_point(report, make_report, ri
     ]
     assert cells_of(lines[6]) == ["**operating point**", "**0.250**", "**87.50**", "**this run**"]
     assert rivals_table(page) in report_page(page)
+
+
+def test_exits_alone_are_their_heads_where_exits_average(averaged):
+    table = summary_table(averaged)
+    assert row_of(table, "exit 2 alone") == ["75.00", "0.000", "42.0", "5.2", "0.95"]
+    assert row_of(table, "operating point, predicted")[0] == "87.50"
+    assert re.search(r"exit 2 alone +75\.00 \[", table.partition("95 % intervals")[2])

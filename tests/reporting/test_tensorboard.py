@@ -186,3 +186,11 @@ def test_settings_are_flat_words_and_numbers():
         "lr": 1e-3,
         "size": "torch.Size([1, 28, 28])",
     }
+
+
+def test_shares_have_tags_where_exits_average(averaged, report):
+    assert {tag: value for tag, value in scalars(averaged).items() if "share" in tag} == {
+        "exits/share_1": 0.0,
+        "exits/share_2": 0.25,
+    }
+    assert not [tag for tag in scalars(report) if "share" in tag]

@@ -219,3 +219,14 @@ def test_rivals_only_add_a_key(report, make_report, rivals):
     Result.model_validate(found)
     assert found.pop("rivals")[0] == {"name": "better", "macs": 240, "accuracy": 0.9, "source": "a page"}
     assert found == result_dict(report)
+
+
+def test_averaged_exits_only_add_keys(averaged, report):
+    found = result_dict(averaged)
+    Result.model_validate(found)
+    assert found.pop("shares") == [0.0, 0.25]
+    assert [each.pop("static_accuracy") for each in found["exits"]] == [5 / 8, 6 / 8]
+    plain = result_dict(report)
+    for each in (found, plain):  # the head alone is less accurate than the point: no single exit is its rival
+        del each["knee"]["gain_over_static"], each["knee"]["intervals"]["gain_over_static"]
+    assert found == plain

@@ -374,3 +374,28 @@ def test_evidence_of_two_runs_is_noticed(name, report, three_exits, make_report,
 def test_of_validation_alone_nothing_of_test_is_written(make_report, tmp_path):
     write_evidence(tmp_path, make_report(split="val"), StoredCriterion(SETTINGS, "torch", [{}, {}]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["costs.csv", "criterion.pt", "trace-val.npz"]
+
+
+def test_what_heads_alone_say_is_read_back(averaged, tmp_path):
+    write_trace(tmp_path / "trace.npz", averaged.trace)
+    back = read_trace(tmp_path / "trace.npz")
+    assert torch.equal(back.alone, averaged.trace.alone)
+    assert torch.equal(back.correct_alone, averaged.trace.correct_alone)
+    with np.load(tmp_path / "trace.npz") as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "trace.npz", **{**arrays, "alone": arrays["alone"].astype(np.float32)})
+    with pytest.raises(UserError, match="the type of alone is float32"):
+        read_trace(tmp_path / "trace.npz")
+
+
+def test_what_exits_answer_is_read_back_and_older_files_mean_what_their_heads_say(tmp_path):
+    path = tmp_path / "criterion.pt"
+    combine = {"_target_": "branchynet.exits.combining.Average", "shares": None}
+    write_criterion(path, StoredCriterion.of(SETTINGS, "torch", (Entropy(), Entropy()), combine, (0.0, 0.37)))
+    assert (read_criterion(path).combine, read_criterion(path).shares) == (combine, (0.0, 0.37))
+    torch.save({"settings": SETTINGS, "traced_by": "torch", "states": [{}, {}]}, path)
+    assert read_criterion(path) == StoredCriterion(SETTINGS, "torch", [{}, {}])
+    assert read_criterion(path).combine == {"_target_": "branchynet.exits.combining.Separate"}
+    torch.save({"settings": SETTINGS, "traced_by": "torch", "states": [{}, {}], "shares": ["?"]}, path)
+    with pytest.raises(UserError, match=r"criterion\.pt is damaged"):
+        read_criterion(path)

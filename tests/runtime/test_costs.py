@@ -97,6 +97,14 @@ def test_a_criterions_matrix_products_count_at_every_exit_on_the_way(criterion, 
     assert all(tensor.device.type == "cpu" for each in criteria for tensor in each.parameters())
 
 
+def test_an_exit_that_averages_costs_a_multiplication_for_every_class():
+    network = attach(lenet5(), [{"after": "input"}, {"after": "conv1"}], (1, 28, 28), 10)
+    without, macs = (count_macs(each, (1, 28, 28)) for each in (network, network.with_shares((0, 0, 0.5))))
+    assert macs.exits == (*without.exits[:2], without.exits[2] + 10)
+    assert count_macs(network.with_shares((0, 0.1, 0.5)), (1, 28, 28)).exits[2] == without.exits[2] + 20
+    assert (macs.baseline, macs.static) == (without.baseline, without.static)
+
+
 def test_a_measurement_has_every_exit_every_way(backend, network):
     found = measure_latencies(backend, network, network.trunk(), [Entropy()] * 3, (1, 12, 12), seconds=0.02)
     for kind in (found.exits, found.static, found.trunk_only):

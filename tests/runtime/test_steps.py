@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from branchynet.exits.criteria import Entropy
-from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, steps_for_inference
+from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, read_on, steps_for_inference
 
 
 @pytest.fixture
@@ -111,3 +111,26 @@ def test_a_model_hands_out_what_is_asked_of_it(forwards, confidence, x):
     assert isinstance(found, tuple)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@torch.no_grad()
+def test_a_step_averages_with_the_answer_before(network, x):
+    shares = (0, 0.25, 0.5)
+    own = network(x)
+    second = 0.75 * own[1] + 0.25 * own[0]
+    expected = [own[0], second, 0.5 * own[2] + 0.5 * second]
+    steps = exit_steps(network.with_shares(shares), [Entropy()] * 3)
+    assert (
+        read_on(steps) == [True, True, False] and read_on(exit_steps(network, [Entropy()] * 3)) == [False] * 3
+    )
+    for calls in (steps, [step.function() for step in steps], [step.function(own=True) for step in steps]):
+        features, answer = x, None
+        for n, step in enumerate(calls):
+            features, answer, uncertainty, *alone = step(features, answer)
+            torch.testing.assert_close(answer, expected[n])
+            torch.testing.assert_close(uncertainty, Entropy()(answer))
+            assert not alone or torch.equal(alone[0], own[n])
+    with pytest.raises(ValueError, match="the answer of the exit before"):
+        steps[1](network.segments[0](x))
+    *_, answer = ModelStep(steps[1], forwards=True, answers=True)(network.segments[0](x), own[0])
+    torch.testing.assert_close(answer, second)

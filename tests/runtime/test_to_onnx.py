@@ -56,6 +56,19 @@ def test_names_and_one_image_where_they_are_wanted(module):
     assert any_batch(torch.zeros(1, 4)) is None and list(any_batch(torch.zeros(3, 4))[0]) == [0]
 
 
+class Sum(nn.Module):
+    def forward(self, x, previous=None):
+        return x.sum(dim=1) if previous is None else x.sum(dim=1) + previous
+
+
+def test_several_inputs_share_their_batch():
+    session = load_session(export(Sum(), (3, 2), (2,)), 1)
+    assert [each.name for each in session.get_inputs()] == ["x", "previous"]
+    for size in (1, 5):
+        x, previous = np.ones((size, 3, 2), np.float32), np.full((size, 2), 4, np.float32)
+        assert (session.run(None, {"x": x, "previous": previous})[0] == 7).all()
+
+
 def test_no_node_says_where_it_comes_from(content):
     model = onnx.load_from_string(content)
     assert len(model.graph.node) > 2 and not any(node.metadata_props for node in model.graph.node)

@@ -1,6 +1,7 @@
 """The evaluation of a finished run, from what it has left or with its network."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,16 @@ def why_network(
     if criterion != run.stored_criterion.settings:
         return f"the stored traces are of the criterion {run.criterion_name}"
     if combine != run.stored_criterion.combine:
-        return (
-            f"the stored traces are of exits that answer otherwise: combine is {run.stored_criterion.combine}"
-        )
+        return f"the stored traces are of exits that answer otherwise, {_words(run.stored_criterion.combine)}"
     if traced_by(settings.engine) != run.stored_criterion.traced_by:
         return f"the stored traces are of the outputs of {run.stored_criterion.traced_by}"
     if settings.measuring.threads != run.result["threads"]:
         return f"the stored latencies are of engine.threads={run.result['threads']}"
     missing = [each.name for each in settings.measuring.engines if each.name not in evidence.latencies]
     return f"there is no stored latency of {missing[0]}" if missing else ""
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    """Settings of a part, such as `Average shares=None`."""
+    others = [f"{name}={value}" for name, value in settings.items() if name != "_target_"]
+    return " ".join([str(settings.get("_target_")).rpartition(".")[2], *others])

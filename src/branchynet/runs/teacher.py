@@ -137,7 +137,7 @@ def _is_baseline_better(folder: Path) -> bool:
     if not (trace.exists() and baseline.exists()):
         return False
     try:
-        last = read_trace(trace).correct[:, -1].double().mean()
+        last = read_trace(trace).correct_alone[:, -1].double().mean()
         return bool(read_baseline(baseline).correct["val"].double().mean() > last)
     except UserError as error:
         raise UserError(f"its {trace.name} or {baseline.name} is damaged: {_BY_HAND}") from error

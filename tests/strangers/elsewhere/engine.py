@@ -61,11 +61,12 @@ class Loop:
     def run(self, x: np.ndarray) -> Outcome:
         answers = []
         for sample in torch.from_numpy(x):
-            features = sample[None]
+            features, answer = sample[None], None
             for n, step in enumerate(self.steps):
-                features, logits, uncertainty = step(features)
+                # What exit n answers, which the next one takes where exits average.
+                features, answer, uncertainty = step(features, answer)
                 if n == len(self.thresholds) or uncertainty.item() < self.thresholds[n]:
                     break
-            answers.append((int(logits.argmax()), n + 1, uncertainty.item()))
+            answers.append((int(answer.argmax()), n + 1, uncertainty.item()))
         prediction, exits, uncertainty = zip(*answers, strict=True)
         return Outcome(np.array(prediction), np.array(exits), np.array(uncertainty, np.float32))
