@@ -1,16 +1,20 @@
 """The network of tests/runtime, images as bytes, and an export of each format."""
 
 from dataclasses import replace
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from branchynet.exits.criteria import Entropy
 from branchynet.exports.load import load_export
 from branchynet.exports.manifest import FORMATS, Cost, Costs, Manifest
 from branchynet.exports.write import in_memory, write_export
+from branchynet.networks.branched import BranchedNetwork
 
 # By its path: no package holds the tests.
 _spec = spec_from_file_location("of_runtime", Path(__file__).parents[1] / "runtime" / "conftest.py")
@@ -58,6 +62,35 @@ def folders(network, criteria, manifest, tmp_path_factory):
         made[name] = tmp_path_factory.mktemp(name)
         write_export(made[name], network, criteria, replace(manifest, format=name))
     return made
+
+
+@pytest.fixture(scope="session")
+def averaged(network, normalised):
+    """The network without its first exit, the last one averaging; and a threshold that half of the images are below."""
+    first = nn.Sequential(*network.segments[:2])
+    made = BranchedNetwork(
+        [first, network.segments[2]], network.heads[1:], network.places[1:], (0, 0.6)
+    ).eval()
+    with torch.no_grad():
+        rising = Entropy()(made(torch.from_numpy(normalised))[0]).sort().values
+    return made, (float(rising[127] + rising[128]) / 2,)
+
+
+@pytest.fixture(scope="session")
+def averaged_folder(averaged, manifest, tmp_path_factory):
+    """A function: the export of that network in a format, made once; not to be changed."""
+    made, thresholds = averaged
+    costs = replace(manifest.costs, exits=manifest.costs.exits[:2])
+
+    @cache
+    def folder(name):
+        path = tmp_path_factory.mktemp(f"averaged-{name}")
+        write_export(
+            path, made, [Entropy()] * 2, replace(manifest, format=name, thresholds=thresholds, costs=costs)
+        )
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session", params=[*FORMATS, "in memory"])

@@ -45,6 +45,18 @@ def test_the_loop_answers_as_load_does(names, folders, pixels):
         assert found[2:] == pytest.approx((uncertainty, confidence), abs=1e-5)
 
 
+def test_the_loop_hands_answers_on(blocks, averaged_folder, pixels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink(averaged_folder("segments"), "export-segments")
+    names = {}
+    exec(compile(blocks[0], str(PAGE), "exec"), names)
+    exported = load_export(averaged_folder("segments"))
+    expected = exported.answer(pixels[:40])
+    assert set(expected.exit) == {1, 2}
+    for x, prediction, exit in zip(pixels[:40], expected.prediction, expected.exit, strict=True):
+        assert names["classify"](x[None])[:2] == (exported.classes[prediction], exit)
+
+
 def test_a_picture_is_read_as_predict_reads_it(names, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)).save(tmp_path / "a.png")
     expected = read_image(tmp_path / "a.png", (1, 12, 12), ImageFiles())

@@ -182,8 +182,8 @@ def test_what_averaged_exits_answer_with_is_one_sentence(averaged, report):
     (text,) = [text for text in sentences(averaged) if text.startswith("Averaged")]
     assert text == (
         "Averaged exits, in log-probabilities: exit 2 with 0.75 of its own head and 0.25 of exit 1's answer. Of "
-        "all samples exit 1, 2 … is right on 62.50, 87.50 %; by its head alone, which is what a single exit has, on "
-        "62.50, 75.00 %."
+        "all samples exit 1, 2 … is right on 62.50, 87.50 %; by its head alone, which is what a single exit has, "
+        "on 62.50, 75.00 %."
     )
     assert not [text for text in sentences(report) if "verage" in text]
     assert "No single exit alone" in " ".join(sentences(averaged))

@@ -1,0 +1,66 @@
+"""What an averaged exit costs: everything leaves at exit n, exits averaging against exits that do not.
+
+    python benchmarks/averaging.py                        # B-AlexNet on ONNX Runtime, random weights
+    python benchmarks/averaging.py --run <run folder>     # a trained one
+    python benchmarks/averaging.py --rounds 5             # to see that it works
+
+Batch 1. The same network on the same engine, once as it is and once with the share 0.5 at every exit but the first:
+these take the answer before as a second input, and hand theirs on. Both take turns in one run, each 20 calls at a
+stretch; the ratio is the median over the rounds of the ratio within each. Beside it stands how far chance goes: the
+network as it is against a second engine of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+from _cases import Case, engine_at, for_every, in_rounds, parser, print_machine, ratio
+
+from branchynet.runtime.base import Backend, Engine, forced
+from branchynet.runtime.catalogue import make_engine
+
+CALLS = 20  # in a row
+AIM = 1.03
+
+
+def main() -> None:
+    options = parser(__doc__, images=64, rounds=300)
+    options.set_defaults(models=["b_alexnet"], engines=["onnxruntime"])
+    arguments = options.parse_args()
+    print_machine(arguments)
+    for_every(compare, arguments)
+
+
+def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None:
+    """Prints a table: a row for every exit."""
+    count, x = case.network.num_exits, case.images[:1]
+    plain = case.network.with_shares(None)
+    averaged = case.network.with_shares([0.0, *[0.5] * (count - 1)])
+    engines: dict[str, Engine] = {
+        name: make_engine(backend, network, case.criteria, forced(0, count), case.shape, arguments.threads)
+        for name, network in (("plain", plain), ("averaged", averaged), ("plain again", plain))
+    }
+    candidates: dict[str, Callable[[], object]] = {}
+    for n in range(count):
+        for name, engine in engines.items():
+            candidates[f"{name} {n}"] = partial(repeated, engine_at(engine, n, count).run, x)
+    seconds = in_rounds(candidates, arguments.rounds)
+    print(f"\n{case.name}, {backend.name}; aim: at most {AIM}.\n")
+    print("| everything leaves at exit | µs | averaged | the same again |\n|---:|---:|---:|---:|")
+    for n in range(count):
+        base = seconds[f"plain {n}"]
+        ratios = [f"{ratio(seconds[f'{name} {n}'], base):.3f}" for name in ("averaged", "plain again")]
+        print(f"| {n + 1} | {1e6 * statistics.median(base) / CALLS:.1f} | {' | '.join(ratios)} |", flush=True)
+
+
+def repeated(run: Callable[..., object], x: object) -> None:
+    """Some calls in a row."""
+    for _ in range(CALLS):
+        run(x)
+
+
+if __name__ == "__main__":
+    main()
