@@ -43,7 +43,7 @@ def test_averaged_exits_are_the_slow_loop(
         exported = in_memory(network, [Entropy()] * 2, own)
     else:
         exported = load_export(averaged_folder(name), trust=name == "torch")
-        # An older reader knows of no answers that go from model to model; inside of one they are none of its business.
+        # An older reader knows of no answers that go from model to model; inside of one they are not its business.
         assert exported.manifest.format_version == (2 if name == "single" else 3)
         assert exported.manifest.shares == (0, 0.6)
     for size in (1, 33, 257):
