@@ -66,7 +66,7 @@ def folders(network, criteria, manifest, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def averaged(network, normalised):
-    """The network without its first exit, the last one averaging; and a threshold that parts the images in halves."""
+    """The network without its first exit, the last one averaging, and a threshold that halves the images."""
     first = nn.Sequential(*network.segments[:2])
     made = BranchedNetwork(
         [first, network.segments[2]], network.heads[1:], network.places[1:], (0, 0.6)
