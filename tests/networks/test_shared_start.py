@@ -57,7 +57,8 @@ POOL3 = nn.MaxPool2d(3, 2, ceil_mode=True)
 )
 def test_what_both_begin_with_is_run_once_and_outputs_stay(behind, before, shared):
     given = network(behind, before)
-    made = with_shared_starts(given).eval()
+    made = with_shared_starts(given.with_shares((0, 0.5))).eval()
+    assert made.shares == (0, 0.5) and with_shared_starts(given).shares is None
     assert layers(made.segments[0]) == ["Conv2d", *shared]
     x = torch.randn(4, *SHAPE)
     for ours, theirs in zip(made(x), given(x), strict=True):
