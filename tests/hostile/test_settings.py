@@ -57,6 +57,11 @@ data=arrays data.path=nosuch.npz | nosuch.npz
 data=arrays data.path=/dev/zero | /dev/zero
 +callbacks.es._target_=os.system | callbacks.es
 +callbacks.es._target_=lightning.pytorch.callbacks.EarlyStopping | monitor
+objective=distilled objective.teacher=nosuch | no such folder or file
+objective=distilled objective.teacher=/ | is no run
+objective=distilled objective.teacher=/dev/zero objective.teacher_model=b_lenet | /dev/zero
+objective=distilled objective.teacher=/dev/zero objective.teacher_model=nosuch | objective.teacher_model=nosuch
+objective=distilled objective.teacher_model={} | teacher_model
 experiment=nosuch | nosuch
 model=nosuch | nosuch
 optimizer=null | optimizer
