@@ -1,11 +1,19 @@
 """Heads from their description: the layers, their order, and what cannot be built."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from branchynet.errors import UserError
+from branchynet.exits.criteria import Entropy
+from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.heads import KINDS, Kind, build_head
+from branchynet.runtime.base import forced
+from branchynet.runtime.catalogue import ENGINES, make_engine
+from branchynet.runtime.costs import count_macs
+from branchynet.runtime.for_inference import for_inference
+from branchynet.runtime.trace_engine import trace_engine
 
 
 def kinds(head):
@@ -201,6 +209,111 @@ def test_another_kind_of_place_has_a_head_of_its_kind(monkeypatch):
         build_head({"after": "tokens"}, (2, 3, 4, 5), 4)
 
 
+# Cheaper kinds of convolutions
+
+CHEAP = {
+    "depthwise": {"convs": [8, 6], "depthwise": [False, True], "norm": "batch", "pool": [2, 0]},
+    "depthwise, bare": {"convs": [6], "depthwise": True, "kernel": 5, "stride": 2},
+    "residual": {"convs": [8, 8, 8], "residual": [False, True, True], "norm": "batch", "pool": [2, 0, 2]},
+    "residual, bare": {"convs": [3, 6], "residual": True, "norm": ["lrn", "none"], "pool": [2, 0]},
+    "both": {"convs": [8, 8], "depthwise": True, "residual": [False, True], "norm": "batch"},
+    "strided stem": {"convs": [8, 6], "kernel": [7, 3], "stride": [4, 1], "norm": "batch"},
+    "patches": {"convs": [8], "kernel": 4, "stride": 4},
+}
+
+
+def cheap(name, side=17):
+    torch.manual_seed(0)
+    head = build_head({"after": "x", "global_pool": True, **CHEAP[name]}, (3, side, side), 5)
+    with torch.no_grad():
+        head.train()(torch.randn(64, 3, side, side))  # statistics that are not the initial ones
+    return head.eval()
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_cheap_heads_give_finite_logits_and_every_weight_learns(name):
+    head = cheap(name).train()
+    x = torch.randn(4, 3, 17, 17)
+    logits = head(x)
+    assert logits.shape == (4, 5) and logits.isfinite().all() and (logits.std(dim=0) > 0).all()
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_cheap_heads_are_folded_for_inference(name):
+    head, x = cheap(name), torch.randn(4, 3, 17, 17)
+    made = for_inference(head)
+    ran = []
+    for layer in made.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda *_: ran.append(1))
+    torch.testing.assert_close(made(x), head(x), rtol=1e-4, atol=1e-5)
+    assert not ran
+
+
+def test_a_depthwise_convolution_is_two():
+    head = build_head({"after": "x", **CHEAP["depthwise"]}, (3, 17, 17), 5)
+    assert kinds(head) == [
+        "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d",
+        "ReLU", "Flatten", "Linear",
+    ]  # fmt: skip
+    apart, over = head[4], head[7]
+    assert (apart.groups, tuple(apart.weight.shape), apart.bias) == (8, (8, 1, 3, 3), None)
+    assert (over.groups, tuple(over.weight.shape), over.bias) == (1, (6, 8, 1, 1), None)
+    bare = build_head({"after": "x", **CHEAP["depthwise, bare"]}, (3, 17, 17), 5)
+    assert kinds(bare) == ["Conv2d", "ReLU", "Conv2d", "ReLU", "Flatten", "Linear"]
+    assert bare[0].bias is not None and bare[0].stride == (2, 2) and bare[2].stride == (1, 1)
+    assert bare[-1].in_features == 6 * 9 * 9
+
+
+def test_a_residual_convolution_adds_what_went_in():
+    head = cheap("residual")
+    assert kinds(head)[:9] == [
+        "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Residual", "ReLU", "Residual", "MaxPool2d", "ReLU",
+    ]  # fmt: skip
+    x, block = torch.randn(2, 8, 9, 9), head[4]
+    conv, norm = block
+    torch.testing.assert_close(block(x), x + norm(conv(x)), rtol=0, atol=0)
+    # One for all is for those that fit: here the first, from 3 channels to 3.
+    assert (
+        kinds(cheap("residual, bare"))[0] == "Residual"
+        and "Residual" not in kinds(cheap("residual, bare"))[1:]
+    )
+    both = cheap("both")[6]
+    assert kinds(both) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"]
+
+
+def test_the_macs_of_cheap_heads_by_hand():
+    def macs(name, side):
+        network = BranchedNetwork([nn.Identity()], [cheap(name, side)], [])
+        return count_macs(network, (3, side, side)).baseline
+
+    # 16 → pooled 8: 9 pixels of each of the 8 channels, then all 8 to 6; 6 to 5 classes.
+    assert macs("depthwise", 16) == 16**2 * 9 * 3 * 8 + 8**2 * (9 * 8 + 8 * 6) + 6 * 5
+    assert macs("residual", 16) == 16**2 * 9 * 3 * 8 + 2 * 8**2 * 9 * 8 * 8 + 8 * 5
+    # 32, padded by 3: 8 places for a window of 7.
+    assert macs("strided stem", 32) == 8**2 * 49 * 3 * 8 + 8**2 * 9 * 8 * 6 + 6 * 5
+    # 32, padded by 2: 9 places for a window of 4.
+    assert macs("patches", 32) == 9**2 * 16 * 3 * 8 + 8 * 5
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+def test_cheap_heads_leave_every_engine_with_the_same_numbers(name):
+    """In one network, on the image itself."""
+    heads = [cheap(kind) for kind in ("both", "patches")]
+    places = ["input", *(f"same{n}" for n in range(len(heads) - 2))]
+    network = BranchedNetwork([nn.Identity() for _ in heads], heads, places).eval()
+    x = torch.randn(3, 3, 17, 17)
+    engine = make_engine(ENGINES[name], network, Entropy(), forced(0, len(heads)), (3, 17, 17))
+    found, predicted = trace_engine(engine, x.numpy())
+    with torch.no_grad():
+        logits = network(x)
+    for n, own in enumerate(logits):
+        np.testing.assert_allclose(found[:, n], Entropy()(own).numpy(), rtol=1e-4, atol=1e-5)
+        assert predicted[:, n].tolist() == own.argmax(dim=1).tolist()
+
+
 def test_global_pooling_makes_the_classifier_small():
     head = build_head({"after": "x", "convs": [6], "global_pool": True}, (3, 9, 9), 4)
     assert head[-1].in_features == 6 and head(torch.randn(2, 3, 9, 9)).shape == (2, 4)
@@ -235,6 +348,14 @@ def test_global_pooling_makes_the_classifier_small():
         ({"convs": [], "kernel": -3}, ["kernel: -3", "above 0"]),
         ({"convs": [-8]}, ["[-8]", "above 0"]),
         ({"convs": [8] * 4, "pool": 3}, ["pixel", "fewer poolings"]),
+        ({"convs": [8], "depthwise": "yes"}, ["depthwise: 'yes'", "true or false"]),
+        ({"convs": [8], "depthwise": 1}, ["depthwise: 1", "true or false"]),
+        ({"convs": [8, 8], "depthwise": [True]}, ["1 values of depthwise", "2 convolutions"]),
+        ({"convs": [8], "residual": None}, ["residual: None", "true or false"]),
+        ({"convs": [8], "residual": True}, ["no convolution keeps width", "odd kernel"]),
+        ({"convs": [8, 6], "residual": [False, True]}, ["convolution 2", "8 channels to 6"]),
+        ({"convs": [3, 3], "residual": [True, True], "stride": [1, 2]}, ["convolution 2", "stride 2"]),
+        ({"convs": [3], "residual": [True], "kernel": 4}, ["convolution 1", "kernel 4"]),
         ({"fc": [-1]}, ["fc", "above 0"]),
         ({"before": ["pool3"] * 5}, ["pixel"]),
     ],

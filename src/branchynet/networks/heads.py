@@ -4,11 +4,11 @@ Shapes: B batch, C channels, H, W, K classes.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from branchynet.errors import UserError, is_whole, reason_of
 from branchynet.networks.lrn import released_lrn
@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "convs": [],
     "kernel": 3,
     "stride": 1,
+    "depthwise": False,
+    "residual": False,
     "norm": "none",
     "pool": 0,
     "global_pool": False,
@@ -28,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
 BEFORE = ("relu", "pool2", "pool3", "lrn", "batch")
 NORMS = ("none", "batch", "lrn")
 POOLS = (0, 2, 3)
+FLAGS = (False, True)
 
 
 def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -36,11 +39,14 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
     Args:
         spec: `after`, which is the caller's, and the layers: `before`: those between the place and the first
             convolution, of relu, pool2, pool3, lrn, batch; `blocks`: the number of residual blocks of the place's
-            width after them; `convs`: output channels of each convolution; `kernel`, `stride`, `norm` (none,
-            batch, lrn) and `pool` (the window of the max pooling after it, 0 for none): one for all of them or
-            one each; `global_pool`: average over all pixels before the classifier; `fc`: widths of hidden
-            fully-connected layers. Convolutions are padded by kernel // 2; pooling has stride 2 and rounds up;
-            ReLU follows every convolution and hidden layer. Before batch norm, convolutions have no biases.
+            width after them; `convs`: output channels of each convolution; `kernel`, `stride`, `depthwise` (a
+            convolution of each channel by itself, then one of 1×1 over all of them), `residual` (what went in is
+            added to what comes out, before ReLU), `norm` (none, batch, lrn) and `pool` (the window of the max
+            pooling after it, 0 for none): one for all of them or one each; `global_pool`: average over all pixels
+            before the classifier; `fc`: widths of hidden fully-connected layers. Convolutions are padded by
+            kernel // 2; pooling has stride 2 and rounds up;
+            ReLU follows every convolution and hidden layer. Before batch norm, convolutions have no biases. One
+            `residual: true` for all is for those that keep width and size; in a list it is an error for others.
             Instead of layers: `head`, a function of `shape` and `num_classes` that gives a module.
         input_shape: at the place, without the batch.
         num_classes: K.
@@ -109,10 +115,17 @@ def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Se
         head.add(_layer(name, head.shape[0]))
     for _ in range(blocks):
         head.add(BasicBlock(head.shape[0], head.shape[0]))
-    for width, kernel, stride, norm, pool in zip(convs, kernels, strides, norms, pools, strict=True):
-        head.add(nn.Conv2d(head.shape[0], width, kernel, stride, kernel // 2, bias=norm != "batch"))
-        if norm == "batch":
-            head.add(_layer("batch", width))
+    depthwise = _each(spec, "depthwise", len(convs), where, FLAGS)
+    residual = _residual(spec, head.shape[0], convs, kernels, strides, where)
+    for width, kernel, stride, apart, skip, norm, pool in zip(
+        convs, kernels, strides, depthwise, residual, norms, pools, strict=True
+    ):
+        layers = _convolution(head.shape[0], width, kernel, stride, apart, norm == "batch")
+        if skip:
+            head.add(Residual(*layers))
+        else:
+            for layer in layers:
+                head.add(layer)
         # Pooling and ReLU commute; in this order ReLU has a quarter of the work. LRN has to see what ReLU gives.
         if pool and norm != "lrn":
             head.add(_layer(f"pool{pool}", width))
@@ -125,6 +138,64 @@ def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Se
         head.add(nn.AdaptiveAvgPool2d(1))
     head.add(nn.Flatten())
     return head.classify(spec, num_classes)
+
+
+def _convolution(
+    channels: int, width: int, kernel: int, stride: int, depthwise: bool, normalised: bool
+) -> list[nn.Module]:
+    """A convolution, or a depthwise and a pointwise one with ReLU between them, each with its batch norm."""
+
+    def conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> list[nn.Module]:
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not normalised)
+        return [layer, _layer("batch", outputs)] if normalised else [layer]
+
+    if not depthwise:
+        return conv(channels, width, kernel, stride)
+    return [
+        *conv(channels, channels, kernel, stride, groups=channels),
+        nn.ReLU(),
+        *conv(channels, width, 1, 1),
+    ]
+
+
+class Residual(nn.Sequential):
+    """Layers that keep the shape of their input, and what went in added to what comes out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return x + super().forward(x)
+
+
+def _residual(
+    spec: Mapping[str, Any],
+    channels: int,
+    convs: Sequence[int],
+    kernels: Sequence[int],
+    strides: Sequence[int],
+    where: str,
+) -> list[bool]:
+    """Which convolutions have a way around them."""
+    wanted = _each(spec, "residual", len(convs), where, FLAGS)
+    inputs = [channels, *convs][: len(convs)]
+    fits = [
+        before == width and kernel % 2 == 1 and stride == 1
+        for before, width, kernel, stride in zip(inputs, convs, kernels, strides, strict=True)
+    ]
+    if spec["residual"] is True:
+        if not any(fits):
+            raise UserError(
+                f"{where} has residual: true, but no convolution keeps width and size: two of the same width in a "
+                "row, an odd kernel and stride 1 do"
+            )
+        return fits
+    for n, (want, fit) in enumerate(zip(wanted, fits, strict=True)):
+        if want and not fit:
+            raise UserError(
+                f"{where} has residual for convolution {n + 1}, which takes {inputs[n]} channels to {convs[n]}, "
+                f"kernel {kernels[n]}, stride {strides[n]}: it is for those that keep width and size, with an odd "
+                "kernel"
+            )
+    return wanted
 
 
 def _on_vectors(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
@@ -236,7 +307,8 @@ def _each(spec: Mapping[str, Any], key: str, count: int, where: str, allowed: tu
         )
     for item in values:
         if allowed and (item not in allowed or type(item) is not type(allowed[0])):
-            raise UserError(f"{where} has {key}: {item!r}: it is one of {', '.join(map(str, allowed))}")
+            names = "true or false" if allowed is FLAGS else f"one of {', '.join(map(str, allowed))}"
+            raise UserError(f"{where} has {key}: {item!r}: it is {names}")
         if not allowed and not is_whole(item):
             raise UserError(f"{where} has {key}: {item!r}: it is a whole number above 0")
     return values[:count]
