@@ -65,7 +65,8 @@ def test_a_users_mistake_is_found_however_deep_it_lies():
     assert user_message(not_allowed("n", 0, "above 0")) == "n=0: it is above 0"
 
 
-def test_hydras_mistakes_say_where_to_look():
+def test_hydras_mistakes_say_where_to_look(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["branchynet train"])
     with pytest.raises(MissingConfigException) as caught:
         composed("train", "criterion=entropie")
     message = user_message(caught.value)
