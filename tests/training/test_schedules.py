@@ -23,6 +23,7 @@ def rates(spec, steps=100, lr=0.1):
 
 def test_none_is_constant():
     assert set(rates({"name": "none"})) == {0.1}
+    assert set(rates({"name": "none", "warmup": 0.2})) == {0.1}  # debug=fast switches another one off
 
 
 def test_one_cycle_peaks_where_warmup_ends_and_ends_near_zero():
@@ -52,6 +53,7 @@ def test_a_milestone_of_a_short_stage_lets_the_first_step_have_the_full_rate():
     [
         ({"name": "linear"}, 100, "^name=linear: it is one of none, one_cycle, cosine, multi_step$"),
         ({"name": ["cosine"]}, 100, "^name=.*: it is one of none"),
+        ({"name": "none", "nosuch": 1}, 100, "^nosuch=1: there is no such setting; none has none$"),
         ({"name": "cosine", "nosuch": 1}, 100, "^nosuch=1: there is no such setting; cosine has none$"),
         (
             {"name": "one_cycle", "warmup": 0.2, "x": 1},

@@ -30,8 +30,10 @@ def build_schedule(spec: Mapping[str, Any], optimizer: Optimizer, total_steps: i
     name = spec["name"]
     check_choice("name", name, tuple(SCHEDULES))
     own = SCHEDULES[name]
+    # `none` switches any of them off, as debug=fast does, and leaves that one's settings where they are.
+    known = own if name != "none" else {setting for settings in SCHEDULES.values() for setting in settings}
     for setting in spec:
-        if setting not in ("name", *own):
+        if setting not in ("name", *known):
             raise ArgumentError(
                 setting, f"={spec[setting]}: there is no such setting; {name} has {', '.join(own) or 'none'}"
             )
