@@ -166,10 +166,10 @@ def test_small_networks_that_are_better_are_named_and_none_is_said_too(make_repo
         "Small networks that are more accurate for no more MACs, as published: better (90.00 %, 0.000 M); "
         f"{own}. Counted in MACs, a plain small network is the better choice."
     ]
-    assert said(rivals[1:]) == [f"Of 3 small networks known, none is more accurate for no more MACs: {own}."]
+    assert said(rivals[1:]) == [f"Small networks known: 3, none more accurate for no more MACs: {own}."]
     assert said(rivals[2:]) == [
-        f"Of 2 small networks known, none has so few MACs: {own}; the smallest of them is dearer (99.00 %, "
-        "0.000 M), as published."
+        f"Small networks known: 2, none with so few MACs: {own}; the smallest is dearer (99.00 %, 0.000 M), as "
+        "published."
     ]
 
 

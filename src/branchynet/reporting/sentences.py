@@ -156,15 +156,11 @@ def _rivals(report: Report) -> list[str]:
             f"Small networks that are more accurate for no more MACs, as published: {_named(better)}; {own}. "
             "Counted in MACs, a plain small network is the better choice."
         ]
+    known = f"Small networks known: {len(report.rivals)}"
     if any(rival.macs <= macs for rival in report.rivals):
-        return [
-            f"Of {len(report.rivals)} small networks known, none is more accurate for no more MACs: {own}."
-        ]
+        return [f"{known}, none more accurate for no more MACs: {own}."]
     least = min(report.rivals, key=lambda rival: rival.macs)
-    return [
-        f"Of {len(report.rivals)} small networks known, none has so few MACs: {own}; the smallest of them is "
-        f"{_named([least])}, as published."
-    ]
+    return [f"{known}, none with so few MACs: {own}; the smallest is {_named([least])}, as published."]
 
 
 def _named(rivals: Sequence[Rival]) -> str:
