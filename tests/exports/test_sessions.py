@@ -124,7 +124,11 @@ STATED = {
     ),
     "a type": (lambda m: m["files"][0]["outputs"][0].update(dtype="float32"), "prediction_1 (B) float32"),
     "an output less": (lambda m: m["files"][2]["outputs"].pop(), "its outputs are"),
-    "the files in another order": (lambda m: m["files"].reverse(), "it ends in confidence_3 (B) float32"),
+    "the files in another order": (lambda m: m["files"].reverse(), "it hands on confidence_3 (B) float32"),
+    "answers that none hand on": (
+        lambda m: m.update(shares=[0, 0.5, 0]),
+        "it hands on confidence_1 (B) float32",
+    ),
     "two exits": (
         lambda m: (m["files"].pop(), m["costs"]["exits"].pop(), m["thresholds"].pop()),
         "its outputs are",
