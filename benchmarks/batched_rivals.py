@@ -67,7 +67,7 @@ def compare(case: Case, arguments: argparse.Namespace) -> None:
     seconds = in_rounds(
         {name: partial(run_all, way, batches) for name, way in ways.items()}, arguments.rounds
     )
-    rates = np.bincount(answers["engine"][1], minlength=network.num_exits) / len(case.images)
+    rates = np.bincount(answers["engine"][1] - 1, minlength=network.num_exits) / len(case.images)
     print(f"\n{case.name}: leaving {', '.join(f'{100 * rate:.1f}' for rate in rates)} %.\n")
     print("| | images a second | the engine is … times as fast | samples with another exit or answer |")
     print("|---|---:|---:|---:|")
@@ -96,7 +96,7 @@ def loop(steps: list[ExitStep], thresholds, x: Tensor) -> tuple[np.ndarray, np.n
             logits = step.head(features)
             if n == len(thresholds) or uncertainty(step, logits, features).item() < thresholds[n]:
                 predictions.append(logits.argmax(dim=1).item())
-                exits.append(n)
+                exits.append(n + 1)
                 break
     return np.array(predictions), np.array(exits)
 
@@ -105,16 +105,16 @@ def loop(steps: list[ExitStep], thresholds, x: Tensor) -> tuple[np.ndarray, np.n
 def masks(steps: list[ExitStep], thresholds, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and exit (B,) each."""
     prediction = torch.zeros(len(x), dtype=torch.int64)
-    exits = torch.full((len(x),), -1)
+    exits = torch.zeros(len(x), dtype=torch.int64)  # counted from 1; 0: not left yet
     for n, step in enumerate(steps):
         x = step.segment(x)
         logits = step.head(x)
         sure = torch.ones(len(x), dtype=torch.bool)
         if n < len(thresholds):
             sure = uncertainty(step, logits, x) < thresholds[n]
-        leaving = sure & (exits < 0)
+        leaving = sure & (exits == 0)
         prediction[leaving] = logits[leaving].argmax(dim=1)
-        exits[leaving] = n
+        exits[leaving] = n + 1
     return prediction.numpy(), exits.numpy()
 
 
