@@ -34,6 +34,7 @@ from branchynet.runtime.catalogue import make_engine
 from branchynet.runtime.costs import count_macs
 from branchynet.runtime.host import HostEngine
 from branchynet.runtime.onnx import OnnxRuntime
+from branchynet.runtime.steps import without_repeats
 from branchynet.runtime.verify import run_in_batches
 
 BATCHES = (1, 8, 64, 256, 1024)
@@ -99,7 +100,7 @@ def bare(backend: Backend, engine: Engine, case: Case, size: int, exits: np.ndar
     if isinstance(engine, HostEngine):
         arrays = [np.ascontiguousarray(case.images[:size])]
         with torch.inference_mode():
-            for segment in case.network.segments:
+            for segment in without_repeats(case.network, case.criteria).segments:
                 arrays.append(segment(torch.from_numpy(arrays[-1])).contiguous().numpy())
         for row in counts:
             for n, (model, rows) in enumerate(zip(engine.models, row, strict=True)):
@@ -108,17 +109,29 @@ def bare(backend: Backend, engine: Engine, case: Case, size: int, exits: np.ndar
                     if engine.features[n] is not None:
                         # Written over what the next segment reads, as in the engine.
                         outputs.append(arrays[n + 1][:rows])
-                    bind = partial(model.bind, arrays[n][:rows], outputs)
+                    inputs = [arrays[n][:rows]]
+                    if n and (classes := engine.answers[n - 1]) is not None:
+                        inputs.append(np.zeros((rows, classes), np.float32))
+                    if (classes := engine.answers[n]) is not None:
+                        outputs.append(np.empty((rows, classes), np.float32))
+                    bind = partial(model.bind, inputs, outputs)
                     # OpenVINO has one binding at a time.
                     once = isinstance(backend, OnnxRuntime)
                     calls.append(bind() if once else partial(bind_and_call, bind))
     else:
         with torch.inference_mode():
             features = [torch.from_numpy(case.images[:size])]
+            answers: list[torch.Tensor | None] = [None]
             for n in range(case.network.num_exits):
-                features.append(engine.step(n, features[-1])[0])  # in the layout that the engine has there
+                given, answer, *_ = engine.step(n, features[-1], answers[-1])
+                features.append(given)  # in the layout that the engine has there
+                answers.append(answer)
         for row in counts:
-            calls += [partial(engine.step, n, features[n][:rows]) for n, rows in enumerate(row) if rows]
+            for n, rows in enumerate(row):
+                before = answers[n]
+                if rows:
+                    previous = None if before is None else before[:rows]
+                    calls.append(partial(engine.step, n, features[n][:rows], previous))
 
     @torch.inference_mode()
     def run() -> None:
