@@ -213,6 +213,8 @@ def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
         config = OmegaConf.to_container(compose(overrides=[f"+data={name}", "+seed=7"]), resolve=True)
     options = config["data"]
     assert options.pop("_target_") == "branchynet.data.module.ImageData"
+    # Of the data, and for the report alone.
+    assert isinstance(options.pop("rivals"), list)
     assert set(options) == set(inspect.signature(ImageData).parameters)
     assert options["name"] == name
     assert (options["root"], options["seed"]) == ("somewhere", 7)

@@ -40,4 +40,5 @@ def test_every_experiment_on_the_papers_data_has_a_row():
     names = [path.stem for path in (conf_folder() / "experiment").glob("*.yaml")]
     repeats = [name for name in names if name.endswith(("mnist", "cifar10", "_paper", "_short"))]
     assert len(repeats) >= 6
-    assert all(paper_row(name) for name in repeats)
+    ours = ["b_resnet20_cifar10"]  # a trunk that the paper does not have
+    assert [name for name in repeats if not paper_row(name)] == ours

@@ -4,9 +4,16 @@ import pytest
 import yaml
 
 from branchynet.errors import UserError
+from branchynet.runs.run_config import SEPARATE
 from branchynet.runs.started_run import first_difference, forget_run, start_run
 
-SETTINGS = {"model": {"name": "a", "exits": [1, 2]}, "data": {"root": "/x"}, "seed": 0, "cache": "/here"}
+SETTINGS = {
+    "model": {"name": "a", "exits": [1, 2]},
+    "data": {"root": "/x"},
+    "combine": SEPARATE,
+    "seed": 0,
+    "cache": "/here",
+}
 
 
 def files(folder):

@@ -22,7 +22,7 @@ def test_layers_after_the_exit_that_was_taken_are_not_run(network, images):
     """A later segment that would fail does not matter to samples that left before it."""
     engine = make_engine("torch", network, Entropy(), forced(0, 3), SHAPE)
 
-    def fail(_):
+    def fail(*_):
         raise AssertionError("it was run")
 
     engine.steps[1:] = [fail, fail]
