@@ -62,7 +62,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     config = read_config(folder, trust=True)
     try:
         groups: dict[str, Any] = {group: plain(config[group]) for group in GROUPS}
-        for node in (groups["criterion"], groups["combine"], groups["engine"], groups["sweep"]["rule"]):
+        for node in (*groups.values(), groups["sweep"]["rule"]):
             dict(node)
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
@@ -74,10 +74,9 @@ def store_as_in_run(groups: Mapping[str, Any]) -> None:
     store = ConfigStore.instance()
     # A list of defaults would choose other configs; a run's settings have none.
     nodes = {group: {k: v for k, v in node.items() if k != "defaults"} for group, node in groups.items()}
-    sweep = nodes["sweep"]
+    sweep = nodes.pop("sweep")
     rule = sweep.pop("rule", {})
-    store.store(group="criterion", name=AS_IN_RUN, node=nodes["criterion"])
-    store.store(group="combine", name=AS_IN_RUN, node=nodes["combine"])
-    store.store(group="engine", name=AS_IN_RUN, node=nodes["engine"])
+    for group, node in nodes.items():
+        store.store(group=group, name=AS_IN_RUN, node=node)
     store.store(group="sweep/rule", name=AS_IN_RUN, node={k: v for k, v in rule.items() if k != "defaults"})
     store.store(group="sweep", name=AS_IN_RUN, node={"defaults": [{"rule": AS_IN_RUN}, "_self_"], **sweep})

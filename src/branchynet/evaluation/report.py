@@ -238,14 +238,17 @@ def overhead_to_the_end(report: Report) -> Overhead:
 
 def exit_accuracies(report: Report) -> tuple[float, ...]:
     """N accuracies on the reported split, exit n+1 taken by every sample."""
-    correct = report.trace.correct.sum(0).tolist()
-    return tuple(count / report.trace.num_samples for count in correct)
+    return _shares(report.trace.correct)
 
 
 def static_accuracies(report: Report) -> tuple[float, ...]:
     """N accuracies on the reported split of the trunk up to exit n+1 with its own head: no other exit is there."""
-    correct = report.trace.correct_alone.sum(0).tolist()
-    return tuple(count / report.trace.num_samples for count in correct)
+    return _shares(report.trace.correct_alone)
+
+
+def _shares(correct: Tensor) -> tuple[float, ...]:
+    """Of (S, N) answers, the share of each exit's that are right: of counts, so that no rounding adds up."""
+    return tuple(count / len(correct) for count in correct.sum(0).tolist())
 
 
 @dataclass(frozen=True)
