@@ -47,6 +47,7 @@ def test_mistakes_on_the_command_line(copied, tmp_path):
         ([f"run={copied}", "sweep.rule.budget_us=3"], ["budget_us"]),
         ([f"run={copied}", "model=b_lenet"], ["model"]),
         ([f"run={copied}", "criterion=entropie"], ["entropie", "margin"]),
+        ([f"run={copied}", "experiment=b_lenet_mnist"], ["branchynet train", "thresholds/rules"]),
         ([f"run={copied}", "sweep.rule.distance=-1"], ["sweep.rule.distance=-1: it is"]),
         ([f"run={copied}", "in_place=yes please"], ["in_place=yes please", "true or false"]),
     ):

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
 from branchynet.commands.command_line import asks_for_help, given
+from branchynet.commands.group_help import options
 from branchynet.commands.known import GROUPS
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError
@@ -18,12 +19,16 @@ from branchynet.runs.atomic import check_links
 from branchynet.runs.run_config import plain, read_config
 
 AS_IN_RUN = "as_in_run"
+STUDIES = "experiment/thresholds/"  # of the experiments those that train nothing
 
 
 def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
     quote_paths()
-    folder = given().get("run")
+    folder, experiment = given().get("run"), given().get("experiment")
+    if experiment in options("experiment", [app.conf_folder()]):
+        studies = ", ".join(f"thresholds/{name}" for name in options(STUDIES.strip("/"), [app.conf_folder()]))
+        raise UserError(f"experiment={experiment} is for `branchynet train`; of finished runs there are {studies}")
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
