@@ -28,7 +28,9 @@ def main() -> None:
     folder, experiment = given().get("run"), given().get("experiment")
     if experiment in options("experiment", [app.conf_folder()]):
         studies = ", ".join(f"thresholds/{name}" for name in options(STUDIES.strip("/"), [app.conf_folder()]))
-        raise UserError(f"experiment={experiment} is for `branchynet train`; of finished runs there are {studies}")
+        raise UserError(
+            f"experiment={experiment} is for `branchynet train`; of finished runs there are {studies}"
+        )
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
