@@ -11,6 +11,7 @@ from damage import damage
 
 from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError
+from branchynet.exits.certificate import Certificate
 from branchynet.exports.manifest import (
     FILE,
     SCHEMA,
@@ -64,6 +65,18 @@ def refused(folder):
 def test_what_is_written_is_read_again(folder):
     assert read_manifest(folder) == MANIFEST and MANIFEST.num_exits == 2
     assert read_files(folder, MANIFEST) == {"segment-1.onnx": b"one", "segment-2.onnx": b"two"}
+
+
+def test_a_promise_is_kept_and_manifests_without_one_are_read(folder):
+    assert "certificate" not in json.loads((folder / FILE).read_text())
+    promised = Certificate("a promise.", "harmful", 0.01, 0.1, 5000, 0, 0.008, 0.085, "last", 40, 12)
+    write_manifest(folder, replace(MANIFEST, certificate=promised))
+    assert read_manifest(folder).certificate == promised
+    content = json.loads((folder / FILE).read_text())
+    content["certificate"]["delta"] = 1.0
+    content["sha256"] = content_checksum(content)
+    (folder / FILE).write_text(json.dumps(content))
+    assert "certificate.delta is '1.0'" in refused(folder)
 
 
 def test_the_checksum_is_sha256():

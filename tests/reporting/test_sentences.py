@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from branchynet.evaluation.noise import Noise
+from branchynet.exits.certificate import Certificate
 from branchynet.reporting.sentences import (
     microseconds,
     million,
@@ -189,3 +190,9 @@ def test_what_averaged_exits_answer_with_is_one_sentence(averaged, report):
     assert "No single exit alone" in " ".join(sentences(averaged))
     none = replace(averaged, shares=(0.0, 0.0))
     assert "none of them, for no earlier exit helps" in " ".join(sentences(none))
+
+
+def test_a_promise_is_said(report):
+    promise = Certificate("Little is lost.", "net", 0.01, 0.1, 500, 0, 0.0, 0.05)
+    promised = replace(report, selection=replace(report.selection, certificate=promise))
+    assert set(sentences(promised)) - set(sentences(report)) == {"Promised: Little is lost."}

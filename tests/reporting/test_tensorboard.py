@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.evaluation.noise import Noise
+from branchynet.exits.certificate import Certificate
 from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
 
@@ -194,3 +196,13 @@ def test_shares_have_tags_where_exits_average(averaged, report):
         "exits/share_2": 0.25,
     }
     assert not [tag for tag in scalars(report) if "share" in tag]
+
+
+def test_a_promise_has_its_numbers(report):
+    promise = Certificate("Little is lost.", "net", 0.01, 0.1, 500, 0, 0.002, 0.05)
+    promised = replace(report, selection=replace(report.selection, certificate=promise))
+    new = {tag: value for tag, value in scalars(promised).items() if tag not in scalars(report)}
+    assert new == {
+        f"certificate/{name}": getattr(promise, name)
+        for name in ("limit", "delta", "observed", "p_value", "samples")
+    }

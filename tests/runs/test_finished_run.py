@@ -1,7 +1,7 @@
 """Opening a finished run: the same weights and numbers, mistakes in one line, and nobody else's code."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from damage import damage
 from omegaconf import OmegaConf
 
 from branchynet.errors import UserError
+from branchynet.exits.certificate import Certificate
 from branchynet.exits.criteria import Entropy, Margin
 from branchynet.runs.finished_run import open_run
 from branchynet.runs.result import write_result
@@ -275,3 +276,12 @@ def test_a_run_of_branchynet_0_1_is_named_as_such(criterion, rule, words, trust,
     with pytest.raises(UserError, match=r"is of branchynet 0\.1, .*: train it again") as caught:
         open_run(tmp_path, trust)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_has_its_rules_promise(copied):
+    assert open_run(copied).certificate is None
+    result = json.loads((copied / "result.json").read_text())
+    promise = Certificate("nothing is lost.", "harmful", 0.01, 0.1, 500, 0, 0.0, 0.0066, "last", 0, 0)
+    result["knee"]["certificate"] = asdict(promise)
+    (copied / "result.json").write_text(json.dumps(result))
+    assert open_run(copied).certificate == promise

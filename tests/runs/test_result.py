@@ -10,8 +10,11 @@ from branchynet.evaluation.headroom import perfect_confidence
 from branchynet.evaluation.intervals import answer_intervals, point_intervals
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import taken_at_point
+from branchynet.exits.certificate import Certificate
 from branchynet.runs.result import result_dict, write_result
 from branchynet.runs.result_schema import Result
+
+PROMISE = Certificate("nothing is lost.", "harmful", 0.01, 0.1, 500, 0, 0.0, 0.0066, "last", 0, 0)
 
 # DESIGN.md's form of result.json, with the tiny report's numbers.
 EXPECTED = {
@@ -230,3 +233,11 @@ def test_averaged_exits_only_add_keys(averaged, report):
     for each in (found, plain):  # the head alone is less accurate than the point: no single exit is its rival
         del each["knee"]["gain_over_static"], each["knee"]["intervals"]["gain_over_static"]
     assert found == plain
+
+
+def test_a_promise_of_the_rule_stands_beside_the_point(report):
+    assert "certificate" not in result_dict(report)["knee"]
+    promised = replace(report, selection=replace(report.selection, certificate=PROMISE))
+    found = result_dict(promised)["knee"]["certificate"]
+    assert Certificate(**found) == PROMISE
+    assert Result.model_validate(result_dict(promised)).knee.certificate.model_dump() == found

@@ -139,6 +139,7 @@ def describe(
         image_files=ImageFiles(background=background, border=means, **rule),
         unit=run.criteria[0].unit,
         most=run.criteria[0].largest(len(facts.classes)),
+        certificate=run.certificate,
     )
 
 

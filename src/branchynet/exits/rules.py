@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from branchynet.errors import is_number, not_allowed
+from branchynet.exits.certificate import Certificate
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.sweep import OperatingPoints
 from branchynet.exits.trace import Trace
@@ -78,13 +79,15 @@ class Choice:
     """What a rule gives.
 
     `feasible` is False where no point is as wanted, and the nearest was taken; `note` then says so in a sentence.
-    `what` is the point's name in a sentence that says what it costs.
+    `what` is the point's name in a sentence that says what it costs. `certificate` is what the rule promises of the
+    point on new data; None: nothing.
     """
 
     point: OperatingPoint  # on the view's split
     feasible: bool = True
     note: str = ""
     what: str = "This point"
+    certificate: Certificate | None = None
 
 
 @runtime_checkable
@@ -206,13 +209,14 @@ class Selection:
 
     `feasible` is False where no point met the rule and the nearest was taken; `cheaper` is False where the
     chosen one costs no less than the baseline, in the rule's own kind of cost. `note` then says so in words,
-    and is empty otherwise.
+    and is empty otherwise. `certificate`: see `Choice`.
     """
 
     point: OperatingPoint  # on the split of the choice
     feasible: bool
     cheaper: bool
     note: str
+    certificate: Certificate | None = None
 
 
 def select(rule: Rule, view: View) -> Selection:
@@ -227,7 +231,7 @@ def select(rule: Rule, view: View) -> Selection:
             f" {choice.what} costs {cost:,.1f} {kind.unit} per sample, the baseline {kind.baseline:,.1f} "
             f"{kind.unit}: the exits save nothing here."
         )
-    return Selection(choice.point, choice.feasible, cheaper, note.strip())
+    return Selection(choice.point, choice.feasible, cheaper, note.strip(), choice.certificate)
 
 
 def within(view: View, cost: str, budget: float) -> Choice:

@@ -11,10 +11,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from branchynet.exits import certificate
 from branchynet.exports.tensors import MOST
 from branchynet.forms import Above0, Name, Part
 
 T = TypeVar("T")
+OPTIONAL = ("certificate",)  # in every version
 Many = Annotated[list[T], Field(fail_fast=True)]  # a million wrong ones are one mistake
 Byte = Annotated[int, Field(ge=0, le=255)]
 Whole = Annotated[int, Field(gt=0)]
@@ -96,6 +98,36 @@ class Tensor(Part):
     shape: Many[Annotated[int, Field(ge=0)] | Literal["B"]] = Field(description="B: any batch")
 
 
+class Certificate(Part):
+    """A promise about the operating point on new images: the mean of `bounded` is at most `limit`.
+
+    It holds with probability at least 1 - `delta` over the draw of the samples that it was made from, at the
+    thresholds beside it, and for images of the same kind as these.
+    """
+
+    promise: Name = Field(description="in words")
+    bounded: Name = Field(
+        description="harmful or net: accuracy lost, a fraction; or a cost, such as latency_us"
+    )
+    limit: float
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    samples: Whole = Field(description="that certified")
+    ordering: Annotated[int, Field(ge=0)] = Field(description="other samples, which ordered the points")
+    observed: float = Field(description="the mean over the samples that certified")
+    p_value: Annotated[float, Field(ge=0, le=1)]
+    against: str = Field(default="", description="whose accuracy is lost: last or baseline")
+    harmful: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="samples answered wrongly where that one is right"
+    )
+    helpful: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="samples answered rightly where that one is wrong"
+    )
+
+    def content(self) -> certificate.Certificate:
+        """What a later version says beyond it is left out."""
+        return certificate.Certificate(**{name: getattr(self, name) for name in Certificate.model_fields})
+
+
 class File(Part):
     """A model."""
 
@@ -126,6 +158,7 @@ class Form(Part):
         "the exit before; it is inside the models",
     )
     thresholds: Many[float] = Field(description="N-1, of the operating point; a host may take others")
+    certificate: Certificate | None = Field(default=None, description="null: nothing is promised")
     stop_rule: str | None = None
     loop: Many[str] | None = Field(default=None, description="what a host does for one image")
     classes: Many[str] = Field(min_length=2, description="K names; a prediction counts into them from 0")
@@ -170,6 +203,6 @@ class Form(Part):
             parts = [("", self), *((f"files.{n}.", file) for n, file in enumerate(self.files))]
             for place, part in parts:
                 for key in type(part).model_fields:
-                    if getattr(part, key) is None:
+                    if getattr(part, key) is None and key not in OPTIONAL:
                         raise ValueError(f"it has no {place}{key}")
         return self

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import branchynet
 from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError, reason_of
+from branchynet.exits.certificate import Certificate
 from branchynet.exports import form, wording
 from branchynet.exports.tensors import Tensor, Tensors
 from branchynet.forms import json_schema, what_is_wrong
@@ -82,6 +83,7 @@ class Manifest:
     files: Mapping[str, ModelFile] = field(default_factory=dict)  # by name, shallow to deep
     format_version: int = VERSION
     shares: tuple[float, ...] = ()  # N, where exits average: how much of an exit's answer is the one before
+    certificate: Certificate | None = None  # what is promised of the operating point; None: nothing
 
     @property
     def answers(self) -> list[int]:
@@ -191,6 +193,7 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         **({"shares": list(manifest.shares)} if manifest.shares else {}),
         "uncertainty": {"unit": manifest.unit, "least": 0, "most": manifest.most},
         "thresholds": list(manifest.thresholds),
+        **({"certificate": asdict(manifest.certificate)} if manifest.certificate else {}),
         "stop_rule": wording.STOP_RULE,
         "loop": wording.loop(manifest.format, any(manifest.answers)),
         "classes": list(manifest.classes),
@@ -254,6 +257,7 @@ def _manifest(found: form.Form) -> Manifest:
         files={file.name: _file(file) for file in found.files},
         format_version=found.format_version,
         shares=tuple(map(float, found.shares)),
+        certificate=None if found.certificate is None else found.certificate.content(),
     )
 
 

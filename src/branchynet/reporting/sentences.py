@@ -32,6 +32,8 @@ def sentences(report: Report) -> list[str]:
             "The thresholds were chosen on the validation split that is reported: these numbers flatter."
         )
     texts.append(_choice(report))
+    if report.selection.certificate:
+        texts.append(f"Promised: {report.selection.certificate.promise}")
     if report.selection.note:
         texts.append(report.selection.note)
     texts.extend(_averaged(report))

@@ -73,7 +73,8 @@ def scalars(report: Report) -> dict[str, float]:
     """The report's numbers by tag.
 
     `operating_point/gain_over_static` and those of `trade_off` are there only where there is one, those of
-    `operating_point/measured_…` only where the point was run for real.
+    `operating_point/measured_…` only where the point was run for real, those of `certificate` only where something
+    is promised.
     """
     latencies, point = report.latencies[report.engine], report.point
     saved, balanced = savings(report, point), balanced_accuracies(report)
@@ -95,6 +96,9 @@ def scalars(report: Report) -> dict[str, float]:
         values["operating_point/measured_accuracy"] = verified.accuracy
         values["operating_point/measured_latency_us"] = verified.latency_us
         values["operating_point/measured_gain_latency"] = gain_measured(report)
+    if certificate := report.selection.certificate:
+        for name in ("limit", "delta", "observed", "p_value", "samples"):
+            values[f"certificate/{name}"] = getattr(certificate, name)
     overhead = overhead_to_the_end(report)
     values["overhead_to_the_end/macs"] = overhead.macs
     values["overhead_to_the_end/latency"] = overhead.latency

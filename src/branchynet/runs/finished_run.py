@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from branchynet.errors import UserError
 from branchynet.evaluation.evidence import Evidence
 from branchynet.evaluation.noise import Noise
+from branchynet.exits.certificate import Certificate
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion, for_exits
 from branchynet.networks.branched import BranchedNetwork
@@ -23,7 +24,7 @@ from branchynet.runs import baseline_cache
 from branchynet.runs.build import build_backend, build_criterion, build_data, build_network, check_size
 from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
 from branchynet.runs.result_schema import NAME as RESULT
-from branchynet.runs.result_schema import read_result
+from branchynet.runs.result_schema import Result, read_result
 from branchynet.runs.run_config import check_targets, plain, read_config
 from branchynet.runs.stored import CRITERION, StoredCriterion, read_criterion, read_evidence
 from branchynet.runtime.base import Backend
@@ -47,6 +48,12 @@ class FinishedRun:
     def thresholds(self) -> tuple[float, ...]:
         """The operating point's, N-1."""
         return tuple(self.result["knee"]["thresholds"])
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What its rule promised of the operating point on new data; None: nothing."""
+        found = Result.model_validate(self.result).knee.certificate
+        return None if found is None else found.content()
 
     @property
     def criterion_name(self) -> str:

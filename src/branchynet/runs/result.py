@@ -36,9 +36,9 @@ def result_dict(report: Report) -> dict[str, Any]:
     `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
     other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
     of others. Only where exits average: `shares`, and each exit's `static_accuracy`, its head's by itself. Only
-    where the accuracies are of another split than test: `split`. `validation` has what the choice
-    gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`.
-    `interval` and `intervals` are 95 % intervals over the samples.
+    where the accuracies are of another split than test: `split`. Only where the rule promises something of new
+    data: `knee.certificate`. `validation` has what the choice gives there, see `on_validation`; `headroom` what
+    perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -47,7 +47,7 @@ def result_dict(report: Report) -> dict[str, Any]:
     saved = savings(report, point)
     own = point_intervals(report, taken_at_point(report))
     static = over_static(saved, own)
-    verified = report.verified.get(report.engine)
+    verified, certificate = report.verified.get(report.engine), report.selection.certificate
     balanced = balanced_accuracies(report)
     result: dict[str, Any] = {
         "experiment": report.experiment,
@@ -99,6 +99,8 @@ def result_dict(report: Report) -> dict[str, Any]:
             },
         },
     }
+    if certificate is not None:
+        result["knee"]["certificate"] = dataclasses.asdict(certificate)
     on_val = point_intervals(report, taken_at(report, report.selection.point, "val"), split="val")
     result["validation"] = {**on_validation(report), "intervals": _intervals(on_val)}
     overhead, found = overhead_to_the_end(report), headroom(report.trace)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from branchynet.errors import UserError
+from branchynet.exports.form import Certificate
 from branchynet.forms import Above0, Name, Part, what_is_wrong
 from branchynet.regular import read_regular
 
@@ -108,6 +109,7 @@ class Knee(Point):
     gain_over_static: Above0 | None
     measured: Measured | None
     balanced_accuracy: Fraction | None = None
+    certificate: Certificate | None = Field(default=None, description="a promise; null: nothing is promised")
 
 
 class Overhead(Part):
