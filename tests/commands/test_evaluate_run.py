@@ -18,6 +18,7 @@ from branchynet.commands.app import conf_folder
 from branchynet.commands.evaluate import read_run_settings, store_as_in_run
 from branchynet.commands.evaluate_run import evaluate_run, hparams
 from branchynet.errors import UserError
+from branchynet.evaluation.fitting import same_images
 from branchynet.exits.criteria import Margin
 from branchynet.runs.build import build_sweep
 from branchynet.runs.finished_run import open_run
@@ -305,6 +306,31 @@ def test_exits_of_a_trained_run_may_average(copied, tmp_path, caplog):
     write_criterion(copied / "criterion.pt", replace(run.stored_criterion, shares=(0.0, 0.6)))
     with pytest.raises(UserError, match=r"criterion\.pt is of another run than result\.json"):
         evaluate(copied, tmp_path / "mixed", "from=trace")
+
+
+def test_what_is_fitted_is_fitted_on_images_that_do_not_choose(copied, tmp_path):
+    """On half of validation, which then chooses nothing: in the traces, in the stored run, in the report."""
+    found = evaluate(copied, copied, "combine=average", "in_place=true", *QUICK)
+    assert found["fitting"] == {"split": "validation", "images": 100, "images_of_choice": 100}
+    stored, label = read_criterion(copied / "criterion.pt"), open_run(copied).data.split("val")[1]
+    with np.load(copied / "trace-val.npz") as trace, np.load(copied / "baseline.npz") as baseline:
+        assert np.array_equal(trace["label"], label[~stored.fitting.val].numpy())
+        assert len(baseline["val_correct"]) == 100
+    text = "fitted on 100 validation images; the thresholds were chosen on 100 other validation images."
+    assert text in " ".join((copied / "report.md").read_text().split())
+    again = evaluate(copied, tmp_path / "again", "combine=average", "from=trace")
+    assert again["fitting"] == found["fitting"] and again["knee"]["thresholds"] == found["knee"]["thresholds"]
+    assert same_images(read_criterion(tmp_path / "again" / "criterion.pt").fitting, stored.fitting)
+    # Reported on validation, run for real there, drawn: on the images that chose.
+    val = evaluate(copied, tmp_path / "val", "combine=average", "from=network", "split=val", *QUICK)
+    assert val["knee"]["accuracy"] == val["knee"]["measured"]["accuracy"]
+    with pytest.raises(UserError, match=r"because what is fitted was fitted with sweep\.fit_share=0.5"):
+        evaluate(copied, tmp_path / "other", "combine=average", "from=trace", "sweep.fit_share=0.4")
+    assert evaluate(copied, tmp_path / "none", "combine=none", *QUICK).get("fitting") is None
+    # A run of before that chose on the images that it had fitted on.
+    write_criterion(copied / "criterion.pt", replace(stored, fitting=None))
+    with pytest.raises(UserError, match="this run is of before images were set aside"):
+        evaluate(copied, tmp_path / "old", "combine=average", "from=trace")
 
 
 def test_traces_of_another_engines_own_outputs_are_not_taken_for_pytorchs(copied, tmp_path):

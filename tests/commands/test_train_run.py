@@ -54,6 +54,9 @@ def composed(*overrides):
         (["sweep.protocol=test"], ["test", "validation, paper"]),
         (["sweep.thresholds=[0.1,-1]"], ["-1"]),
         (["sweep.max_vectors=0"], ["max_vectors=0"]),
+        (["sweep.fit_share=1"], ["sweep.fit_share=1", "between 0 and 1"]),
+        (["combine=average", "sweep.fit_share=0.001"], ["sweep.fit_share=0.001: of 200 validation images"]),
+        (["data.calibration=2000"], ["data.calibration=2000", "below 1237"]),
         (["sweep/rule=latency_budget", "sweep.rule.budget_us=-3"], ["budget_us=-3"]),
         (["epochs.joint=0"], ["epochs.joint=0"]),
         (["epochs.baseline=many"], ["epochs.baseline=many"]),
@@ -224,6 +227,14 @@ def test_whole_groups_that_the_baseline_does_not_depend_on(key_of):
     assert key_of("model.exits.0.convs=[4]", "epochs.joint=1") == key_of()
     # The side exits of the same trunk.
     assert key_of("model=b_lenet_efficient") == key_of()
+
+
+def test_calibration_images_leave_others_to_train_on(key_of):
+    def key(calibration):
+        return key_of(data=build_data(composed(f"data.calibration={calibration}").data))
+
+    # 144 = 0.1 of 1,437: the same images by another name.
+    assert key(0) == key_of() != key(143) != key(144) == key(0.1)
 
 
 def test_auto_is_what_it_stands_for_here(key_of):

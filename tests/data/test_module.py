@@ -81,6 +81,49 @@ def test_each_class_gives_an_equal_share_where_one_has_few_images(tmp_path, seed
     assert numbers(other, "val") != val
 
 
+@pytest.mark.parametrize("calibration", [50, 50 / 473])
+def test_calibration_images_neither_train_nor_validate(tmp_path, calibration):
+    options = {"validation_size": 100, "stratify": "auto"}
+    data = mine(tmp_path / "f.npz", CLASSES, calibration=calibration, **options)
+    held = numbers(data, "calibration")
+    # 50 · 400 / 473 = 42.3, 6.3, 1.3, 0.1
+    counts = np.bincount(CLASSES[held], minlength=4)
+    assert counts.sum() == 50 and np.abs(counts - 50 * np.bincount(CLASSES) / 473).max() < 2
+    assert sorted(held + numbers(data, "val") + numbers(data, "train")) == list(
+        range(473)
+    ) and held == sorted(held)
+    without = mine(tmp_path / "f.npz", CLASSES, **options)
+    assert numbers(without, "val") == numbers(data, "val"), "validation is the same with and without"
+    assert numbers(without, "calibration") == [] and len(without.split("calibration")[1]) == 0
+    assert without.fingerprint() != data.fingerprint(), "a baseline of other training images is another one"
+
+
+def test_a_set_with_validation_images_of_its_own_gives_calibration_images_too(tmp_path):
+    own = {"own": [3, 400, 2], "validation_size": None, "stratify": "auto"}
+    data = mine(tmp_path / "f.npz", CLASSES, calibration=0.1, **own)
+    assert len(data.images("val")) == 3 and len(data.images("calibration")) == 47
+    assert sorted(numbers(data, "calibration") + numbers(data, "train")) == list(range(473))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (
+            -1,
+            "^calibration=-1: it is a number of images, 0 or more, or a share of the training images below 1",
+        ),
+        (1.5, "^calibration=1.5: it is a number of images"),
+        (True, "^calibration=True: it is a number of images"),
+        (373, "^calibration=373: it is below 373, the number of training images of arrays that are left"),
+        (0.9, "^calibration=0.9: it is below 373"),
+        (0.0001, "^calibration=0.0001: it is at least one of the 473 training images"),
+    ],
+)
+def test_calibration_that_cannot_be_is_refused(tmp_path, calibration, message):
+    with pytest.raises(UserError, match=message):
+        mine(tmp_path / "f.npz", CLASSES, validation_size=100, calibration=calibration).setup()
+
+
 def test_chance_alone_divides_where_all_classes_have_a_hundred_or_when_told_to(tmp_path):
     many = np.repeat([0, 1], [100, 300])
     plain = np.random.RandomState(0).permutation(400)[:50]

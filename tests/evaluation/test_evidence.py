@@ -1,13 +1,10 @@
-"""Tracing, fitting and gathering: against the network itself, a sample at a time."""
+"""Tracing and gathering: against the network itself, a sample at a time."""
 
 import pytest
 import torch
-from torch import nn
 
 from branchynet.errors import UserError
 from branchynet.evaluation.evidence import (
-    find_shares,
-    fit_criteria,
     gather,
     own_trace,
     trace,
@@ -15,76 +12,11 @@ from branchynet.evaluation.evidence import (
     trunk_correct,
     try_criterion,
 )
+from branchynet.evaluation.fitting import part_of_validation
 from branchynet.evaluation.settings import Measuring
-from branchynet.exits.combining import Average, Separate, fit_shares
 from branchynet.exits.criteria import Criterion, Entropy, Margin
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.costs import Latencies, Latency
-
-
-class Distance(Criterion):
-    """How far features are from their mean over what the exit was right about; and how often it was right."""
-
-    name, unit, learns, of_features = "distance", "units", True, True
-
-    def prepare(self, num_classes, shape):
-        self.register_buffer("mean", torch.zeros(shape))
-        self.share = nn.Parameter(torch.zeros(1))
-        self.prepared = (num_classes, shape)
-
-    def fit(self, logits, label, features=None):
-        right = logits.argmax(1) == label
-        self.mean.copy_(features[right].mean(0))
-        # One step of gradient descent from 0, for which gradients have to be on.
-        loss = (self.share - right.float().mean()) ** 2
-        loss.backward()
-        with torch.no_grad():
-            self.share -= 0.5 * self.share.grad
-        self.samples = len(label)
-
-    def forward(self, logits, features):
-        return (features - self.mean).flatten(1).norm(dim=1)
-
-
-class OfLogits(Distance):
-    """Wants no features: it is given none."""
-
-    of_features = False
-
-    def fit(self, logits, label, features=None):
-        assert features is None
-        self.seen = logits
-
-    def forward(self, logits):
-        return logits.amax(dim=1).neg().exp()
-
-
-def test_what_does_not_learn_is_shared(bright_network, bright_data):
-    criterion = Entropy()
-    assert fit_criteria(criterion, bright_network(), bright_data) == (criterion, criterion)
-
-
-def test_what_learns_learns_from_validation_at_its_own_exit(bright_network, bright_data):
-    network, criterion = bright_network(), Distance()
-    first, last = fit_criteria(criterion, network, bright_data)
-    x, label = bright_data.split("val")
-    features = [network.segments[0](x), network.segments[1](network.segments[0](x))]
-    for n, own in enumerate((first, last)):
-        right = network.heads[n](features[n]).argmax(1) == label
-        assert own.prepared == (3, (1, 4, 4)) and own.samples == 100
-        assert torch.allclose(own.mean, features[n][right].mean(0))
-        assert float(own.share) == pytest.approx(float(right.float().mean()))
-        # Ready to be copied, stored and run.
-        assert not own.training and not any(p.requires_grad for p in own.parameters())
-    assert not torch.equal(first.share, last.share)
-    assert not hasattr(criterion, "prepared"), "the settings' own object stays as it was"
-
-
-def test_features_are_for_those_that_want_them(bright_network, bright_data):
-    network = bright_network()
-    _, last = fit_criteria(OfLogits(), network, bright_data)
-    with torch.no_grad():
-        assert torch.allclose(last.seen, network(bright_data.split("val")[0])[1])
 
 
 @torch.no_grad()
@@ -118,25 +50,6 @@ def test_a_trace_of_averaged_exits_is_of_their_answers_and_keeps_what_heads_alon
     shape = bright_data.input_shape
     theirs = own_trace(coarse, 1, network, (Entropy(), Entropy()), (x, label), shape)
     assert torch.equal(theirs.prediction, found.prediction) and torch.equal(theirs.alone, found.alone)
-
-
-@torch.no_grad()
-def test_shares_are_fitted_on_validation(bright_network, bright_data, monkeypatch):
-    monkeypatch.setattr("branchynet.evaluation.evidence.CHUNK", 30)
-    network = bright_network()
-    x, label = bright_data.split("val")
-    assert find_shares(Average(), network, bright_data) == fit_shares(network(x), label)
-    assert find_shares(Separate(), network, bright_data) is None
-    with pytest.raises(UserError, match=r"^combine\.shares=\[0, 0.5, 1\]: it is 2 numbers"):
-        find_shares(Average([0, 0.5, 1]), network, bright_data)
-
-
-@torch.no_grad()
-def test_what_learns_learns_from_averaged_answers(bright_network, bright_data):
-    network = bright_network()
-    _, last = fit_criteria(OfLogits(), network.with_shares((0, 0.25)), bright_data)
-    first, second = network(bright_data.split("val")[0])
-    assert torch.allclose(last.seen, 0.75 * second + 0.25 * first)
 
 
 def test_one_criterion_is_for_all_exits(bright_network, bright_data):
@@ -203,7 +116,20 @@ def test_everything_is_gathered(coarse, bright_network, bright_data, monkeypatch
         x, label = bright_data.split(which)
         assert torch.equal(found.traces[which].uncertainty, trace(network, criteria, x, label).uncertainty)
         assert torch.equal(found.baseline_correct[which], blind(x)[1].argmax(1) == label)
-    assert len(found.inexact_test) == found.inexact_training == 0
+    assert len(found.inexact_test) == found.inexact_training == 0 and found.fitting is None
+
+
+def test_what_was_fitted_on_is_not_among_the_evidence(bright_network, bright_data, monkeypatch):
+    timed = Latencies(Latency(1.0, 0.1), *[(Latency(1.0, 0.1),) * 2] * 3)
+    monkeypatch.setattr("branchynet.evaluation.evidence.measure_latencies", lambda *arguments: timed)
+    network, criteria = bright_network(), (Entropy(), Entropy())
+    fitting = part_of_validation(bright_data.split("val")[1], 0.3)
+    measuring = Measuring((ENGINES["torch"],), threads=1, seconds=0.01)
+    found = gather(measuring, network, criteria, network, bright_data, fitting)
+    x, label = (part[~fitting.val] for part in bright_data.split("val"))
+    assert found.traces["val"].num_samples == len(found.baseline_correct["val"]) == 70
+    assert torch.equal(found.traces["val"].uncertainty, trace(network, criteria, x, label).uncertainty)
+    assert found.traces["test"].num_samples == 100 and found.fitting is fitting
 
 
 class Below(Criterion):

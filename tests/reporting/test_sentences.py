@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.noise import Noise
 from branchynet.exits.certificate import Certificate
 from branchynet.reporting.sentences import (
@@ -177,6 +178,24 @@ def test_small_networks_that_are_better_are_named_and_none_is_said_too(make_repo
 @pytest.mark.parametrize(("macs", "text"), [(108_000, "0.108"), (3_982_000, "3.98"), (125_750_000, "125.8")])
 def test_millions(macs, text):
     assert million(macs) == text
+
+
+def test_how_many_images_fitted_and_chose_is_one_sentence(report, make_report):
+    def said(**changes):
+        return [text for text in sentences(make_report(**changes)) if "fitted" in text]
+
+    fitted = "What is fitted after training was fitted on 5"
+    val = Fitting(5, torch.arange(13) < 5, 0.4)
+    assert said(fitting=val) == [
+        f"{fitted} validation images; the thresholds were chosen on 8 other validation images."
+    ]
+    assert said(fitting=val, protocol="paper") == [
+        f"{fitted} validation images; the thresholds were chosen on 8 test images."
+    ]
+    assert said(fitting=Fitting(5)) == [
+        f"{fitted} calibration images; the thresholds were chosen on 8 validation images."
+    ]
+    assert not said()
 
 
 def test_what_averaged_exits_answer_with_is_one_sentence(averaged, report):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.headroom import perfect_confidence
 from branchynet.evaluation.intervals import answer_intervals, point_intervals
 from branchynet.evaluation.noise import Noise
@@ -221,6 +222,13 @@ def test_rivals_only_add_a_key(report, make_report, rivals):
     found = result_dict(make_report(rivals=rivals))
     Result.model_validate(found)
     assert found.pop("rivals")[0] == {"name": "better", "macs": 240, "accuracy": 0.9, "source": "a page"}
+    assert found == result_dict(report)
+
+
+def test_what_was_fitted_only_adds_a_key(report, make_report):
+    found = result_dict(make_report(fitting=Fitting(5)))
+    Result.model_validate(found)
+    assert found.pop("fitting") == {"split": "calibration", "images": 5, "images_of_choice": 8}
     assert found == result_dict(report)
 
 

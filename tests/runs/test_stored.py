@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from branchynet.errors import UserError
+from branchynet.evaluation.fitting import Fitting, same_images
 from branchynet.exits.criteria import Criterion, Entropy
 from branchynet.runs.stored import (
     StoredCriterion,
@@ -291,6 +292,27 @@ def test_a_criterion_is_read_back(tmp_path):
     # One that learns nothing has nothing to store, but is there for every exit.
     assert list(StoredCriterion.of({}, "torch", (Entropy(), Entropy())).states) == [{}, {}]
     assert read_criterion(tmp_path / "nowhere.pt") is None
+
+
+def test_the_images_that_something_was_fitted_on_are_read_back(tmp_path):
+    path, val = tmp_path / "criterion.pt", torch.tensor([True, False, True, False])
+    for fitting in (Fitting(2, val, 0.5), Fitting(7), None):
+        write_criterion(path, StoredCriterion.of(SETTINGS, "torch", (Entropy(),), fitting=fitting))
+        assert same_images(read_criterion(path).fitting, fitting)
+    content = torch.load(path, weights_only=True)
+    # An older run's.
+    torch.save({name: value for name, value in content.items() if name != "fitting"}, path)
+    assert read_criterion(path).fitting is None
+    for wrong in (
+        {"images": 3, "val": val, "share": 0.5},
+        {"images": 2, "val": val.int(), "share": 0.5},
+        {"images": 2, "val": val, "share": "half"},
+        {"images": 2},
+        5,
+    ):
+        torch.save({**content, "fitting": wrong}, path)
+        with pytest.raises(UserError, match=r"criterion\.pt is damaged"):
+            read_criterion(path)
 
 
 @pytest.mark.parametrize(

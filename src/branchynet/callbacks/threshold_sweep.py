@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from branchynet.evaluation.evidence import find_shares, fit_criteria, traced_by
+from branchynet.evaluation.evidence import traced_by
+from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on
 from branchynet.evaluation.settings import SweepSettings
 from branchynet.evaluation.study import sweep
 from branchynet.networks.branched import BranchedNetwork
@@ -74,14 +75,16 @@ class ThresholdSweep(Callback):
         baseline = copy.deepcopy(self.baseline).cpu().eval()
         data.setup("test")
         log.info("sweeping the thresholds …")
+        settings = self.settings
+        fitting = images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
         # First what exits answer, then what judges those answers.
-        network = network.with_shares(find_shares(self.settings.combining, network, data))
-        criteria = fit_criteria(self.settings.criterion, network, data)
-        report = sweep(self.settings, network, criteria, baseline, data)
+        network = network.with_shares(find_shares(settings.combining, network, data, fitting))
+        criteria = fit_criteria(settings.criterion, network, data, fitting)
+        report = sweep(settings, network, criteria, baseline, data, fitting)
 
-        images = data.images("test")
+        images = Unseen(data, fitting).images(settings.split)
         stored = StoredCriterion.of(
-            self.criterion, traced_by(self.settings.engine), criteria, self.combine, network.shares
+            self.criterion, traced_by(settings.engine), criteria, self.combine, network.shares, fitting
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -11,8 +11,9 @@ from torch.utils.tensorboard import SummaryWriter
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
 from branchynet.commands.rivals import rivals_of
-from branchynet.errors import UserError, check_flag
-from branchynet.evaluation.evidence import Evidence, find_shares, fit_criteria, traced_by
+from branchynet.errors import UserError, check_flag, settings_of
+from branchynet.evaluation.evidence import Evidence, traced_by
+from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on, same_images
 from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
 from branchynet.reporting.figures import draw_all
@@ -72,17 +73,21 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if evidence is not None and not reason:
         report, images, stored = choose(settings, evidence), None, run.stored_criterion
     else:
+        with settings_of("sweep"):
+            fitting = images_to_fit_on(settings.criterion, settings.combining, run.data, settings.fit_share)
         found = run.stored_criterion if (run.folder / CRITERION).is_file() else None
-        if found is not None and found.combine == combine:
+        if found is not None and found.combine == combine and same_images(found.fitting, fitting):
             network = run.network
         else:
-            shares = find_shares(settings.combining, run.separate, run.data)
+            shares = find_shares(settings.combining, run.separate, run.data, fitting)
             network, found = run.separate.with_shares(shares), None
         known = found is not None and found.settings == criterion
-        criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data)
-        report = sweep(settings, network, criteria, run.baseline, run.data)
-        images = run.data.images(settings.split)
-        stored = StoredCriterion.of(criterion, traced_by(settings.engine), criteria, combine, network.shares)
+        criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data, fitting)
+        report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
+        images = Unseen(run.data, fitting).images(settings.split)
+        stored = StoredCriterion.of(
+            criterion, traced_by(settings.engine), criteria, combine, network.shares, fitting
+        )
 
     write_run(folder, report, draw_all(report, images), stored)
     if run.config.get("logger"):
@@ -134,6 +139,12 @@ def why_network(
         return f"the stored traces are of the criterion {run.criterion_name}"
     if combine != run.stored_criterion.combine:
         return f"the stored traces are of exits that answer otherwise, {_words(run.stored_criterion.combine)}"
+    if settings.criterion.learns or settings.combining.fits:
+        fitting = run.stored_criterion.fitting
+        if fitting is None:
+            return "this run is of before images were set aside for what is fitted: it chose on the same ones"
+        if fitting.share not in (None, settings.fit_share):
+            return f"what is fitted was fitted with sweep.fit_share={fitting.share:g}"
     if traced_by(settings.engine) != run.stored_criterion.traced_by:
         return f"the stored traces are of the outputs of {run.stored_criterion.traced_by}"
     if settings.measuring.threads != run.result["threads"]:

@@ -65,6 +65,8 @@ class Sweep(Strict):
     protocol: str
     thresholds: list[float] | None
     max_vectors: int
+    # A group of settings of somebody's own need not name it.
+    fit_share: float = 0.5
 
 
 class Engine(Open):

@@ -22,6 +22,7 @@ from branchynet.commands.rivals import rivals_of
 from branchynet.data.module import ImageData
 from branchynet.errors import settings_of
 from branchynet.evaluation.evidence import try_criterion
+from branchynet.evaluation.fitting import images_to_fit_on
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import (
@@ -62,6 +63,7 @@ NOT_OF_BASELINE = (
     *("model.name", "model.exits", "epochs.joint"),
     # Where the images are and how they are moved, but not what a batch holds.
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
+    "data.calibration",  # what it leaves for training is known by the images themselves
     "data.rivals",  # shown beside the results
 )
 
@@ -102,6 +104,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     try_criterion(settings.criterion, network, data)
     with settings_of("combine"):
         settings.combining.check(network.num_exits)
+    with settings_of("sweep"):
+        images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
     sweep = ThresholdSweep(

@@ -18,35 +18,22 @@ from branchynet.data.augment import parse_augmentation
 from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
+from branchynet.data.shares import by_shares
 from branchynet.errors import (
     ArgumentError,
     UserError,
     check_choice,
     check_flag,
     check_whole,
+    is_number,
+    is_whole,
     not_allowed,
 )
 
 LOADERS = ("device", "dataloader")
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "calibration")
 FEW = 100  # training images of a class: fewer are divided class by class
 MOST_WORKERS = 512  # processes
-
-
-def by_shares(order: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The same image numbers, so that all classes are spread evenly: every start of it has, of each class, the
-    share that it has of all images, to the nearest image.
-
-    Args:
-        order: (S,), each image's number once.
-        label: (S,), of image 0, 1, …
-    """
-    by_class = order[np.argsort(label[order], kind="stable")]
-    counts = np.bincount(label)
-    place = np.concatenate(
-        [(np.arange(count) + 0.5) / max(count, 1) for count in counts]
-    )  # in its class, 0 … 1
-    return by_class[np.argsort(place, kind="stable")]
 
 
 class ImageData(pl.LightningDataModule):
@@ -57,7 +44,9 @@ class ImageData(pl.LightningDataModule):
         batch_size: training images per step, over all processes; the last step of an epoch takes the rest.
         validation_size: images taken out of the training set for validation; None for the set's own validation
             images.
-        split_seed: which ones; apart from `seed`, so that all seeds share one split.
+        calibration: training images that neither train nor validate, for what is fitted after training: how many,
+            or below 1 which share of the set's training images.
+        split_seed: which ones these are; apart from `seed`, so that all seeds share one split.
         stratify: whether each class gives an equal share of its images: True, False, or `auto`: where a class has
             fewer than 100.
         augment: such as `{shift: 4, flip: true}`, see `Augmentation`; None for none. Training only.
@@ -90,6 +79,7 @@ class ImageData(pl.LightningDataModule):
         path: str | None = None,
         batch_size: int = 512,
         validation_size: int | None = 5000,
+        calibration: int | float = 0,
         split_seed: int = 0,
         # As runs were split that do not know of it.
         stratify: bool | str = False,
@@ -111,6 +101,9 @@ class ImageData(pl.LightningDataModule):
         check_whole("eval_batch_size", eval_batch_size)
         if validation_size is not None:
             check_whole("validation_size", validation_size)
+        if not is_whole(calibration, 0) and not (is_number(calibration) and 0 < calibration < 1):
+            allowed = "a number of images, 0 or more, or a share of the training images below 1"
+            raise not_allowed("calibration", calibration, allowed)
         if stratify != "auto" and not isinstance(stratify, bool):
             raise not_allowed("stratify", stratify, "auto, true or false")
         check_whole("num_workers", num_workers, 0, MOST_WORKERS)
@@ -121,7 +114,7 @@ class ImageData(pl.LightningDataModule):
         self.data_name, self.root, self.download, self.path = name, root, download, path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.split_seed, self.seed = validation_size, split_seed, seed
-        self.stratify = stratify
+        self.stratify, self.calibration = stratify, calibration
         self.augmentation = parse_augmentation(augment)
         self.loader, self.num_workers = loader, num_workers
         self._sets: dict[str, ImageSet] = {}
@@ -142,46 +135,60 @@ class ImageData(pl.LightningDataModule):
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
             if pixels >= side:
                 raise not_allowed(f"augment.{name}", pixels, f"below the image's side of {side} pixels")
-        train, val = self._divided(data)
-        self._sets = {"train": data.train.at(train), "val": data.train.at(val), "test": data.test}
+        parts = self._divided(data)
+        self._sets = {
+            which: data.train if len(part) == len(data.train) else data.train.at(part)
+            for which, part in parts.items()
+        } | {"test": data.test}
         if data.val is not None:
-            self._sets |= {"train": data.train, "val": data.val}
+            self._sets["val"] = data.val
         self._inexact = {
-            "train": torch.isin(train, data.inexact_train).nonzero()[:, 0],
-            "val": torch.isin(val, data.inexact_train).nonzero()[:, 0],
-            "test": data.inexact_test,
-        }
+            which: torch.isin(part, data.inexact_train).nonzero()[:, 0] for which, part in parts.items()
+        } | {"test": data.inexact_test}
         self.input_shape = (channels, height, width)
         self.classes, self.num_classes = data.classes, len(data.classes)
         self.mean, self.std = channel_statistics(self._sets["train"].x)
 
-    def _divided(self, data: Dataset) -> tuple[Tensor, Tensor]:
-        """The numbers of the set's training images that are trained on and validated on, each rising."""
-        if data.val is not None:
-            if self.validation_size is not None:
-                allowed = f"null: {self.data_name} has {len(data.val)} validation images of its own"
-                raise not_allowed("validation_size", self.validation_size, allowed)
-            return torch.arange(len(data.train)), torch.empty(0, dtype=torch.int64)
-        if self.validation_size is None or self.validation_size >= len(data.train):
-            allowed = f"below {len(data.train)}, the number of training images of {self.data_name}"
+    def _divided(self, data: Dataset) -> dict[str, Tensor]:
+        """By split, `train`, `val` and `calibration`: the numbers of the set's training images, each rising."""
+        count, own = len(data.train), data.val is not None
+        if own and self.validation_size is not None:
+            allowed = f"null: {self.data_name} has {len(data.val or ())} validation images of its own"
             raise not_allowed("validation_size", self.validation_size, allowed)
-        # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
-        order = np.random.RandomState(self.split_seed).permutation(len(data.train))
-        label = data.train.y.numpy()
-        few = np.bincount(label, minlength=len(data.classes)).min() < FEW
-        if self.stratify is True or (self.stratify == "auto" and few):
-            order = by_shares(order, label)
-        val, train = (torch.from_numpy(np.sort(part)) for part in np.split(order, [self.validation_size]))
-        return train, val
+        if not own and (self.validation_size is None or self.validation_size >= count):
+            allowed = f"below {count}, the number of training images of {self.data_name}"
+            raise not_allowed("validation_size", self.validation_size, allowed)
+        validation = self.validation_size or 0
+        calibration = round(self.calibration * count) if self.calibration < 1 else int(self.calibration)
+        if validation + calibration >= count:
+            left = (
+                f"below {count - validation}, the number of training images of {self.data_name} that are left"
+            )
+            raise not_allowed("calibration", self.calibration, f"{left} by validation")
+        if self.calibration and not calibration:
+            raise not_allowed("calibration", self.calibration, f"at least one of the {count} training images")
+        if not validation + calibration:
+            order = np.arange(count)
+        else:
+            # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
+            order = np.random.RandomState(self.split_seed).permutation(count)
+            label = data.train.y.numpy()
+            few = np.bincount(label, minlength=len(data.classes)).min() < FEW
+            if self.stratify is True or (self.stratify == "auto" and few):
+                order = by_shares(order, label)
+        # Validation first: its images are the same with and without others for calibration.
+        cuts = np.split(order, [validation, validation + calibration])
+        names = ("val", "calibration", "train")
+        return {name: torch.from_numpy(np.sort(part)) for name, part in zip(names, cuts, strict=True)}
 
     def split(self, which: str) -> tuple[Tensor, Tensor]:
-        """All of `train`, `val` or `test` on the CPU, in the data set's order: normalised, not augmented
-        images, (S, C, H, W) float32, and labels, (S,) int64."""
+        """All of `train`, `val`, `test` or `calibration`, which may be empty, on the CPU, in the data set's order:
+        normalised, not augmented images, (S, C, H, W) float32, and labels, (S,) int64."""
         images = self._set(which)
         return normalise(images.x, *normalisation(self.mean, self.std)), images.y
 
     def images(self, which: str) -> Tensor:
-        """The bytes of `train`, `val` or `test`, (S, C, H, W) uint8 on the CPU, in the data set's order."""
+        """The bytes of a split, (S, C, H, W) uint8 on the CPU, in the data set's order."""
         return self._set(which).x
 
     def inexact(self, which: str) -> Tensor:

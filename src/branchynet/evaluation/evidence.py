@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from branchynet.errors import UserError, settings_of
+from branchynet.errors import UserError
+from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
-from branchynet.exits.combining import Combining, Shares, answers
-from branchynet.exits.criteria import Criterion, check_uncertainty, for_exits, one_per_exit
+from branchynet.exits.combining import Shares
+from branchynet.exits.criteria import Criterion, check_uncertainty, one_per_exit
 from branchynet.exits.trace import Trace, run_all
 from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
@@ -31,7 +32,10 @@ PYTORCH = "torch"  # whose outputs serve for every exact engine
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that a choice is made from. Splits are `val` and `test`; S samples each, in the data set's order."""
+    """All that a choice is made from. Splits are `val` and `test`; S samples each, in the data set's order.
+
+    Validation images that something was fitted on are none of them: nothing is chosen on those.
+    """
 
     classes: tuple[str, ...]
     traces: Mapping[str, Trace]
@@ -46,49 +50,9 @@ class Evidence:
     noise: tuple[
         Noise, ...
     ] = ()  # what disturbed the measuring of the latencies, as far as they do not show it
-
-
-@torch.no_grad()
-def find_shares(combining: Combining, network: BranchedNetwork, data: Any) -> Shares | None:
-    """How much of each exit's answer is the answer before it, as `combining` says or fits it on validation.
-
-    Args:
-        combining: as its settings made it.
-        network: N exits, in eval mode, on the CPU.
-        data: as of `fit_criteria`.
-    """
-
-    def outputs() -> tuple[list[Tensor], Tensor]:
-        x, label = data.split("val")
-        parts = zip(*(network(part) for part in x.split(CHUNK)), strict=True)
-        return [torch.cat(logits).float() for logits in parts], label
-
-    with settings_of("combine"):
-        combining.check(network.num_exits)
-        return combining.find(network.num_exits, outputs)
-
-
-@torch.no_grad()
-def fit_criteria(criterion: Criterion, network: BranchedNetwork, data: Any) -> tuple[Criterion, ...]:
-    """A criterion for each of N exits. What has something to learn learns it from the answers on validation.
-
-    Args:
-        criterion: as its settings made it.
-        network: N exits, in eval mode, on the CPU.
-        data: has `split`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
-    """
-    criteria = for_exits(criterion, network.feature_shapes(data.input_shape), len(data.classes))
-    if not criterion.learns:
-        return criteria
-    x, label = data.split("val")
-    parts = [network.with_features(part) for part in x.split(CHUNK)]
-    heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
-    for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):
-        features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
-        with torch.enable_grad():
-            own.fit(logits.float(), label, features)
-        own.requires_grad_(False)
-    return criteria
+    fitting: Fitting | None = (
+        None  # the images that shares or criteria were fitted on; None: nothing was fitted
+    )
 
 
 def gather(
@@ -97,6 +61,7 @@ def gather(
     criteria: Sequence[Criterion],
     baseline: BranchedNetwork,
     data: Any,
+    fitting: Fitting | None = None,
 ) -> Evidence:
     """Run every exit on both splits, count MACs, measure latencies.
 
@@ -105,13 +70,15 @@ def gather(
         network: N exits, in eval mode, on the CPU.
         criteria: N.
         baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
-        data: has `split`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+            `branchynet.data.module.ImageData` has.
+        fitting: the images that the network's shares or the criteria were fitted on.
     """
-    engine = measuring.engines[0]
+    engine, unseen = measuring.engines[0], Unseen(data, fitting)
     trunk = baseline.trunk().eval()
     traces, correct = {}, {}
     for which in ("val", "test"):
-        split = data.split(which)
+        split = unseen.split(which)
         if engine.exact:
             traces[which] = trace(network, criteria, *split)
             correct[which] = trunk_correct(for_inference(trunk), split)
@@ -131,9 +98,10 @@ def gather(
         machine=machine,
         versions=versions,
         inexact_test=data.inexact("test"),
-        inexact_training=len(data.inexact("train")) + len(data.inexact("val")),
+        inexact_training=sum(len(data.inexact(which)) for which in ("train", "val", "calibration")),
         shares=network.shares,
         noise=noise,
+        fitting=fitting,
     )
 
 
@@ -193,7 +161,7 @@ def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> 
     Args:
         criterion: as its settings made it.
         network: N exits, on the CPU.
-        data: as of `fit_criteria`.
+        data: as of `gather`.
 
     Raises:
         UserError: it gives no uncertainties.

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.rivals import Rival
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
@@ -69,6 +70,7 @@ class Report:
         shares: N, how much of each exit's answer is the answer before it; None: nothing is averaged.
         noise: why the timings are doubted; empty where they are not.
         rivals: small networks of others for the same images, as published.
+        fitting: the images that shares or criteria were fitted on, none of the traces'; None: nothing was fitted.
 
     Raises:
         ValueError: they do not fit each other.
@@ -98,6 +100,7 @@ class Report:
     shares: Shares | None = None
     noise: tuple[Noise, ...] = ()
     rivals: tuple[Rival, ...] = ()
+    fitting: Fitting | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

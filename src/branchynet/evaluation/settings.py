@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from branchynet.errors import UserError, check_choice, is_number, not_allowed
+from branchynet.evaluation.fitting import SHARE
 from branchynet.evaluation.rivals import Rival
 from branchynet.exits.combining import Combining, Separate
 from branchynet.exits.criteria import Criterion
@@ -56,6 +57,8 @@ class SweepSettings:
         split: what is reported: `test`, or `val`, so that test need not be looked at.
         rivals: small networks of others to show beside.
         combining: what an exit answers.
+        fit_share: of the validation images, those that shares and criteria are fitted on where there are no
+            calibration images; the choice is made on the others.
 
     Raises:
         UserError: an argument that is not allowed.
@@ -72,11 +75,16 @@ class SweepSettings:
     split: str = "test"
     rivals: tuple[Rival, ...] = ()
     combining: Combining = field(default_factory=Separate)
+    fit_share: float = SHARE
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)
         check_grid(self.max_vectors, self.thresholds)
         check_split(self.split, self.protocol)
+        if not is_number(self.fit_share) or not 0 < self.fit_share < 1:
+            raise not_allowed(
+                "fit_share", self.fit_share, "a share of the validation images, between 0 and 1"
+            )
 
     @property
     def engine(self) -> Backend:

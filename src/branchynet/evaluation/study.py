@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from branchynet.evaluation.evidence import PYTORCH, Evidence, gather, measure, traced_by
+from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.noise import Noise, difference, excess, spread, worst
 from branchynet.evaluation.report import Report, Verified, gain_measured, medians
 from branchynet.evaluation.settings import SweepSettings
@@ -38,6 +39,7 @@ def sweep(
     criteria: Sequence[Criterion],
     baseline: BranchedNetwork,
     data: Any,
+    fitting: Fitting | None = None,
 ) -> Report:
     """Trace, cost, choose, and run the chosen point: everything but the writing.
 
@@ -49,20 +51,22 @@ def sweep(
         network: N exits, in eval mode, on the CPU.
         criteria: N, fitted.
         baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
-        data: has `split`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+            `branchynet.data.module.ImageData` has.
+        fitting: the images that the network's shares or the criteria were fitted on.
     """
-    measuring, trunk = settings.measuring, baseline.trunk().eval()
+    measuring, trunk, unseen = settings.measuring, baseline.trunk().eval(), Unseen(data, fitting)
 
     def proven(evidence: Evidence) -> Report:
         report = choose(settings, evidence)
         verified = {
-            engine.name: verify(report, settings, engine, network, criteria, trunk, data)
+            engine.name: verify(report, settings, engine, network, criteria, trunk, unseen)
             for engine in measuring.engines
         }
         report = dataclasses.replace(report, verified=verified)
         return dataclasses.replace(report, noise=(*report.noise, *off_the_prediction(report)))
 
-    evidence = gather(measuring, network, criteria, baseline, data)
+    evidence = gather(measuring, network, criteria, baseline, data, fitting)
     end = time.monotonic() + PATIENCE * measuring.seconds
     reports = [proven(evidence)]
     while reports[-1].noise and len(reports) < TRIES and time.monotonic() < end:
@@ -134,6 +138,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         inexact_training=evidence.inexact_training if of_test else 0,
         shares=evidence.shares,
         noise=(*evidence.noise, *spread(latencies)),
+        fitting=evidence.fitting,
         rivals=settings.rivals,
     )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from branchynet.errors import is_number, not_allowed
 
 Shares = tuple[float, ...]  # N, the first one 0
-# From nothing to N logits (S, K) of the heads and labels (S,), of samples that trained none of them.
+# From nothing to N logits (S, K) of the heads and labels (S,), of samples that neither trained them nor choose.
 LogitsAndLabel = Callable[[], tuple[Sequence[Tensor], Tensor]]
 
 STEPS = 100  # shares that are tried: 0, 0.01, … 1
@@ -28,6 +28,11 @@ class Combining(ABC):
     """Where the exits' shares come from. The arguments of its constructor are its settings, plain values."""
 
     name: ClassVar[str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether it asks for outputs: then images are set aside for it, which choose no thresholds."""
+        return False
 
     def check(self, num_exits: int) -> None:  # noqa: B027 - most have nothing to look at
         """An ArgumentError where its settings do not fit a network of N exits."""
@@ -75,6 +80,10 @@ class Average(Combining):
             raise not_allowed(
                 "shares", shares, "null for fitted ones, or one number for each exit, 0 … 1, the first one 0"
             )
+
+    @property
+    def fits(self) -> bool:
+        return self.shares is None
 
     def check(self, num_exits: int) -> None:
         if self.shares is not None and len(self.shares) != num_exits:

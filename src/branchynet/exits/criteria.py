@@ -49,8 +49,12 @@ class Criterion(nn.Module):
             shape: of the features at the exit's place, without the batch: (C, H, W), or (features,).
         """
 
+    def least(self, num_classes: int) -> int:
+        """The fewest samples that it can learn from, S; fewer are refused before training begins."""
+        return 1
+
     def fit(self, logits: Tensor, label: Tensor, features: Tensor | None = None) -> None:
-        """Learn from what one exit said of S samples that did not train the network.
+        """Learn from what one exit said of S samples that neither trained the network nor choose thresholds.
 
         Args:
             logits: (S, K) float32.

@@ -36,6 +36,7 @@ def sentences(report: Report) -> list[str]:
         texts.append(f"Promised: {report.selection.certificate.promise}")
     if report.selection.note:
         texts.append(report.selection.note)
+    texts.extend(_fitted(report))
     texts.extend(_averaged(report))
     texts.append(_over_static(report))
     beating = exits_beating_trunk(report)
@@ -103,6 +104,18 @@ def _choice(report: Report) -> str:
         f"{within(saved.gain_macs, ends.gain_macs)}; gain in latency with the trunk's segments alone on the "
         f"clock, as in the paper's Table I, {within(saved.gain_trunk_only, ends.gain_trunk_only)}."
     )
+
+
+def _fitted(report: Report) -> list[str]:
+    """At most one sentence: how many images what was fitted after training has learned from, and how many chose."""
+    if report.fitting is None:
+        return []
+    chose, split = report.view.trace.num_samples, report.fitting.split
+    others = "other " if split == report.chosen_on else ""
+    return [
+        f"What is fitted after training was fitted on {report.fitting.images:,} {split} images; the thresholds "
+        f"were chosen on {chose:,} {others}{report.chosen_on} images."
+    ]
 
 
 def _averaged(report: Report) -> list[str]:

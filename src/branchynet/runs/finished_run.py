@@ -93,7 +93,7 @@ class FinishedRun:
         if facts is None or not all((self.folder / name).exists() for name in ("baseline.npz", CRITERION)):
             return None
         evidence = read_evidence(self.folder, facts.classes, self.result["machine"], self.result["versions"])
-        evidence = replace(evidence, shares=self._shares())
+        evidence = replace(evidence, shares=self._shares(), fitting=self.stored_criterion.fitting)
         self._check_own(evidence)
         if self.result.get("noisy") is True:
             evidence = replace(evidence, noise=(Noise("they were noisy in the run that they are of", 1.0),))

@@ -43,7 +43,8 @@ class ImageFacts:
 def facts_of(data: "ImageData") -> ImageFacts:
     """What `data`, set up, says of its images."""
     data.setup()
-    fingerprint = data.fingerprint(("train", "val", "test"))
+    calibration = ("calibration",) if len(data.images("calibration")) else ()
+    fingerprint = data.fingerprint(("train", "val", "test", *calibration))
     border = border_of(data.images("train").numpy())
     return ImageFacts(
         data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std), fingerprint, border

@@ -37,8 +37,9 @@ def result_dict(report: Report) -> dict[str, Any]:
     other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
     of others. Only where exits average: `shares`, and each exit's `static_accuracy`, its head's by itself. Only
     where the accuracies are of another split than test: `split`. Only where the rule promises something of new
-    data: `knee.certificate`. `validation` has what the choice gives there, see `on_validation`; `headroom` what
-    perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the samples.
+    data: `knee.certificate`. Only where something was fitted after training: `fitting`, on how many images of which
+    split, and how many others chose. `validation` has what the choice gives there, see `on_validation`; `headroom`
+    what perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -121,6 +122,12 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["shares"] = list(report.shares)
         for each, accuracy in zip(result["exits"], static_accuracies(report), strict=True):
             each["static_accuracy"] = accuracy
+    if report.fitting is not None:
+        result["fitting"] = {
+            "split": report.fitting.split,
+            "images": report.fitting.images,
+            "images_of_choice": report.view.trace.num_samples,
+        }
     if report.split != "test":
         result["split"] = report.split
     _refuse_non_finite(result, "result.json")

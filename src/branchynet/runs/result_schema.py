@@ -143,6 +143,14 @@ class WithoutInexact(Part):
     accuracy: Fraction
 
 
+class Fitting(Part):
+    """The images that something was fitted on after training, and how many others the thresholds were chosen on."""
+
+    split: Literal["validation", "calibration"]
+    images: Annotated[int, Field(gt=0)]
+    images_of_choice: Annotated[int, Field(gt=0)]
+
+
 class Result(Part):
     """What `branchynet train` and `evaluate` found. Accuracies are fractions, latencies µs per image at batch 1."""
 
@@ -170,6 +178,7 @@ class Result(Part):
         description="N, where exits average: how much of an exit's answer is the answer before it",
     )
     split: Literal["test", "val"] = "test"
+    fitting: Fitting | None = None
 
     @model_validator(mode="after")
     def _of_as_many_exits(self) -> "Result":

@@ -22,13 +22,14 @@ KNOWN = ("branchynet.data.module.ImageData",)
 # What else a run's settings may name: for trunks and heads what gives a module, for the other parts classes.
 NETWORKS = ("branchynet.networks.", "torchvision.models.")
 PARTS = (
-    *("branchynet.exits.criteria.", "branchynet.exits.rules.", "branchynet.exits.combining."),
-    *("branchynet.training.objective.", "branchynet.training.distilled."),
+    *("branchynet.exits.", "branchynet.training.objective.", "branchynet.training.distilled."),
     "torch.optim.",
 )
 OWN = (*KNOWN, *NETWORKS, *PARTS)
 # The group `combine` of runs of before there was one.
 SEPARATE = {"_target_": "branchynet.exits.combining.Separate"}
+# Settings that older runs do not have, as they were then.
+LATER = (("sweep", "fit_share", 0.5),)
 MAX_BYTES = 1_000_000  # of settings
 MAX_DEPTH = 50  # of settings in settings
 TRUST = "if you trust whoever made this folder, add trust=true"
@@ -78,6 +79,9 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
                 f"the run {folder} is of branchynet 0.1, which had {name}.name={group['name']}: train it again"
             )
     settings.setdefault("combine", dict(SEPARATE))
+    for group, name, value in LATER:
+        if isinstance(settings.get(group), dict):
+            settings[group].setdefault(name, value)
     # Only now: the settings of branchynet 0.1 had references.
     check_plain(settings, path)
     if not trust:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from branchynet.errors import UserError, reason_of
 from branchynet.evaluation.evidence import Evidence
+from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.report import Report
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion
@@ -247,7 +248,7 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
 
 @dataclass(frozen=True)
 class StoredCriterion:
-    """What the traces of a run are of: `criterion.pt`. Older ones have no `combine` and `shares`.
+    """What the traces of a run are of: `criterion.pt`. Older ones have no `combine`, `shares` and `fitting`.
 
     Args:
         settings: of the criterion, plain values.
@@ -255,6 +256,7 @@ class StoredCriterion:
         states: N state dicts, what the criteria have learned.
         combine: settings of what an exit answers, plain values.
         shares: N numbers, what was fitted for it; None: every exit answers with what its own head says.
+        fitting: the images that shares or criteria were fitted on; None: nothing was, or the run is older.
     """
 
     settings: Mapping[str, Any]
@@ -262,6 +264,7 @@ class StoredCriterion:
     states: Sequence[Mapping[str, Tensor]]
     combine: Mapping[str, Any] = field(default_factory=SEPARATE.copy)
     shares: Shares | None = None
+    fitting: Fitting | None = None
 
     @classmethod
     def of(
@@ -271,16 +274,19 @@ class StoredCriterion:
         criteria: Sequence[Criterion],
         combine: Mapping[str, Any] = SEPARATE,
         shares: Shares | None = None,
+        fitting: Fitting | None = None,
     ) -> "StoredCriterion":
         """From the criteria themselves."""
         states = [criterion.state_dict() for criterion in criteria]
-        return cls(dict(settings), traced_by, states, dict(combine), shares)
+        return cls(dict(settings), traced_by, states, dict(combine), shares, fitting)
 
 
 def write_criterion(path: Path, criterion: StoredCriterion) -> None:
     """Write tensors and plain values alone."""
+    content = {**vars(criterion), "states": [dict(state) for state in criterion.states]}
+    content["fitting"] = None if criterion.fitting is None else dict(vars(criterion.fitting))
     with replacing(path) as temporary:
-        torch.save({**vars(criterion), "states": [dict(state) for state in criterion.states]}, temporary)
+        torch.save(content, temporary)
 
 
 def read_criterion(path: Path) -> StoredCriterion | None:
@@ -305,6 +311,7 @@ def read_criterion(path: Path) -> StoredCriterion | None:
             states,
             combine,
             None if shares is None else tuple(map(float, shares)),
+            None if content.get("fitting") is None else _fitting(**content["fitting"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
@@ -318,6 +325,14 @@ def _arrays(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
         with np.load(file, allow_pickle=False) as archive:
             there = [name for name in optional if name in archive]
             return {name: archive[name] for name in (*names, *there)}
+
+
+def _fitting(images: Any, val: Any, share: Any) -> Fitting:
+    if val is None:
+        return Fitting(int(images))
+    if not isinstance(val, Tensor) or val.dtype != torch.bool or val.ndim != 1 or int(val.sum()) != images:
+        raise ValueError("fitting.val is not (S,) bool, true for each of its images")
+    return Fitting(int(images), val, float(share))
 
 
 def _latency(row: dict[str, str], kind: str) -> Latency:

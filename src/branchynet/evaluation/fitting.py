@@ -1,0 +1,183 @@
+"""What is fitted after training, and on which images: none that trained the network, and none that chooses.
+
+A threshold that is chosen on the images that a criterion has learned from flatters itself, and no promise made
+with them holds. So they are calibration images, held out of training for this (`data.calibration`); where a run has
+none, a share of validation is set aside, and the thresholds are chosen on the rest. No cross-fitting: that would
+judge the samples by several criteria, none of which is the one that ships.
+
+Shapes: K classes, N exits, S samples.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from branchynet.data.shares import by_shares
+from branchynet.errors import ArgumentError, UserError, settings_of
+from branchynet.exits.combining import Combining, Shares, answers
+from branchynet.exits.criteria import Criterion, for_exits
+from branchynet.networks.branched import BranchedNetwork
+
+CHUNK = 1000  # images per forward pass
+SHARE = 0.5  # of validation that is set aside, if nothing else is said
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """The images that something was fitted on.
+
+    Args:
+        images: how many.
+        val: (S,) bool, which of the S validation images they are; None: they are the calibration images.
+        share: of validation, as it was asked for; None: they are the calibration images.
+    """
+
+    images: int
+    val: Tensor | None = None
+    share: float | None = None
+
+    @property
+    def split(self) -> str:
+        """`calibration` or `validation`."""
+        return "calibration" if self.val is None else "validation"
+
+    def samples(self, data: Any) -> tuple[Tensor, Tensor]:
+        """Images (S, C, H, W) and labels (S,)."""
+        x, label = data.split("calibration" if self.val is None else "val")
+        return (x, label) if self.val is None else (x[self.val], label[self.val])
+
+
+def images_to_fit_on(
+    criterion: Criterion, combining: Combining, data: Any, share: float = SHARE
+) -> Fitting | None:
+    """The images for what `criterion` and `combining` fit; None where they fit nothing.
+
+    Args:
+        criterion, combining: as their settings made them.
+        data: has `split`, `images` and `classes`, as `branchynet.data.module.ImageData` has.
+        share: of validation, where there are no calibration images.
+
+    Raises:
+        UserError: they are fewer than are needed.
+    """
+    if not (criterion.learns or combining.fits):
+        return None
+    count = len(data.images("calibration"))
+    fitting = Fitting(count) if count else part_of_validation(data.split("val")[1], share)
+    least = criterion.least(len(data.classes))
+    if fitting.images < least:
+        more = "data.calibration" if count else "data.calibration, data.validation_size or sweep.fit_share"
+        raise UserError(
+            f"the criterion {criterion.name} has {fitting.images} {fitting.split} images to be fitted on and needs "
+            f"{least}: more by {more}, or another criterion"
+        )
+    return fitting
+
+
+def part_of_validation(label: Tensor, share: float) -> Fitting:
+    """Validation images to fit on, always the same ones, with an equal share of each class.
+
+    Args:
+        label: (S,) of the validation images.
+        share: of them, between 0 and 1.
+    """
+    images = round(share * len(label))
+    if not 0 < images < len(label):
+        raise ArgumentError(
+            "fit_share",
+            f"={share}: of {len(label)} validation images some are to be fitted on and some to choose on",
+        )
+    # RandomState: NumPy's policy keeps its numbers for ever.
+    order = by_shares(np.random.RandomState(0).permutation(len(label)), label.numpy())
+    mask = torch.zeros(len(label), dtype=torch.bool)
+    mask[torch.from_numpy(order[:images])] = True
+    return Fitting(images, mask, share)
+
+
+def same_images(one: Fitting | None, other: Fitting | None) -> bool:
+    """Whether what the one was of may stay where the other is wanted."""
+    if one is None or other is None:
+        return one is other
+    if one.val is None or other.val is None:
+        return one.val is other.val and one.images == other.images
+    return torch.equal(one.val, other.val)
+
+
+class Unseen:
+    """A run's data without the validation images that something was fitted on: what may choose and be reported.
+
+    Args:
+        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+            `branchynet.data.module.ImageData` has.
+        fitting: None where nothing was fitted.
+    """
+
+    def __init__(self, data: Any, fitting: Fitting | None) -> None:
+        self.input_shape, self.classes, self.inexact = data.input_shape, data.classes, data.inexact
+        self._data, self._fitted = data, None if fitting is None else fitting.val
+
+    def split(self, which: str) -> tuple[Tensor, Tensor]:
+        """Images (S, C, H, W) and labels (S,) of `val` or `test`, normalised."""
+        x, label = self._data.split(which)
+        if self._fitted is None or which != "val":
+            return x, label
+        return x[~self._fitted], label[~self._fitted]
+
+    def images(self, which: str) -> Tensor:
+        """Their bytes, (S, C, H, W) uint8."""
+        x: Tensor = self._data.images(which)
+        return x if self._fitted is None or which != "val" else x[~self._fitted]
+
+
+@torch.no_grad()
+def find_shares(
+    combining: Combining, network: BranchedNetwork, data: Any, fitting: Fitting | None
+) -> Shares | None:
+    """How much of each exit's answer is the answer before it, as `combining` says or fits it.
+
+    Args:
+        combining: as its settings made it.
+        network: N exits, in eval mode, on the CPU.
+        data: as of `fit_criteria`.
+        fitting: what it is fitted on.
+    """
+
+    def outputs() -> tuple[list[Tensor], Tensor]:
+        assert fitting is not None  # `fits` says so
+        x, label = fitting.samples(data)
+        parts = zip(*(network(part) for part in x.split(CHUNK)), strict=True)
+        return [torch.cat(logits).float() for logits in parts], label
+
+    with settings_of("combine"):
+        combining.check(network.num_exits)
+        return combining.find(network.num_exits, outputs)
+
+
+@torch.no_grad()
+def fit_criteria(
+    criterion: Criterion, network: BranchedNetwork, data: Any, fitting: Fitting | None
+) -> tuple[Criterion, ...]:
+    """A criterion for each of N exits. What has something to learn learns it from what its exit answers.
+
+    Args:
+        criterion: as its settings made it.
+        network: N exits, in eval mode, on the CPU.
+        data: has `split`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+        fitting: what it is fitted on.
+    """
+    criteria = for_exits(criterion, network.feature_shapes(data.input_shape), len(data.classes))
+    if not criterion.learns:
+        return criteria
+    assert fitting is not None  # `learns` says so
+    x, label = fitting.samples(data)
+    parts = [network.with_features(part) for part in x.split(CHUNK)]
+    heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
+    for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):
+        features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
+        with torch.enable_grad():
+            own.fit(logits.float(), label, features)
+        own.requires_grad_(False)
+    return criteria
