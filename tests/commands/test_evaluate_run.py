@@ -169,8 +169,14 @@ def test_other_thresholds_keep_the_runs_rule(bare, tmp_path, capsys):
     assert found["knee"]["rule"] == "accuracy_floor"
 
 
-def test_another_criterion_needs_the_network(finished, tmp_path, capsys):
-    found = evaluate(finished, tmp_path / "out", "criterion=margin", *QUICK)
+def test_another_criterion_needs_the_network_and_may_be_shown_other_images(finished, tmp_path, capsys):
+    found = evaluate(finished, tmp_path / "out", "criterion=margin", "outside=[noise]", *QUICK)
+    (noise,) = found["outside"]
+    assert noise["source"] == "noise" and sum(noise["exit_rates"]) == pytest.approx(1)
+    assert len(noise["auroc"]) == len(noise["exit_rates"]) == len(found["exits"])
+    assert "| noise | " in (tmp_path / "out" / "report.md").read_text()
+    events = EventAccumulator(str(tmp_path / "out")).Reload()
+    assert events.Scalars("outside/noise_auroc_1")[0].value == pytest.approx(noise["auroc"][0])
     assert found["knee"]["criterion"] == "margin"
     assert found["knee"]["measured"]["accuracy"] == found["knee"]["accuracy"]
     run = open_run(finished)
@@ -369,6 +375,9 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["from=trace", "engine.threads=2"], ["from=trace", "engine.threads=1"]),
         (["from=trace", "engine.compare=[onnxruntime]"], ["from=trace", "onnxruntime"]),
         (["from=trace", "in_place=true"], ["from=trace", "in_place"]),
+        (["from=trace", "outside=[noise]"], ["from=trace", "outside"]),
+        (["outside=noise"], ["outside=noise", "list"]),
+        (["outside=[cats]"], ["outside=cats", "shuffled"]),
         (["trust=perhaps"], ["trust=perhaps", "true or false"]),
         (["split=train"], ["split=train", "test, val"]),
         (["split=val", "sweep.protocol=paper"], ["split=val", "paper"]),

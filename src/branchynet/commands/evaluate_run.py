@@ -1,19 +1,25 @@
 """The evaluation of a finished run, from what it has left or with its network."""
 
 import logging
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
 from branchynet.commands.rivals import rivals_of
+from branchynet.data.normalise import normalisation, normalise
+from branchynet.data.outside import check_sources, outside_images
 from branchynet.errors import UserError, check_flag, settings_of
 from branchynet.evaluation.evidence import Evidence, traced_by
 from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on, same_images
+from branchynet.evaluation.outside import look_outside, uncertainties
 from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
 from branchynet.reporting.figures import draw_all
@@ -47,6 +53,8 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(f"from={source}: it is trace, network, or null for trace where that is enough")
     for name in ("in_place", "trust"):
         check_flag(name, config[name])
+    outside = plain(config.outside)
+    check_sources(outside)
     run = open_run(config.run, trust=config.trust)
     if not config.in_place and folder.resolve() == run.folder.resolve():
         raise UserError(
@@ -65,7 +73,8 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
             check_writable(below, "name another one by hydra.run.dir=<folder>, and leave in_place out")
     evidence = None if source == "network" else run.evidence
     criterion, combine = plain(config.criterion), plain(config.combine)
-    reason = why_network(settings, criterion, combine, run, evidence, config.in_place)
+    reason = "outside=… shows it other images" if outside else ""
+    reason = reason or why_network(settings, criterion, combine, run, evidence, config.in_place)
     if source == "trace" and reason:
         raise UserError(f"from=trace is not enough, because {reason}: leave it out, and the network is run")
     if source != "network" and reason:
@@ -83,8 +92,15 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
             network, found = run.separate.with_shares(shares), None
         known = found is not None and found.settings == criterion
         criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data, fitting)
-        report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
         images = Unseen(run.data, fitting).images(settings.split)
+        root = config.data.root or os.environ.get("BRANCHYNET_DATA") or run.config.data.root
+        shown = {name: _from_outside(name, images, run, root) for name in outside}
+        report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
+        unsure = {
+            name: uncertainties(x, network, criteria, settings.engine, report.threads)
+            for name, x in shown.items()
+        }
+        report = replace(report, outside=look_outside(report.trace, unsure, report.point.thresholds))
         stored = StoredCriterion.of(
             criterion, traced_by(settings.engine), criteria, combine, network.shares, fitting
         )
@@ -151,6 +167,12 @@ def why_network(
         return f"the stored latencies are of engine.threads={run.result['threads']}"
     missing = [each.name for each in settings.measuring.engines if each.name not in evidence.latencies]
     return f"there is no stored latency of {missing[0]}" if missing else ""
+
+
+def _from_outside(name: str, own: Tensor, run: FinishedRun, root: str | None) -> Tensor:
+    """Images that the network should not know, as its own would be given to it: (S, C, H, W) float32."""
+    images = outside_images(name, own, root)
+    return normalise(images, *normalisation(run.data.mean, run.data.std))
 
 
 def _words(settings: Mapping[str, Any]) -> str:

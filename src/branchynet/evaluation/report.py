@@ -12,6 +12,7 @@ from torch import Tensor
 
 from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.outside import Outside
 from branchynet.evaluation.rivals import Rival
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
 from branchynet.exits.combining import Shares
@@ -71,6 +72,7 @@ class Report:
         noise: why the timings are doubted; empty where they are not.
         rivals: small networks of others for the same images, as published.
         fitting: the images that shares or criteria were fitted on, none of the traces'; None: nothing was fitted.
+        outside: what the exits make of images that the network should not know, where that was asked for.
 
     Raises:
         ValueError: they do not fit each other.
@@ -101,6 +103,7 @@ class Report:
     noise: tuple[Noise, ...] = ()
     rivals: tuple[Rival, ...] = ()
     fitting: Fitting | None = None
+    outside: tuple[Outside, ...] = ()
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

@@ -248,9 +248,30 @@ def rivals_table(report: Report) -> str:
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
+def outside_table(report: Report) -> str:
+    """Markdown: what the exits make of images that the network should not know; empty where none were shown."""
+    if not report.outside:
+        return ""
+    exits = range(1, report.num_exits + 1)
+    own = percent(1 - report.point.exit_rates[-1])
+    header = ["images", "number", "leave early, %", *(f"AUROC, exit {n}" for n in exits)]
+    rows = [["its own", f"{report.trace.num_samples:,}", own, *("" for _ in exits)]]
+    for each in report.outside:
+        areas = [f"{area:.3f}" for area in each.auroc]
+        rows.append([each.source, f"{each.samples:,}", percent(each.early), *areas])
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    text = (
+        "Images from outside, which the network should not know and answers all the same. AUROC: how often one of "
+        f"its own images ({report.reported_on}) is surer than one of these by the exit's {report.criterion}; 0.5 "
+        "is what guessing gives, 1 tells them all apart, below 0.5 those from outside are the surer ones."
+    )
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
 def report_page(report: Report) -> str:
-    """What `report.md` holds, in markdown: Table I, the trade-offs, the small rivals and the summary."""
-    parts = [table_one(report), trade_offs_table(report), rivals_table(report)]
+    """What `report.md` holds, in markdown: Table I, the trade-offs, the small rivals, images from outside and the
+    summary."""
+    parts = [table_one(report), trade_offs_table(report), rivals_table(report), outside_table(report)]
     return "\n".join([*filter(None, parts), f"```\n{summary_table(report)}\n```\n"])
 
 

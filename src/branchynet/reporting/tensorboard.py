@@ -19,7 +19,13 @@ from branchynet.evaluation.report import (
 )
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
-from branchynet.reporting.tables import rivals_table, summary_table, table_one, trade_offs_table
+from branchynet.reporting.tables import (
+    outside_table,
+    rivals_table,
+    summary_table,
+    table_one,
+    trade_offs_table,
+)
 
 # The same in every run, whatever its number of exits: TensorBoard takes a tag here as a regular expression,
 # which has to match from the tag's beginning.
@@ -61,6 +67,8 @@ def log_report(
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     if report.rivals:
         writer.add_text("sweep/rivals", rivals_table(report), step)
+    if report.outside:
+        writer.add_text("sweep/outside", outside_table(report), step)
     writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
     if settings:
         # Indented, and not between fences: whatever stands in them, it stays code.
@@ -108,6 +116,9 @@ def scalars(report: Report) -> dict[str, float]:
         values["operating_point/gain_over_static"] = saved.gain_over_static
     for n, value in enumerate(balanced.exits, 1):
         values[f"exits/balanced_accuracy_{n}"] = value
+    for each in report.outside:
+        values[f"outside/{each.source}_early"] = each.early
+        values |= {f"outside/{each.source}_auroc_{n}": area for n, area in enumerate(each.auroc, 1)}
     for n, share in enumerate(report.shares or (), 1):
         values[f"exits/share_{n}"] = share
     for n, rate in enumerate(point.exit_rates, 1):

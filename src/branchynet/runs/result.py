@@ -35,11 +35,12 @@ def result_dict(report: Report) -> dict[str, Any]:
     real. Only where the data names images that differ from the published ones: `inexact_test_images` and
     `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
     other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
-    of others. Only where exits average: `shares`, and each exit's `static_accuracy`, its head's by itself. Only
-    where the accuracies are of another split than test: `split`. Only where the rule promises something of new
-    data: `knee.certificate`. Only where something was fitted after training: `fitting`, on how many images of which
-    split, and how many others chose. `validation` has what the choice gives there, see `on_validation`; `headroom`
-    what perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the samples.
+    of others. Only where images from outside were shown: `outside`, see `Outside`. Only where exits average:
+    `shares`, and each exit's `static_accuracy`, its head's by itself. Only where the accuracies are of another split
+    than test: `split`. Only where the rule promises something of new data: `knee.certificate`. Only where something was
+    fitted after training: `fitting`, on how many images of which split, and how many others chose. `validation` has
+    what the choice gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`. `interval`
+    and `intervals` are 95 % intervals over the samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -118,6 +119,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["without_inexact"] = exact and {"baseline_accuracy": exact[0], "accuracy": exact[1]}
     if report.rivals:
         result["rivals"] = [dataclasses.asdict(rival) for rival in report.rivals]
+    if report.outside:
+        result["outside"] = [dataclasses.asdict(each) for each in report.outside]
     if report.shares is not None:
         result["shares"] = list(report.shares)
         for each, accuracy in zip(result["exits"], static_accuracies(report), strict=True):

@@ -136,6 +136,15 @@ class Rival(Part):
     source: Name
 
 
+class Outside(Part):
+    """What the exits make of images that the network should not know: N numbers each."""
+
+    source: Name
+    samples: Annotated[int, Field(gt=0)]
+    auroc: list[Fraction]
+    exit_rates: list[Fraction]
+
+
 class WithoutInexact(Part):
     """Accuracies on the test images that are the published ones."""
 
@@ -173,6 +182,7 @@ class Result(Part):
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None
     rivals: list[Rival] = Field(default=[])
+    outside: list[Outside] = Field(default=[])
     shares: list[Fraction] | None = Field(
         default=None,
         description="N, where exits average: how much of an exit's answer is the answer before it",
