@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.evaluation.noise import Noise
+from branchynet.evaluation.outside import Outside
 from branchynet.exits.certificate import Certificate
 from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
@@ -206,3 +207,11 @@ def test_a_promise_has_its_numbers(report):
         f"certificate/{name}": getattr(promise, name)
         for name in ("limit", "delta", "observed", "p_value", "samples")
     }
+
+
+def test_images_from_outside_have_scalars_of_their_own(make_report):
+    exits = make_report().num_exits
+    outside = (Outside("noise", 7, (0.25,) * exits, (0.5, *(0.0 for _ in range(exits - 2)), 0.5)),)
+    found = scalars(make_report(outside=outside))
+    assert found["outside/noise_early"] == 0.5 and found[f"outside/noise_auroc_{exits}"] == 0.25
+    assert not [tag for tag in scalars(make_report()) if tag.startswith("outside")]
