@@ -29,18 +29,19 @@ from branchynet.runs.atomic import replacing
 def result_dict(report: Report) -> dict[str, Any]:
     """What `result.json` says: plain floats, ints and strings; accuracies are fractions on the test split.
 
-    `noisy` says whether the timings are doubted, `noise` why. `exits[n]` is what forcing every sample out at exit
-    n+1 gives. A `balanced_accuracy` is the mean of the shares of each class that are right. `gain_over_static` is
-    None where no single exit is as accurate as the operating point, `measured` where the point was not run for
-    real. Only where the data names images that differ from the published ones: `inexact_test_images` and
-    `inexact_training_images` (validation included) count them, and `without_inexact` has the accuracies on the
-    other test images, or is None. Only where the data set names some: `rivals`, published numbers of small networks
-    of others. Only where images from outside were shown: `outside`, see `Outside`. Only where exits average:
-    `shares`, and each exit's `static_accuracy`, its head's by itself. Only where the accuracies are of another split
-    than test: `split`. Only where the rule promises something of new data: `knee.certificate`. Only where something was
-    fitted after training: `fitting`, on how many images of which split, and how many others chose. `validation` has
-    what the choice gives there, see `on_validation`; `headroom` what perfect exits would, see `Headroom`. `interval`
-    and `intervals` are 95 % intervals over the samples.
+    `noisy` says whether the timings are doubted, `noise` why. `exits[n]` is what forcing every sample out at
+    exit n+1 gives. A `balanced_accuracy` is the mean of the shares of each class that are right.
+    `gain_over_static` is None where no single exit is as accurate as the operating point, `measured` where the
+    point was not run for real. Only where the data names images that differ from the published ones:
+    `inexact_test_images` and `inexact_training_images` (validation included) count them, and `without_inexact`
+    has the accuracies on the other test images, or is None. Only where the data set names some: `rivals`,
+    published numbers of small networks of others. Only where images from outside were shown: `outside`, see
+    `Outside`. Only where exits average: `shares`, and each exit's `static_accuracy`, its head's by itself. Only
+    where the accuracies are of another split than test: `split`. Only where the rule promises something of new
+    data: `knee.certificate`. Only where something was fitted after training: `fitting`, on how many images of
+    which split, and how many others chose. `validation` has what the choice gives there, see `on_validation`;
+    `headroom` what perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the
+    samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
