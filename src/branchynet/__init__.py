@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from branchynet.exports.load import load_export as load_export
     from branchynet.networks.attach import attach as attach
     from branchynet.networks.branched import BranchedNetwork as BranchedNetwork
+    from branchynet.runtime.adapt import adapt as adapt
     from branchynet.runtime.catalogue import make_engine as make_engine
+    from branchynet.runtime.controller import Controller as Controller
 
 __version__ = "0.2.0"
 
@@ -33,11 +35,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Imported when they are asked for: torch takes seconds, and the command's help answers at once.
 _WHERE = {
     "BranchedNetwork": "networks.branched",
+    "Controller": "runtime.controller",
     "Criterion": "exits.criteria",
     "Entropy": "exits.criteria",
     "Margin": "exits.criteria",
     "MaxProbability": "exits.criteria",
     "UserError": "errors",
+    "adapt": "runtime.adapt",
     "attach": "networks.attach",
     "load": "api",
     "load_export": "exports.load",

@@ -14,6 +14,7 @@ from branchynet.exports.face import OnImages
 from branchynet.exports.load import load_export
 from branchynet.exports.manifest import FILE as MANIFEST
 from branchynet.runtime.base import Outcome
+from branchynet.runtime.profile import Profile
 
 if TYPE_CHECKING:
     from branchynet.runs.finished_run import FinishedRun
@@ -48,8 +49,11 @@ class TrainedNetwork(OnImages):
     def thresholds(self, values: Sequence[float]) -> None:
         self._engine.thresholds = values
 
-    def run(self, images: Any) -> Outcome:
-        images = self.checked(images)
+    @property
+    def profile(self) -> Profile:
+        return self.finished_run.profile
+
+    def run_once(self, images: np.ndarray) -> Outcome:
         outcomes = []
         for start in range(0, len(images), BATCH):
             # The very arithmetic of training: factor and offset in float32.

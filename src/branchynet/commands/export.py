@@ -140,6 +140,8 @@ def describe(
         unit=run.criteria[0].unit,
         most=run.criteria[0].largest(len(facts.classes)),
         certificate=run.certificate,
+        # An older run may have left no trace of validation.
+        validation=run.profile.validation if (run.folder / "trace-val.npz").is_file() else None,
     )
 
 

@@ -13,7 +13,7 @@ from branchynet.errors import UserError
 # The settings that are paths, in whatever command: on the command line they are taken as they are.
 PATHS = (
     *("init", "resume", "cache", "data.path", "data.root", "objective.teacher"),
-    *("run", "export", "input", "output"),
+    *("run", "export", "input", "output", "controller.state"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
 INITS = ("baseline", "scratch")  # of `init`: all else is a path

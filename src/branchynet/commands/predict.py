@@ -9,16 +9,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from branchynet.commands import app, terminal
+from branchynet.commands import app, control, terminal
 from branchynet.commands.paths import quote_paths
 from branchynet.data.files import FileProblem
 from branchynet.data.image_files import background_of, is_far
@@ -28,8 +28,10 @@ from branchynet.exports.load import Exported, load_export
 from branchynet.exports.manifest import Manifest
 from branchynet.reporting.text import aligned
 from branchynet.runs.atomic import replacing
+from branchynet.runtime.adapt import adapt
 
 BATCH = 64  # images at a time
+ADAPTIVE = "adaptive"  # the thresholds
 SHOWN = 1000  # rows of a table: all of them have to be known for its columns' widths
 COLUMNS = ("image", "class", "confidence", "exit", "uncertainty", "macs", "latency_us")
 
@@ -55,7 +57,16 @@ def predict(config: DictConfig, _: Path) -> None:
         check_flag(name, config[name])
     if config.input in (None, ""):
         raise UserError("predict wants input=<image file, folder or .npy file>")
+    controlled = control.wanted(config.controller)
+    if controlled and config.thresholds is not None:
+        raise UserError("a controller sets the thresholds: leave thresholds out, and give controller.limit")
     exported = open_network(config)
+    state = None
+    if controlled:
+        exported.controller = control.build_controller(config.controller, exported.profile)
+        state = control.state_file(config.controller)
+        if state is not None and os.path.exists(state):
+            exported.controller.load(state)
     source = Path(str(config.input))
     problems: list[FileProblem] = []
     far: list[str] = []
@@ -64,6 +75,7 @@ def predict(config: DictConfig, _: Path) -> None:
     except FileProblem as problem:
         raise UserError(f"input={source}: {problem}") from None
     check_output(config.output, source)
+    said = set_thresholds(exported, config.thresholds, source)
     images, were = counted(total, "image"), "was" if total == 1 else "were"
     with opened(config.output, config.overwrite) as file:
         WRITERS[config.format](rows(exported, batches), exported.manifest, file)
@@ -72,6 +84,14 @@ def predict(config: DictConfig, _: Path) -> None:
             raise UserError(str(problems[0]))
         if len(problems) == total:
             raise UserError(f"none of {images} could be read, for the reasons above")
+        if exported.controller is not None:
+            said = exported.controller.sentence()
+        if said and config.format == "table":
+            print(said, file=file)
+    if exported.controller is not None and state is not None:
+        exported.controller.save(state)
+    if said and config.format != "table":
+        terminal.tell(said)
     border = exported.manifest.image_files.border
     if far and border:
         terminal.tell(
@@ -97,14 +117,52 @@ def open_network(config: DictConfig) -> Exported:
 
         run = open_run(Path(str(config.run)), config.trust)
         exported = in_memory(run.network, run.criteria, describe(run, "torch"), config.threads)
-    if config.thresholds is not None:
-        values = config.thresholds
-        plain = OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
-        if not isinstance(plain, list) or not all(map(is_number, plain)):
-            raise UserError(f"thresholds={plain}: it is a list of numbers, such as [0.3]")
-        exported.thresholds = plain
     exported.manifest = with_rule(exported.manifest, config.image_files)
     return exported
+
+
+def set_thresholds(exported: Exported, given: Any, source: Path) -> str:
+    """Set the thresholds that are asked for; where they were found here, a sentence says so, else it is empty."""
+    if given == ADAPTIVE:
+        found = adapt(exported.profile, *every_answer(exported, source))
+        exported.thresholds = found.thresholds
+        values = ", ".join(f"{value:.4g}" for value in exported.thresholds)
+        return (
+            f"Adapted: at the thresholds {values} the answers of {100 * found.disagreement:.2f} % of these images "
+            f"are not the last exit's; on validation it was {100 * found.allowed:.2f} %. Estimated accuracy: "
+            f"{100 * found.accuracy:.1f} %."
+        )
+    if given is not None:
+        plain = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+        if not isinstance(plain, list) or not all(map(is_number, plain)):
+            raise UserError(f"thresholds={plain}: it is a list of numbers, such as [0.3], or {ADAPTIVE}")
+        exported.thresholds = plain
+    return ""
+
+
+def every_answer(exported: Exported, source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What all exits say of all images that can be read: uncertainty (S, N) and prediction (S, N)."""
+    found = [exported.every_exit(x) for x in quietly(source, exported.manifest)]
+    if not found:
+        raise UserError(f"thresholds={ADAPTIVE}: of input={source} no image could be read")
+    uncertainty, prediction = zip(*found, strict=True)
+    return np.concatenate(uncertainty), np.concatenate(prediction)
+
+
+def quietly(source: Path, manifest: Manifest) -> Iterator[np.ndarray]:
+    """The images in batches, (B, C, H, W); what cannot be read is left out, and told by whoever reads them next."""
+    if source.suffix.lower() == ".npy":
+        yield from (x for _, x in _array_batches(source.name, read_array(source, manifest.input_shape)))
+        return
+    images: list[np.ndarray] = []
+    for file in find_images(source) if os.path.isdir(source) else [source]:
+        with suppress(FileProblem):
+            images.append(read_image(file, manifest.input_shape, manifest.image_files))
+        if len(images) == BATCH:
+            yield np.stack(images)
+            images = []
+    if images:
+        yield np.stack(images)
 
 
 def with_rule(manifest: Manifest, given: DictConfig) -> Manifest:

@@ -16,10 +16,12 @@ from branchynet.exports.tensors import MOST
 from branchynet.forms import Above0, Name, Part
 
 T = TypeVar("T")
-OPTIONAL = ("certificate",)  # in every version
+OPTIONAL = ("certificate", "validation")  # in every version
 Many = Annotated[list[T], Field(fail_fast=True)]  # a million wrong ones are one mistake
 Byte = Annotated[int, Field(ge=0, le=255)]
 Whole = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Least0 = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -66,6 +68,30 @@ class Uncertainty(Part):
     most: float | None = Field(
         description="nobody is less sure, but for rounding; null: not known. A threshold above it takes every image"
     )
+
+
+class Validation(Part):
+    """What the exits said on the validation images, at these thresholds: what a controller goes by."""
+
+    samples: Whole = Field(description="images")
+    exit_rates: Many[Share] = Field(min_length=2, description="N, of all images")
+    disagreement: Share = Field(
+        description="of all images: those that got another class than the last exit gives"
+    )
+    uncertainty: Many[Many[Least0]] = Field(
+        description="of each exit but the last, over all images: its quantiles at 0, 1, … 100 %"
+    )
+    sure_below: Many[Least0] = Field(
+        description="N: as many images have a lower uncertainty as the exit is right about; the share of other "
+        "images below it estimates the accuracy there"
+    )
+
+    @model_validator(mode="after")
+    def _rises(self) -> "Validation":
+        for quantiles in self.uncertainty:
+            if len(quantiles) < 2 or quantiles != sorted(quantiles):
+                raise ValueError("validation.uncertainty has quantiles that do not rise")
+        return self
 
 
 class ImageFiles(Part):
@@ -159,6 +185,9 @@ class Form(Part):
     )
     thresholds: Many[float] = Field(description="N-1, of the operating point; a host may take others")
     certificate: Certificate | None = Field(default=None, description="null: nothing is promised")
+    validation: Validation | None = Field(
+        default=None, description="not there: nothing can be held at run time by what is known of validation"
+    )
     stop_rule: str | None = None
     loop: Many[str] | None = Field(default=None, description="what a host does for one image")
     classes: Many[str] = Field(min_length=2, description="K names; a prediction counts into them from 0")
@@ -178,6 +207,7 @@ class Form(Part):
         for place, found, wanted in (
             ("thresholds", len(self.thresholds), exits - 1),
             ("shares", len(self.shares), exits if self.shares else 0),
+            *self._of_validation(exits),
             ("files", len({file.name for file in self.files}), 1 if self.format == "single" else exits),
             ("normalisation.mean", len(self.normalisation.mean), channels),
             ("normalisation.std", len(self.normalisation.std), channels),
@@ -196,6 +226,16 @@ class Form(Part):
         if any(file.name in (".", "..") for file in self.files):
             raise ValueError("files has a name that is none")
         return self
+
+    def _of_validation(self, exits: int) -> list[tuple[str, int, int]]:
+        if self.validation is None:
+            return []
+        found = self.validation
+        return [
+            ("validation.exit_rates", len(found.exit_rates), exits),
+            ("validation.uncertainty", len(found.uncertainty), exits - 1),
+            ("validation.sure_below", len(found.sure_below), exits),
+        ]
 
     @model_validator(mode="after")
     def _has_all_of_its_version(self) -> "Form":

@@ -16,6 +16,7 @@ from branchynet.exports.manifest import Manifest, read_files, read_manifest
 from branchynet.exports.sessions import Call, open_models
 from branchynet.runtime.base import Outcome, check_threads, check_thresholds
 from branchynet.runtime.compaction import Scratch, by_compaction, numbers
+from branchynet.runtime.profile import Profile
 
 
 class Answer(NamedTuple):
@@ -63,12 +64,19 @@ class Exported(OnImages):
     def thresholds(self, values: Sequence[float]) -> None:
         self._thresholds = check_thresholds(values, self.manifest.num_exits)
 
-    def run(self, images: Any) -> Outcome:
-        return Outcome(*self.answer(images)[:3])
+    @property
+    def profile(self) -> Profile:
+        return self.manifest.profile
+
+    def run_once(self, images: np.ndarray) -> Outcome:
+        return Outcome(*self._answer(images)[:3])
 
     def answer(self, images: Any) -> Answer:
         """As `run`, with the confidence of every prediction."""
-        answer = self._program(self.checked(images), self._thresholds)
+        return self.controlled(self.checked(images), self._answer)
+
+    def _answer(self, images: np.ndarray) -> Answer:
+        answer = self._program(images, self._thresholds)
         _check(answer, len(self.classes), self.manifest.num_exits)
         return answer
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from branchynet.exports import form, wording
 from branchynet.exports.tensors import Tensor, Tensors
 from branchynet.forms import json_schema, what_is_wrong
 from branchynet.regular import read_regular
+from branchynet.runtime.profile import Profile, Validation, certified_by
 
 FILE = "manifest.json"
 SCHEMA = "manifest.schema.json"
@@ -84,6 +86,24 @@ class Manifest:
     format_version: int = VERSION
     shares: tuple[float, ...] = ()  # N, where exits average: how much of an exit's answer is the one before
     certificate: Certificate | None = None  # what is promised of the operating point; None: nothing
+    validation: Validation | None = None  # what the exits said there; an older export does not say
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What is known of the network at run time.
+
+        Raises:
+            UserError: it does not say what the exits said on validation.
+        """
+        if self.validation is None:
+            raise UserError(
+                "this export does not say what its exits said on validation, and nothing can be held or adapted: "
+                "export the run again"
+            )
+        exits = self.costs.exits
+        costs = {"latency_us": tuple(e.latency_us for e in exits), "macs": tuple(e.macs for e in exits)}
+        certified = certified_by(self.certificate, self.thresholds)
+        return Profile(self.thresholds, costs, self.validation, self.most, certified)
 
     @property
     def answers(self) -> list[int]:
@@ -194,6 +214,7 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "uncertainty": {"unit": manifest.unit, "least": 0, "most": manifest.most},
         "thresholds": list(manifest.thresholds),
         **({"certificate": asdict(manifest.certificate)} if manifest.certificate else {}),
+        **({"validation": _plain(asdict(manifest.validation))} if manifest.validation else {}),
         "stop_rule": wording.STOP_RULE,
         "loop": wording.loop(manifest.format, any(manifest.answers)),
         "classes": list(manifest.classes),
@@ -221,6 +242,13 @@ def _content(manifest: Manifest) -> dict[str, Any]:
             for name, file in manifest.files.items()
         ],
     }
+
+
+def _plain(value: Any) -> Any:
+    """With lists in the place of tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _listed(tensors: Tensors | None) -> dict[str, Any]:
@@ -258,6 +286,17 @@ def _manifest(found: form.Form) -> Manifest:
         format_version=found.format_version,
         shares=tuple(map(float, found.shares)),
         certificate=None if found.certificate is None else found.certificate.content(),
+        validation=None if found.validation is None else _validation(found.validation),
+    )
+
+
+def _validation(found: form.Validation) -> Validation:
+    return Validation(
+        samples=found.samples,
+        exit_rates=tuple(map(float, found.exit_rates)),
+        disagreement=float(found.disagreement),
+        uncertainty=tuple(tuple(map(float, each)) for each in found.uncertainty),
+        sure_below=tuple(map(float, found.sure_below)),
     )
 
 

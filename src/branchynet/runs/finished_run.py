@@ -26,9 +26,10 @@ from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import Result, read_result
 from branchynet.runs.run_config import check_targets, plain, read_config
-from branchynet.runs.stored import CRITERION, StoredCriterion, read_criterion, read_evidence
+from branchynet.runs.stored import CRITERION, StoredCriterion, read_criterion, read_evidence, read_trace
 from branchynet.runtime.base import Backend
 from branchynet.runtime.catalogue import ENGINES
+from branchynet.runtime.profile import Profile, certified_by, validation_of
 
 if TYPE_CHECKING:
     from branchynet.data.module import ImageData
@@ -98,6 +99,23 @@ class FinishedRun:
         if self.result.get("noisy") is True:
             evidence = replace(evidence, noise=(Noise("they were noisy in the run that they are of", 1.0),))
         return evidence
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What is known of the network at run time: its costs, and what its exits said on validation."""
+        exits = self.result["exits"]
+        trace = read_trace(self._existing("trace-val.npz"))
+        if trace.num_exits != len(exits):
+            raise UserError(
+                f"trace-val.npz in {self.folder} is another run's than result.json: take the run's own"
+            )
+        return Profile(
+            thresholds=self.thresholds,
+            costs={name: tuple(exit[name] for exit in exits) for name in ("latency_us", "macs")},
+            validation=validation_of(trace.uncertainty, trace.prediction, trace.correct, self.thresholds),
+            most=self.criteria[0].largest(self.facts.num_classes),
+            certified=certified_by(self.certificate, self.thresholds),
+        )
 
     def _check_own(self, evidence: Evidence) -> None:
         """A UserError where the evidence is of another run than the result: files of two runs may fit, too."""
