@@ -178,6 +178,11 @@ import numpy as np, branchynet
 network = branchynet.load(sys.argv[1])
 network.run(np.zeros((2, *network.input_shape), np.uint8))
 """
+HOLD_IT = """
+network.hold("latency_us", tell=print)
+network.run(np.zeros((40, *network.input_shape), np.uint8))
+branchynet.adapt(network.profile, *network.every_exit(np.zeros((4, *network.input_shape), np.uint8)))
+"""
 
 
 def test_a_run_is_loaded_and_run_without_what_trains_and_draws(copied):
@@ -199,17 +204,35 @@ def test_a_run_is_loaded_and_run_without_what_trains_and_draws(copied):
 
 
 def test_an_export_is_loaded_and_run_without_torch(exported):
-    assert not {"torch", "lightning", "hydra", "omegaconf"} & imported_by(RUN_IT, exported)
+    assert not {"torch", "lightning", "hydra", "omegaconf"} & imported_by(RUN_IT + HOLD_IT, exported)
+
+
+def test_a_run_and_its_export_hold_the_same_from_the_same_state(finished, exported, images, tmp_path):
+    run, export = branchynet.load(finished), branchynet.load(exported)
+    assert run.profile == export.profile
+    found = []
+    for network in (run, export):
+        network.hold("latency_us", 90.0, step=0.05, tell=print)
+        network.run(images[:100])
+        network.controller.save(tmp_path / "state.json")
+        found.append(network.controller.state())
+    assert found[0].pop("drift") == pytest.approx(found[1].pop("drift"), abs=1e-5)  # rounding
+    assert found[0] == found[1]
+    again = branchynet.load(finished)
+    again.hold("latency_us", 90.0, step=0.05, tell=print).load(tmp_path / "state.json")
+    assert again.run(images[100:]).exit.tolist() == export.run(images[100:]).exit.tolist()
 
 
 def test_what_the_package_gives_is_listed_and_described():
     assert branchynet.__all__ == [
         "BranchedNetwork",
+        "Controller",
         "Criterion",
         "Entropy",
         "Margin",
         "MaxProbability",
         "UserError",
+        "adapt",
         "attach",
         "load",
         "load_export",

@@ -325,3 +325,37 @@ def test_only_its_own_errors_are_the_outputs(tmp_path):
             with opened(path, True) as file:
                 file.write(text)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_controller_holds_a_budget_and_a_later_predict_goes_on(exported, x, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", x)
+    given = [f"export={exported}", f"input={tmp_path}/x.npy", "controller=latency", "controller.step=0.1"]
+    given += ["controller.target=70", "controller.every=4", f"controller.state={tmp_path}/state.json"]
+    predicted(*given)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("Held: 70.0 µs an image. In 150 images the mean was ")
+    mean = float(said[-1].split("the mean was ")[1].split(" µs")[0])
+    assert mean == pytest.approx(70, rel=0.1)
+    predicted(*given, "format=csv")
+    shown = capsys.readouterr()
+    assert "In 300 images" in shown.err and "Held" not in shown.out
+    for wrong, words in (
+        ("thresholds=[0.3]", "a controller sets the thresholds"),
+        ("controller.target=1", "controller.target=1: it is at least 30.0 µs"),
+        ("controller=macs", "holds latency_us, not macs"),
+    ):
+        overrides = [*given, wrong] if wrong != "controller=macs" else [*given[:2], wrong, given[-1]]
+        assert words in refused(*overrides)
+
+
+def test_thresholds_from_the_images_own_difficulty(exported, x, pictures, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", x)
+    for source in (tmp_path / "x.npy", pictures):
+        predicted(f"export={exported}", f"input={source}", "thresholds=adaptive")
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith("Adapted: at the thresholds ") and "Estimated accuracy: " in said
+        here, on_validation = (
+            float(part.split(" %")[0]) for part in (said.split("answers of ")[1], said.split("it was ")[1])
+        )
+        assert here <= on_validation
+    assert "or adaptive" in refused(f"export={exported}", f"input={pictures}", "thresholds=abc")

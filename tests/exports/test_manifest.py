@@ -26,6 +26,7 @@ from branchynet.exports.manifest import (
     write_manifest,
 )
 from branchynet.exports.tensors import of_segment
+from branchynet.runtime.profile import Validation
 
 MANIFEST = Manifest(
     format="segments",
@@ -77,6 +78,39 @@ def test_a_promise_is_kept_and_manifests_without_one_are_read(folder):
     content["sha256"] = content_checksum(content)
     (folder / FILE).write_text(json.dumps(content))
     assert "certificate.delta is '1.0'" in refused(folder)
+
+
+VALIDATION = Validation(500, (0.7, 0.3), 0.02, ((0.0, 0.25, 0.6),), (0.2, 1.4))
+
+
+def test_what_is_known_of_validation_is_read_again_and_older_manifests_do_without(folder, tmp_path):
+    with pytest.raises(UserError, match="export the run again"):
+        _ = read_manifest(folder).profile
+    (tmp_path / "with").mkdir()
+    written = replace(MANIFEST, validation=VALIDATION)
+    write_manifest(tmp_path / "with", written)
+    found = read_manifest(tmp_path / "with")
+    assert found == written and found.profile.fingerprint == written.profile.fingerprint
+    assert found.profile.costs == {"latency_us": (1.5, 4.0), "macs": (100, 320)}
+    assert found.profile.certified is None and found.profile.most == 0.7
+    promise = Certificate("…", "harmful", 0.01, 0.1, 1000, 1000, 0.005, 0.05, "last")
+    assert replace(written, certificate=promise).profile.certified == (0.25,)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"exit_rates": (1.0,)}, "exit_rates"),
+        ({"uncertainty": ((0.2, 0.1),)}, "do not rise"),
+        ({"uncertainty": ((0.1, 0.2), (0.1, 0.2))}, r"validation\.uncertainty has 2 entries where 1 belong"),
+        ({"samples": 0}, "samples"),
+        ({"disagreement": 1.5}, "disagreement"),
+        ({"sure_below": (math.inf, 1.0)}, "sure_below"),
+    ],
+)
+def test_what_cannot_be_known_of_validation_is_not_written(change, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        write_manifest(tmp_path, replace(MANIFEST, validation=replace(VALIDATION, **change)))
 
 
 def test_the_checksum_is_sha256():
