@@ -110,28 +110,23 @@ def bare(backend: Backend, engine: Engine, case: Case, size: int, exits: np.ndar
                         # Written over what the next segment reads, as in the engine.
                         outputs.append(arrays[n + 1][:rows])
                     inputs = [arrays[n][:rows]]
-                    if n and (classes := engine.answers[n - 1]) is not None:
-                        inputs.append(np.zeros((rows, classes), np.float32))
-                    if (classes := engine.answers[n]) is not None:
-                        outputs.append(np.empty((rows, classes), np.float32))
+                    before = engine.beside[n - 1] if n else ()
+                    inputs += [np.zeros((rows, width), np.float32) for width in before]
+                    outputs += [np.empty((rows, width), np.float32) for width in engine.beside[n]]
                     bind = partial(model.bind, inputs, outputs)
                     # OpenVINO has one binding at a time.
                     once = isinstance(backend, OnnxRuntime)
                     calls.append(bind() if once else partial(bind_and_call, bind))
     else:
         with torch.inference_mode():
-            features = [torch.from_numpy(case.images[:size])]
-            answers: list[torch.Tensor | None] = [None]
+            handed = [[torch.from_numpy(case.images[:size])]]
             for n in range(case.network.num_exits):
-                given, answer, *_ = engine.step(n, features[-1], answers[-1])
-                features.append(given)  # in the layout that the engine has there
-                answers.append(answer)
+                features, _, _, *beside = engine.step(n, *handed[-1])
+                handed.append([features, *beside])  # in the layout that the engine has there
         for row in counts:
             for n, rows in enumerate(row):
-                before = answers[n]
                 if rows:
-                    previous = None if before is None else before[:rows]
-                    calls.append(partial(engine.step, n, features[n][:rows], previous))
+                    calls.append(partial(engine.step, n, *(each[:rows] for each in handed[n])))
 
     @torch.inference_mode()
     def run() -> None:

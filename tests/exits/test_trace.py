@@ -49,7 +49,7 @@ def test_the_batch_size_does_not_matter():
 def test_a_trace_is_a_plain_value():
     """No gradients, no inference tensors: these may not be changed or saved for backward."""
     weight, unsure = torch.ones(3, requires_grad=True), Entropy()
-    steps = [lambda x, _: (x, x * weight, unsure(x * weight)), lambda x, _: (x, x.half(), unsure(x.half()))]
+    steps = [lambda x: (x, x * weight, unsure(x * weight)), lambda x: (x, x.half(), unsure(x.half()))]
     trace = compute_trace(steps, [IMAGES], LABELS)
     for value in (trace.uncertainty, trace.prediction, trace.label):
         assert not value.is_inference() and not value.requires_grad
@@ -80,7 +80,7 @@ def test_run_all_gives_what_a_loop_over_samples_gives(batch):
     unsure = Entropy()
 
     def step(segment, head):
-        def run(x, _):
+        def run(x):
             features = (x @ segment).tanh()
             return features, features @ head, unsure(features @ head)
 
@@ -103,7 +103,7 @@ def test_run_all_gives_what_a_loop_over_samples_gives(batch):
 
 def test_the_confidence_is_computed_in_float32_and_all_is_plain():
     logits = torch.tensor([[1.0, 0.0, -1.0], [8.0, 0.0, 0.0]], requires_grad=True)
-    found = run_all([lambda x, _: (x, logits.bfloat16(), logits[:, 0])], [torch.zeros(2, 1)])
+    found = run_all([lambda x: (x, logits.bfloat16(), logits[:, 0])], [torch.zeros(2, 1)])
     expected = [1 / (1 + math.exp(-1) + math.exp(-2)), 1 / (1 + 2 * math.exp(-8))]
     assert found.confidence[:, 0].tolist() == pytest.approx(expected, rel=1e-6)
     assert not any(column.is_inference() or column.requires_grad for column in found[:3])
@@ -112,10 +112,10 @@ def test_the_confidence_is_computed_in_float32_and_all_is_plain():
 def test_what_heads_say_before_they_are_averaged_is_kept_apart():
     own = IMAGES * torch.tensor([1.0, 1.0, 0.0])
     steps = [
-        lambda x, _: (x, own, Entropy()(own), own),
+        lambda x: (x, own, Entropy()(own), own, own),
         lambda x, before: (x, before + x, Entropy()(x), x),
     ]
-    trace = compute_trace(steps, [IMAGES], LABELS)
+    trace = compute_trace(steps, [IMAGES], LABELS, own=True)
     assert torch.equal(trace.prediction[:, 1], (own + IMAGES).argmax(1))
     assert torch.equal(trace.alone, torch.stack([own.argmax(1), IMAGES.argmax(1)], 1))
     assert torch.equal(trace.correct_alone[:, 1], IMAGES.argmax(1) == LABELS)

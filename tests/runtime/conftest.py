@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from branchynet.exits.combining import answers
-from branchynet.exits.criteria import Criterion, Entropy, for_exits
+from branchynet.exits.criteria import Criterion, Entropy, for_exits, judge
 from branchynet.networks.attach import attach
 from branchynet.runtime.catalogue import ENGINES, make_engine
 
@@ -110,7 +110,35 @@ class Seeing(Criterion):
         return (self.layer(features.flatten(1))[:, 0] - 0.1 * logits.amax(dim=1)).sigmoid()
 
 
-@pytest.fixture(scope="session", params=[Scaled, Seeing])
+class Remembering(Criterion):
+    """The mean entropy of the exits so far, times what each has learned, and a little of the features."""
+
+    name, unit = "remembering", "nats"
+    learns = of_features = of_history = True
+
+    def prepare(self, num_classes, shape):
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, logits, features, state):
+        entropy = self.factor * Entropy()(logits) + 0.1 * features.flatten(1).abs().amax(dim=1)
+        now = torch.stack([entropy, torch.ones_like(entropy)], dim=1)
+        if state is not None:
+            now = now + state
+        return now[:, 0] / now[:, 1], now
+
+
+class Doubting(Criterion):
+    """The least probability of the best class among all exits so far: the same object at all exits."""
+
+    name, unit, of_history = "doubting", "0 to 1", True
+
+    def forward(self, logits, state):
+        doubt = 1 - logits.float().softmax(dim=1).amax(dim=1, keepdim=True)
+        state = doubt if state is None else torch.maximum(doubt, state)
+        return state[:, 0], state
+
+
+@pytest.fixture(scope="session", params=[Seeing, Remembering])
 def own_criteria(request, network):
     """Three criteria with parameters, which differ from exit to exit."""
     torch.manual_seed(2)
@@ -121,10 +149,6 @@ def own_criteria(request, network):
     return criteria
 
 
-def unsure(criterion, logits, features):
-    return criterion(logits, features) if criterion.of_features else criterion(logits)
-
-
 @pytest.fixture(scope="session")
 def thirds():
     """A function: thresholds that send about a third of 257 images out at each exit, and none near them."""
@@ -133,7 +157,11 @@ def thirds():
     def find(network, criteria, x):
         logits, features = network.with_features(torch.from_numpy(x))
         told = zip(criteria, answers(logits, network.shares), features, strict=True)
-        first, second, _ = (unsure(*each) for each in told)
+        found, state = [], None
+        for each in told:
+            uncertainty, state = judge(*each, state)
+            found.append(uncertainty)
+        first, second, _ = found
         rising = first.sort().values
         rest = second[first >= rising[85]].sort().values
         return float(rising[84] + rising[85]) / 2, float(rest[84] + rest[85]) / 2
@@ -156,13 +184,14 @@ def figure_2():
         answers = []
         for sample in torch.from_numpy(x):
             z = sample[None]
-            before = torch.zeros(())
+            before, state = torch.zeros(()), None
             for n in range(network.num_exits):
                 z = network.segments[n](z)
                 y = network.heads[n](z)
                 if network.shares:
                     before = y = (1 - network.shares[n]) * y + network.shares[n] * before
-                e = np.float32(unsure(criteria[n], y, z).item())
+                e, state = judge(criteria[n], y, z, state)
+                e = np.float32(e.item())
                 if n == network.num_exits - 1 or e < np.float32(thresholds[n]):
                     answers.append((int(y.argmax()), n, e))
                     break

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from branchynet.exits.criteria import Entropy
-from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, read_on, steps_for_inference
+from branchynet.exits.criteria import Entropy, judge
+from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, steps_for_inference
 
 
 @pytest.fixture
@@ -21,11 +21,16 @@ def check_chain(steps, network, criteria, x, check):
     """The steps, one after the other, against what the network and the criteria say."""
     with torch.no_grad():
         logits, features = network.with_features(x)
+        handed, state = [], None
         for step, out, at, criterion in zip(steps, logits, features, criteria, strict=True):
-            x, found, uncertainty = step(x)
+            x, found, uncertainty, *handed = step(x, *handed)
             check(x, at)
             check(found, out)
-            check(uncertainty, criterion(out, at) if criterion.of_features else criterion(out))
+            expected, state = judge(criterion, out, at, state)
+            check(uncertainty, expected)
+            for ours in handed:
+                check(ours, state)
+        assert not handed, "nobody reads what the last exit remembers"
 
 
 def test_steps_one_after_the_other_are_the_network(network, own_criteria, x):
@@ -120,17 +125,15 @@ def test_a_step_averages_with_the_answer_before(network, x):
     second = 0.75 * own[1] + 0.25 * own[0]
     expected = [own[0], second, 0.5 * own[2] + 0.5 * second]
     steps = exit_steps(network.with_shares(shares), [Entropy()] * 3)
-    assert (
-        read_on(steps) == [True, True, False] and read_on(exit_steps(network, [Entropy()] * 3)) == [False] * 3
-    )
-    for calls in (steps, [step.function() for step in steps], [step.function(own=True) for step in steps]):
-        features, answer = x, None
-        for n, step in enumerate(calls):
-            features, answer, uncertainty, *alone = step(features, answer)
+    for own_too in (False, True):
+        features, handed = x, []
+        for n, step in enumerate(steps):
+            features, answer, uncertainty, *handed = step.function(own=own_too)(features, *handed)
             torch.testing.assert_close(answer, expected[n])
             torch.testing.assert_close(uncertainty, Entropy()(answer))
-            assert not alone or torch.equal(alone[0], own[n])
-    with pytest.raises(ValueError, match="the answer of the exit before"):
+            assert not own_too or torch.equal(handed.pop(0), own[n])
+            assert len(handed) == (n < 2) and all(each is answer for each in handed)
+    with pytest.raises(ValueError, match=r"0 tensors beside the features, where this exit takes 1"):
         steps[1](network.segments[0](x))
-    *_, answer = ModelStep(steps[1], forwards=True, answers=True)(network.segments[0](x), own[0])
+    *_, answer = ModelStep(steps[1], forwards=True)(network.segments[0](x), own[0])
     torch.testing.assert_close(answer, second)

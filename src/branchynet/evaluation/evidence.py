@@ -15,7 +15,7 @@ from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.combining import Shares
-from branchynet.exits.criteria import Criterion, check_uncertainty, one_per_exit
+from branchynet.exits.criteria import Criterion, check_state, check_uncertainty, one_per_exit
 from branchynet.exits.trace import Trace, run_all
 from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
@@ -142,7 +142,7 @@ def trace(
     criteria = one_per_exit(criterion, network.num_exits)
     steps = steps_for_inference(network, criteria)
     averaged = network.shares is not None
-    outputs = run_all([step.function(own=averaged) for step in steps], images.split(CHUNK))
+    outputs = run_all([step.function(own=averaged) for step in steps], images.split(CHUNK), own=averaged)
     for n, own in enumerate(criteria):
         if not outputs.confidence[:, n].isfinite().all():
             raise UserError(
@@ -170,11 +170,14 @@ def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> 
         return
     x = data.split("val")[0][:FEW]
     criteria = [criterion] * network.num_exits
-    logits = None
+    handed: list[Tensor] = []
     for n, step in enumerate(steps_for_inference(network, criteria)):
-        x, logits, uncertainty = step(x, logits)
+        width = handed[-1].shape[1] if step.takes.state else None
+        x, logits, uncertainty, *handed = step(x, *handed)
         if logits.isfinite().all():
             check_uncertainty(criterion, n + 1, uncertainty, len(logits))
+        if step.gives.state:
+            check_state(criterion, n + 1, handed[-1], len(logits), width)
 
 
 def own_trace(

@@ -18,7 +18,7 @@ from torch import Tensor
 from branchynet.data.shares import by_shares
 from branchynet.errors import ArgumentError, UserError, settings_of
 from branchynet.exits.combining import Combining, Shares, answers
-from branchynet.exits.criteria import Criterion, for_exits
+from branchynet.exits.criteria import Criterion, check_state, for_exits, judge
 from branchynet.networks.branched import BranchedNetwork
 
 CHUNK = 1000  # images per forward pass
@@ -175,9 +175,14 @@ def fit_criteria(
     x, label = fitting.samples(data)
     parts = [network.with_features(part) for part in x.split(CHUNK)]
     heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
+    state: Tensor | None = None
     for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):
         features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
         with torch.enable_grad():
-            own.fit(logits.float(), label, features)
+            own.fit(logits.float(), label, features, **({"state": state} if own.of_history else {}))
         own.requires_grad_(False)
+        if own.of_history:
+            width = None if state is None else state.shape[1]
+            _, state = judge(own, logits.float(), features, state)
+            check_state(own, n + 1, state, len(logits), width)
     return criteria

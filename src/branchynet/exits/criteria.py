@@ -30,12 +30,17 @@ class Criterion(nn.Module):
         learns: whether it has something to learn. Then every exit gets a copy of its own, which is prepared,
             and fitted once training has ended; its state dict lies in the run. Others are shared by all exits.
         of_features: whether `forward` also takes the features (B, …) at the exit's place on the trunk.
+        of_history: whether it looks back. Then `forward` also takes the state (B, W) float32 that it gave at the
+            exit before, as its last argument, at exit 1 None; and gives (uncertainty, state). W, the same at all
+            exits, numbers an image go from exit to exit on every engine and in every export. Exits are passed one
+            after the other, so a state may know of all of them.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
     learns: ClassVar[bool] = False
     of_features: ClassVar[bool] = False
+    of_history: ClassVar[bool] = False
 
     def largest(self, num_classes: int) -> float | None:
         """The largest uncertainty that there can be among K classes, but for rounding; None: not known."""
@@ -53,13 +58,16 @@ class Criterion(nn.Module):
         """The fewest samples that it can learn from, S; fewer are refused before training begins."""
         return 1
 
-    def fit(self, logits: Tensor, label: Tensor, features: Tensor | None = None) -> None:
+    def fit(
+        self, logits: Tensor, label: Tensor, features: Tensor | None = None, state: Tensor | None = None
+    ) -> None:
         """Learn from what one exit said of S samples that neither trained the network nor choose thresholds.
 
         Args:
             logits: (S, K) float32.
             label: (S,) int64.
             features: (S, …) where it is `of_features`, else None.
+            state: (S, W) where it is `of_history`, from the exit before, fitted already; given to no other.
         """
 
 
@@ -147,6 +155,41 @@ def for_exits(
     return made
 
 
+def judge(
+    criterion: Criterion, answer: Tensor, features: Tensor | None, state: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The uncertainty (R,) of an exit's answers (R, K) and, where the criterion looks back, its state (R, W).
+
+    Args:
+        features: (R, …) at the exit's place; None will do where it does not look at them.
+        state: from the exit before; None at the first exit.
+    """
+    given = [answer, features] if criterion.of_features else [answer]
+    if criterion.of_history:
+        return criterion.forward(*given, state)
+    return criterion.forward(*given), None
+
+
+def check_state(
+    criterion: Criterion, exit: int, state: Tensor | None, samples: int, width: int | None = None
+) -> None:
+    """A UserError unless this is what a criterion that looks back may hand on.
+
+    Args:
+        criterion: who gave it.
+        exit: where, from 1.
+        state: should be (S, W) float32.
+        samples: S.
+        width: W, as at the exit before; None: there is none.
+    """
+    fits = state is not None and state.ndim == 2 and len(state) == samples and state.dtype == torch.float32
+    if not fits or width not in (None, state.shape[1]):  # type: ignore[union-attr]
+        raise UserError(
+            f"{_who(criterion)} hands on {_kind(state)} from exit {exit}: for {samples} images it is "
+            f"({samples}, {'W' if width is None else width}) float32, the same at all exits"
+        )
+
+
 def check_uncertainty(criterion: Criterion, exit: int, uncertainty: Tensor, samples: int) -> None:
     """A UserError unless this is what a criterion may give: a threshold has to compare with all of it.
 
@@ -156,10 +199,11 @@ def check_uncertainty(criterion: Criterion, exit: int, uncertainty: Tensor, samp
         uncertainty: should be (S,) float32, finite and 0 or more.
         samples: S.
     """
-    who = f"the criterion {getattr(criterion, 'name', type(criterion).__name__)}"
+    who = _who(criterion)
     if uncertainty.shape != (samples,) or uncertainty.dtype != torch.float32:
-        kind = f"{tuple(uncertainty.shape)} {str(uncertainty.dtype).removeprefix('torch.')}"
-        raise UserError(f"{who} gives {kind} at exit {exit}: for {samples} images it is ({samples},) float32")
+        raise UserError(
+            f"{who} gives {_kind(uncertainty)} at exit {exit}: for {samples} images it is ({samples},) float32"
+        )
     wrong = uncertainty[~(uncertainty.isfinite() & (uncertainty >= 0))]
     if len(wrong):
         raise UserError(
@@ -175,6 +219,16 @@ def one_per_exit(criteria: Criterion | Sequence[Criterion], num_exits: int) -> t
     if len(criteria) != num_exits:
         raise ValueError(f"{len(criteria)} criteria do not fit {num_exits} exits")
     return tuple(criteria)
+
+
+def _who(criterion: Criterion) -> str:
+    return f"the criterion {getattr(criterion, 'name', type(criterion).__name__)}"
+
+
+def _kind(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _others(logits: Tensor) -> Tensor:

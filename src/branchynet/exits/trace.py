@@ -71,10 +71,10 @@ class Trace:
         return self.correct if self.alone is None else self.alone == self.label[:, None]
 
 
-# One exit after another: from features (B, …) and the answer before, (B, K), at the first exit None, to the
-# features after the exit's segment, its answer (B, K), the uncertainty (B,) and, if all of them do so, its head's
-# logits (B, K).
-Step = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
+# One exit after another: from features (B, …) and what else the step before hands on, at the first exit nothing, to
+# the features after the exit's segment, its answer (B, K), the uncertainty (B,), its head's logits (B, K) if it was
+# made to say so, and what else it hands on, any number of (B, …).
+Step = Callable[..., Sequence[Tensor]]
 
 
 class Outputs(NamedTuple):
@@ -86,12 +86,13 @@ class Outputs(NamedTuple):
     alone: Tensor | None = None  # (S, N) int64: what each head by itself predicts, where the steps say so
 
 
-def run_all(steps: Sequence[Step], batches: Iterable[Tensor]) -> Outputs:
+def run_all(steps: Sequence[Step], batches: Iterable[Tensor], own: bool = False) -> Outputs:
     """One pass over images (B, …); every exit is run for every sample.
 
     Args:
         steps: N, see `Step`; in eval mode, if they have one.
         batches: on the steps' device and in the data set's order.
+        own: whether the steps also give their heads' logits.
 
     Returns:
         On the CPU.
@@ -99,24 +100,26 @@ def run_all(steps: Sequence[Step], batches: Iterable[Tensor]) -> Outputs:
     parts = []
     with torch.inference_mode():
         for x in batches:
-            exits, answer = [], None
+            exits: list[tuple[Tensor, ...]] = []
+            handed: list[Tensor] = []
             for step in steps:
-                x, answer, uncertainty, *own = step(x, answer)
+                x, answer, uncertainty, *handed = step(x, *handed)
                 confidence = answer.float().softmax(dim=1).amax(dim=1)
-                alone = [logits.argmax(dim=1) for logits in own]
+                alone = [handed.pop(0).argmax(dim=1)] if own else []
                 exits.append((answer.argmax(dim=1), uncertainty, confidence, *alone))
             parts.append([torch.stack(column, dim=1).cpu() for column in zip(*exits, strict=True)])
     # Joined outside of inference mode: plain tensors, usable anywhere.
     return Outputs(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def compute_trace(steps: Sequence[Step], images: Iterable[Tensor], label: Tensor) -> Trace:
+def compute_trace(steps: Sequence[Step], images: Iterable[Tensor], label: Tensor, own: bool = False) -> Trace:
     """The trace of S samples, so that any thresholds can be tried afterwards. See `run_all`.
 
     Args:
         steps: N.
         images: batches that add up to S images.
         label: (S,) int64.
+        own: as of `run_all`.
     """
-    outputs = run_all(steps, images)
+    outputs = run_all(steps, images, own)
     return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone)

@@ -167,9 +167,9 @@ class File(Part):
 class Form(Part):
     """What `branchynet export` writes beside its models: all that a host has to know."""
 
-    format_version: Literal[1, 2, 3] = Field(
-        description="2; 3: models hand their answers on, too; 1: `exit` of a model.onnx counts from 0, and what is "
-        "null by default here was not written"
+    format_version: Literal[1, 2, 3, 4] = Field(
+        description="2; 3: models hand their answers on, too; 4: and a criterion's state; 1: `exit` of a "
+        "model.onnx counts from 0, and what is null by default here was not written"
     )
     branchynet: str = Field(default="", description="the version that wrote it")
     format: Literal["segments", "single", "torch"] = Field(
@@ -182,6 +182,11 @@ class Form(Part):
         default=[],
         description="N, where exits average: how much of each one's answer, in log-probabilities, is the answer of "
         "the exit before; it is inside the models",
+    )
+    state: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        default=0,
+        description="where the criterion looks back: how many numbers an image a model hands on to the next, as "
+        "`state_<n>`; else 0",
     )
     thresholds: Many[float] = Field(description="N-1, of the operating point; a host may take others")
     certificate: Certificate | None = Field(default=None, description="null: nothing is promised")

@@ -35,8 +35,8 @@ class Answer(NamedTuple):
 
 # From images (B, C, H, W) uint8 and N-1 thresholds to answers.
 Program = Callable[[np.ndarray, Sequence[float]], Answer]
-# Segment, head, criterion: from features (B, …), and the answer before where it averages, to prediction,
-# uncertainty, confidence and, but for the last one, what the next one takes.
+# Segment, head, criterion: from features (B, …), and what else the one before hands on, to prediction, uncertainty,
+# confidence and, but for the last one, what the next one takes.
 Model = Callable[..., Sequence[np.ndarray]]
 
 
@@ -111,8 +111,8 @@ def load_export(folder: Path | str, threads: int = 1, trust: bool = False) -> Ex
     if manifest.format == "single":
         return Exported(manifest, _one_by_one(calls[0], manifest.format_version))
     names = [
-        ["image" if n == 0 else f"features_{n}", *([f"answer_{n}"] if takes else [])]
-        for n, takes in enumerate(manifest.answers)
+        ["image" if n == 0 else f"features_{n}", *(f"{name}_{n}" for name in takes)]
+        for n, takes in enumerate(manifest.beside)
     ]
     return Exported(manifest, by_exit(list(map(_onnx_step, calls, names))))
 

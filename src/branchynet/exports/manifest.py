@@ -18,7 +18,7 @@ from branchynet.data.image_files import ImageFiles
 from branchynet.errors import UserError, reason_of
 from branchynet.exits.certificate import Certificate
 from branchynet.exports import form, wording
-from branchynet.exports.tensors import Tensor, Tensors
+from branchynet.exports.tensors import BESIDE, Tensor, Tensors
 from branchynet.forms import json_schema, what_is_wrong
 from branchynet.regular import read_regular
 from branchynet.runtime.profile import Profile, Validation, certified_by
@@ -27,7 +27,8 @@ FILE = "manifest.json"
 SCHEMA = "manifest.schema.json"
 VERSION = 2  # of the export's form; raised when an older reader would misread it
 HANDS_ON = 3  # that of models which hand answers on: version 2 knows of features alone
-READABLE = (1, VERSION, HANDS_ON)  # 1: the single model counts exits from 0
+LOOKS_BACK = 4  # that of models which hand a criterion's state on
+READABLE = (1, VERSION, HANDS_ON, LOOKS_BACK)  # 1: the single model counts exits from 0
 FORMATS = ("segments", "single", "torch")
 ONNX_MOST = 2**31 - 1  # bytes: protobuf's own limit
 
@@ -85,6 +86,7 @@ class Manifest:
     files: Mapping[str, ModelFile] = field(default_factory=dict)  # by name, shallow to deep
     format_version: int = VERSION
     shares: tuple[float, ...] = ()  # N, where exits average: how much of an exit's answer is the one before
+    state: int = 0  # W, where models hand on W numbers an image of a criterion that looks back
     certificate: Certificate | None = None  # what is promised of the operating point; None: nothing
     validation: Validation | None = None  # what the exits said there; an older export does not say
 
@@ -106,11 +108,14 @@ class Manifest:
         return Profile(self.thresholds, costs, self.validation, self.most, certified)
 
     @property
-    def answers(self) -> list[int]:
-        """N: K where the model of segment n takes the answer before as a second input, else 0."""
-        if self.format == "single" or not self.shares:
-            return [0] * self.num_exits
-        return [len(self.classes) if share else 0 for share in self.shares]
+    def beside(self) -> list[dict[str, int]]:
+        """N: what the model of segment n takes beside the features, widths by name; see `tensors.BESIDE`."""
+        if self.format == "single":
+            return [{}] * self.num_exits
+        shares = self.shares or (0.0,) * self.num_exits
+        answers = [{"answer": len(self.classes)} if share else {} for share in shares]
+        states = [{"state": self.state} if n and self.state else {} for n in range(self.num_exits)]
+        return [{**answer, **state} for answer, state in zip(answers, states, strict=True)]
 
     @property
     def num_exits(self) -> int:
@@ -211,12 +216,15 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "experiment": manifest.experiment,
         "criterion": manifest.criterion,
         **({"shares": list(manifest.shares)} if manifest.shares else {}),
+        **({"state": manifest.state} if manifest.state else {}),
         "uncertainty": {"unit": manifest.unit, "least": 0, "most": manifest.most},
         "thresholds": list(manifest.thresholds),
         **({"certificate": asdict(manifest.certificate)} if manifest.certificate else {}),
         **({"validation": _plain(asdict(manifest.validation))} if manifest.validation else {}),
         "stop_rule": wording.STOP_RULE,
-        "loop": wording.loop(manifest.format, any(manifest.answers)),
+        "loop": wording.loop(
+            manifest.format, [name for name in BESIDE if any(name in each for each in manifest.beside)]
+        ),
         "classes": list(manifest.classes),
         "input": {
             "name": "image",
@@ -285,6 +293,7 @@ def _manifest(found: form.Form) -> Manifest:
         files={file.name: _file(file) for file in found.files},
         format_version=found.format_version,
         shares=tuple(map(float, found.shares)),
+        state=found.state,
         certificate=None if found.certificate is None else found.certificate.content(),
         validation=None if found.validation is None else _validation(found.validation),
     )

@@ -27,7 +27,7 @@ def nested(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     Args:
         models: N, for batch 1, shallow to deep: from `image` or `features_<n-1>` to `prediction_<n>`,
             `uncertainty_<n>`, `confidence_<n>` and, but for the last one, `features_<n>`. One may also take
-            `answer_<n-1>`, which the one before then gives.
+            `answer_<n-1>` and `state_<n-1>`, which the one before then gives.
     """
     # Names have to be unique over all branches, but for those that a branch takes from outside.
     graphs = [

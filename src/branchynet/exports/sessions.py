@@ -47,10 +47,10 @@ def open_models(folder: Path, manifest: Manifest, files: Mapping[str, bytes], th
     else:
         wants = []
         given: tuple[int, ...] = manifest.input_shape
-        answers = [*manifest.answers, 0]
+        beside = [*manifest.beside, {}]
         for n, (file, session) in enumerate(sessions.items(), start=1):
-            takes, gives = answers[n - 1 : n + 1]
-            behind = _features(file, _tensors(session), bool(gives)) if n < manifest.num_exits else None
+            takes, gives = beside[n - 1 : n + 1]
+            behind = _features(file, _tensors(session), len(gives)) if n < manifest.num_exits else None
             wants.append(of_segment(n, given, behind, takes, gives))
             given = behind or given
     for (file, session), wanted, each in zip(sessions.items(), wants, stated, strict=True):
@@ -106,13 +106,13 @@ def _tensors(session: "ort.InferenceSession") -> Tensors:
     return Tensors(tuple(map(tensor, session.get_inputs())), tuple(map(tensor, session.get_outputs())))
 
 
-def _features(file: Path, found: Tensors, answers: bool) -> tuple[int, ...]:
+def _features(file: Path, found: Tensors, more: int) -> tuple[int, ...]:
     """The shape of the features that a segment hands on, without the batch: its last output's.
 
     Args:
-        answers: whether it hands on its answer, too: that comes after them.
+        more: how many outputs stand after them, because it hands on more.
     """
-    features = found.outputs[-2:][0] if answers else found.outputs[-1]
+    features = found.outputs[-1 - more :][0]
     stated = features.shape[1:]
     shape = tuple(size for size in stated if isinstance(size, int) and size > 0)
     if not shape or shape != stated or math.prod(shape) > MOST:

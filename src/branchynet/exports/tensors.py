@@ -1,15 +1,19 @@
 """What goes into an export's models and comes out of them: names, types, shapes.
 
-Shapes: B batch, C channels, H, W, T tokens, N exits. Nothing here needs PyTorch.
+Shapes: B batch, C channels, H, W, T tokens, K classes, N exits. Nothing here needs PyTorch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 # Of features, by how many dimensions they have; memory is row-major.
 LAYOUTS = {2: "NC", 3: "NTC", 4: "NCHW"}
 ANSWERS = {"prediction": "int64", "uncertainty": "float32", "confidence": "float32"}
+NOTHING: Mapping[str, int] = {}
 SINGLE_ANSWERS = {"prediction": "int64", "exit": "int64", "uncertainty": "float32", "confidence": "float32"}
+# What goes from segment to segment beside the features, in this order, where it does: an exit's answer, where the
+# next one averages, and its criterion's state, where that looks back. By name the layout.
+BESIDE = {"answer": "NK", "state": "NW"}
 MOST = 2**26  # values of an image, and of its features at an exit: 256 MiB of float32
 
 
@@ -30,20 +34,24 @@ class Tensors(NamedTuple):
 
 
 def of_segment(
-    n: int, given: Sequence[int], handed_on: Sequence[int] | None, takes: int = 0, gives: int = 0
+    n: int,
+    given: Sequence[int],
+    handed_on: Sequence[int] | None,
+    takes: Mapping[str, int] = NOTHING,
+    gives: Mapping[str, int] = NOTHING,
 ) -> Tensors:
     """Segment n's (from 1).
 
     Args:
         given: the shape of its input, without the batch.
         handed_on: that of the features behind it; None: it is the last.
-        takes: K, where exit n averages: the answer of exit n-1, (B, K), is its second input. 0: it does not.
-        gives: K, where exit n+1 does: its own answer is the last output.
+        takes: what it takes from segment n-1 beside these features, (B, W) each: W by name, see `BESIDE`.
+        gives: what it hands on beside its own.
     """
     first = _image("B", given) if n == 1 else _features(n - 1, given)
     answers = (Tensor(f"{name}_{n}", dtype, "N", ("B",)) for name, dtype in ANSWERS.items())
     behind = () if handed_on is None else (_features(n, handed_on),)
-    return Tensors((first, *_answer(n - 1, takes)), (*answers, *behind, *_answer(n, gives)))
+    return Tensors((first, *_beside(n - 1, takes)), (*answers, *behind, *_beside(n, gives)))
 
 
 def of_single(input_shape: Sequence[int], num_exits: int) -> Tensors:
@@ -57,8 +65,12 @@ def _image(batch: int | str, shape: Sequence[int]) -> Tensor:
     return Tensor("image", "uint8", "NCHW", (batch, *shape))
 
 
-def _answer(n: int, classes: int) -> tuple[Tensor, ...]:
-    return (Tensor(f"answer_{n}", "float32", "NK", ("B", classes)),) if classes else ()
+def _beside(n: int, widths: Mapping[str, int]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(f"{name}_{n}", "float32", layout, ("B", widths[name]))
+        for name, layout in BESIDE.items()
+        if name in widths
+    )
 
 
 def _features(n: int, shape: Sequence[int]) -> Tensor:

@@ -1,5 +1,7 @@
 """What a manifest says in words: how its host decides, and what becomes of a picture before the network sees it."""
 
+from collections.abc import Sequence
+
 from branchynet.data.image_files import ImageFiles
 
 STOP_RULE = (
@@ -14,30 +16,25 @@ LOOP = (
     "        break",
     "answer: classes[prediction], at exit n",
 )
-LOOP_AVERAGED = (
-    "features = image",
-    "for n = 1 … N:",
-    "    prediction, uncertainty, confidence, features, answer = segment_n(features, answer)",
-    "    (answer only where segment_n has such an input or output)",
-    "    if n == N or uncertainty < thresholds[n - 1]:",
-    "        break",
-    "answer: classes[prediction], at exit n",
-)
 LOOP_INSIDE = (
     "prediction, exit, uncertainty, confidence = model(image, thresholds)",
     "answer: classes[prediction[0]], at exit exit[0]",
 )
 
 
-def loop(format: str, averaged: bool = False) -> list[str]:
+def loop(format: str, beside: Sequence[str] = ()) -> list[str]:
     """What the host of an export of this format does for one image.
 
     Args:
-        averaged: whether exits average with the answers before.
+        beside: the names of what goes from segment to segment beside the features.
     """
     if format == "single":
         return list(LOOP_INSIDE)
-    return list(LOOP_AVERAGED if averaged else LOOP)
+    if not beside:
+        return list(LOOP)
+    handed, only = ", ".join(beside), " and ".join(beside)
+    call = f"    prediction, uncertainty, confidence, features, {handed} = segment_n(features, {handed})"
+    return [*LOOP[:2], call, f"    ({only} only where segment_n has such an input or output)", *LOOP[3:]]
 
 
 def picture_steps(shape: tuple[int, int, int], rule: ImageFiles) -> list[str]:

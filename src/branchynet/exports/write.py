@@ -16,13 +16,21 @@ from torch import Tensor, nn
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.exits.criteria import Criterion
 from branchynet.exports.load import Exported, by_exit, torch_step
-from branchynet.exports.manifest import HANDS_ON, VERSION, Manifest, ModelFile, checksum, write_manifest
+from branchynet.exports.manifest import (
+    HANDS_ON,
+    LOOKS_BACK,
+    VERSION,
+    Manifest,
+    ModelFile,
+    checksum,
+    write_manifest,
+)
 from branchynet.exports.nested import nested
 from branchynet.exports.tensors import ANSWERS, of_segment, of_single
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.blocks import keep_in_blocks
 from branchynet.runtime.for_inference import folded, frozen, pixel_by_pixel
-from branchynet.runtime.steps import ExitStep, ModelStep, exit_steps, read_on, without_repeats
+from branchynet.runtime.steps import HandsOn, ModelStep, exit_steps, without_repeats
 from branchynet.runtime.to_onnx import any_batch, export_model
 
 
@@ -47,21 +55,18 @@ def model_steps(
 ) -> list[ModelStep]:
     """N modules that, one after the other, are the network on bytes; the network itself is not kept.
 
-    Each gives (prediction, uncertainty, confidence[, features][, answer]); all but the last give the features that
-    the next one takes, and the answer where that one averages.
+    Each gives (prediction, uncertainty, confidence[, features][, answer][, state]); all but the last give the
+    features that the next one takes, the answer where that one averages, and the state where it looks back.
     """
     network = without_repeats(network, criteria)
     segments = [folded(segment) for segment in network.segments]
     segments[0] = OnBytes(segments[0], *normalisation(manifest.mean, manifest.std))
     steps = [
-        ExitStep(segment, folded(step.head), frozen(step.criterion), step.share)
+        step.of(segment, folded(step.head), frozen(step.criterion))
         for segment, step in zip(segments, exit_steps(network, criteria), strict=True)
     ]
     last = network.num_exits - 1
-    return [
-        ModelStep(step, forwards=n < last, confidence=True, answers=answers).eval()
-        for n, (step, answers) in enumerate(zip(steps, read_on(steps), strict=True))
-    ]
+    return [ModelStep(step, forwards=n < last, confidence=True).eval() for n, step in enumerate(steps)]
 
 
 def in_memory(
@@ -86,12 +91,12 @@ def write_export(
         The manifest as written, with its files and their checksums.
     """
     steps = model_steps(network, criteria, manifest)
-    manifest = replace(manifest, shares=network.shares or ())
     # Three samples: 0 and 1 would be taken for constants.
     examples = [
         torch.zeros(1 if manifest.format == "single" else 3, *manifest.input_shape, dtype=torch.uint8)
     ]
-    answers = [*manifest.answers, 0]
+    gives: dict[str, int] = {}
+    beside: dict[str, int] = {}  # all that goes from model to model beside the features
     contents: dict[str, bytes] = {}
     tensors = [of_single(manifest.input_shape, len(steps))] if manifest.format == "single" else []
     models = []
@@ -102,16 +107,18 @@ def write_export(
             contents[f"segment-{n}.onnx"] = _onnx_model(step, examples, n).SerializeToString()
         else:
             models.append(_onnx_model(step, examples, n))
-        given = examples[0].shape[1:]
+        given, takes, gives = examples[0].shape[1:], gives, {}
         if step.forwards:
             with torch.inference_mode():
                 behind = step(*examples)[len(ANSWERS) :]
             examples = [
                 x.clone() for x in behind
             ]  # plain tensors: the exporters refuse those of inference mode
+            gives = {name: x.shape[1] for name, x in zip(_names(step.step.gives), examples[1:], strict=True)}
         if manifest.format != "single":
             handed_on = examples[0].shape[1:] if step.forwards else None
-            tensors.append(of_segment(n, given, handed_on, *answers[n - 1 : n + 1]))
+            tensors.append(of_segment(n, given, handed_on, takes, gives))
+            beside |= gives
     if manifest.format == "single":
         contents["model.onnx"] = nested(models).SerializeToString()
     for name, content in contents.items():
@@ -120,8 +127,13 @@ def write_export(
         name: ModelFile(checksum(content), len(content), each)
         for (name, content), each in zip(contents.items(), tensors, strict=True)
     }
-    version = HANDS_ON if any(answers) else VERSION
-    manifest = replace(manifest, files=files, format_version=version)
+    manifest = replace(
+        manifest,
+        shares=network.shares or (),
+        state=beside.get("state", 0),
+        files=files,
+        format_version=LOOKS_BACK if "state" in beside else HANDS_ON if beside else VERSION,
+    )
     write_manifest(folder, manifest)
     return manifest
 
@@ -129,13 +141,18 @@ def write_export(
 def _onnx_model(step: ModelStep, examples: Sequence[Tensor], n: int) -> onnx.ModelProto:
     """Step n as ONNX, for any batch unless the examples have one image.
 
-    Names: from `image`, or `features_<n-1>`, and `answer_<n-1>` where it averages, to `prediction_<n>`,
-    `uncertainty_<n>`, `confidence_<n>` and what the next step takes: `features_<n>`, `answer_<n>`.
+    Names: from `image`, or `features_<n-1>`, with `answer_<n-1>` where it averages and `state_<n-1>` where it looks
+    back, to `prediction_<n>`, `uncertainty_<n>`, `confidence_<n>` and what the next step takes: `features_<n>`, ….
     """
-    outputs = [*ANSWERS, *(["features"] if step.forwards else []), *(["answer"] if step.answers else [])]
-    inputs = ["image" if n == 1 else f"features_{n - 1}", f"answer_{n - 1}"][: len(examples)]
+    outputs = [*ANSWERS, *(["features"] if step.forwards else []), *_names(step.step.gives)]
+    before = [f"{name}_{n - 1}" for name in _names(step.step.takes)]
+    inputs = ["image" if n == 1 else f"features_{n - 1}", *before]
     given = dict(zip(inputs, examples, strict=True))
     return keep_in_blocks(export_model(step, given, [f"{name}_{n}" for name in outputs]))
+
+
+def _names(handed: HandsOn) -> list[str]:
+    return [name for name, is_handed in handed._asdict().items() if is_handed]
 
 
 def _torch_program(step: ModelStep, examples: Sequence[Tensor]) -> bytes:

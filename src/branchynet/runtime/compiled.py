@@ -91,14 +91,12 @@ class CompiledEngine(TorchEngine):
             torch.compiler.cudagraph_mark_step_begin()
         return super().run(x)
 
-    def step(self, n: int, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
-        # No more than it reads: what is given would be looked at before every call.
-        given = (x, previous) if n and previous is not None and self._read_on[n - 1] else (x,)
+    def step(self, n: int, x: Tensor, *handed: Tensor) -> tuple[Tensor, ...]:
         if len(x) == 1:
-            return self._for_one[n](*given)
-        for each in given:
+            return self._for_one[n](x, *handed)
+        for each in (x, *handed):
             torch._dynamo.mark_dynamic(each, 0)
-        return self._for_many[n](*given)
+        return self._for_many[n](x, *handed)
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -9,9 +9,10 @@ import platform
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 import branchynet
-from branchynet.exits.criteria import Criterion
+from branchynet.exits.criteria import Criterion, judge
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Chain, forced
 from branchynet.runtime.for_inference import frozen
@@ -29,6 +30,8 @@ from branchynet.runtime.for_inference import frozen
 # against what disturbs a machine.
 BLOCK = 0.005
 MIN_ROUNDS = 15
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,16 @@ def count_macs(
     network = copy.deepcopy(network).to("meta").eval()
     x = torch.zeros(1, *input_shape, device="meta")
     segments, heads, decisions = [], [], []
+    state: torch.Tensor | None = None
     for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
         x, macs = _run_counting(segment, x)
         segments.append(macs)
         logits, macs = _run_counting(head, x)
         heads.append(macs)
-        decision = _count_decision(criteria[n], logits, x) if criteria else 0
+        decision = 0
+        if criteria:
+            criterion = copy.deepcopy(criteria[n]).to("meta")
+            (_, state), decision = _run_counting(partial(judge, criterion), logits, x, state)
         averages = network.shares is not None and network.shares[n] > 0
         decisions.append(decision + (logits.shape[1] if averages else 0))
     count = network.num_exits
@@ -202,14 +209,9 @@ def describe_machine(engines: Iterable[Backend] = ()) -> tuple[str, dict[str, st
     return f"{name}, {os.cpu_count()} cores{gpu}", versions
 
 
-def _count_decision(criterion: Criterion, logits: torch.Tensor, features: torch.Tensor) -> int:
-    criterion = copy.deepcopy(criterion).to("meta")
-    return _run_counting(criterion, *((logits, features) if criterion.of_features else (logits,)))[1]
-
-
-def _run_counting(module: nn.Module, *x: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _run_counting(function: Callable[..., T], *x: torch.Tensor | None) -> tuple[T, int]:
     with FlopCounterMode(display=False) as counter:
-        y = module(*x)
+        y = function(*x)
     return y, counter.get_total_flops() // 2  # it counts 2 per multiply-accumulate
 
 

@@ -18,7 +18,7 @@ from branchynet.runtime.base import Backend, Chain, Classifier, Outcome, check_t
 from branchynet.runtime.compaction import by_compaction
 from branchynet.runtime.flat import flat
 from branchynet.runtime.for_inference import for_inference
-from branchynet.runtime.steps import read_on, steps_for_inference
+from branchynet.runtime.steps import steps_for_inference
 
 
 class EagerTorch(Backend):
@@ -88,9 +88,9 @@ class TorchEngine:
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        steps = steps_for_inference(network, criteria, self.device)
-        self.steps = [step.function(self.form) for step in steps]
-        self._read_on = read_on(steps)
+        self.steps = [
+            step.function(self.form) for step in steps_for_inference(network, criteria, self.device)
+        ]
         self.thresholds = thresholds
 
     def form(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -110,14 +110,13 @@ class TorchEngine:
         features = torch.from_numpy(x).to(self.device, non_blocking=True)
         if len(x) > 1:
             return self._run_batch(features)
-        answer: Tensor | None = None
+        handed: Sequence[Tensor] = ()
         last = len(self._thresholds)
         for n in range(last + 1):
-            features, answer, uncertainty = self.step(n, features, answer)
+            features, answer, uncertainty, *handed = self.step(n, features, *handed)
             # Both float32 values, so the comparison is one of float32.
             if n == last or uncertainty.item() < self._thresholds[n]:
                 break
-        assert answer is not None
         return Outcome(answer.argmax(dim=1).cpu().numpy(), np.full(1, n + 1), uncertainty.cpu().numpy())
 
     def _run_batch(self, x: Tensor) -> Outcome:
@@ -128,16 +127,16 @@ class TorchEngine:
         return Outcome(*(t.numpy() for t in results))
 
     def _answer(self, n: int, handed: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        x, answer, uncertainty = self.step(n, *handed)
-        return (x, answer) if self._read_on[n] else (x,), answer.argmax(dim=1), uncertainty
+        x, answer, uncertainty, *behind = self.step(n, *handed)
+        return (x, *behind), answer.argmax(dim=1), uncertainty
 
-    def step(self, n: int, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+    def step(self, n: int, x: Tensor, *handed: Tensor) -> tuple[Tensor, ...]:
         """From features (R, …) to those after segment n (0-based), the exit's answer (R, K) and uncertainty (R,).
 
         Args:
-            previous: the answer before, (R, K); only an exit that averages reads it.
+            handed: what else the step before gives, after its uncertainty.
         """
-        return self.steps[n](x, previous)
+        return self.steps[n](x, *handed)
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:

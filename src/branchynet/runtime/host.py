@@ -1,6 +1,6 @@
 """Engines with one exported model per segment and a loop in the host: ONNX Runtime and OpenVINO.
 
-Shapes: B batch, C channels, H, W, K classes, N exits, R rows.
+Shapes: B batch, C channels, H, W, N exits, R rows.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend, Outcome, check_thresholds
 from branchynet.runtime.compaction import Scratch, by_compaction, numbers
 from branchynet.runtime.for_inference import frozen
-from branchynet.runtime.steps import ModelStep, exit_steps, read_on, without_repeats
+from branchynet.runtime.steps import ModelStep, exit_steps, without_repeats
 from branchynet.runtime.to_onnx import export
 
 
@@ -68,8 +68,8 @@ class HostEngine:
 
     Model n holds segment n, head n, the criterion and the argmax. For batch 1 every model's inputs and outputs
     are bound to memory once: what segment n writes is what segment n+1 reads, and nothing is copied but the
-    image. Where exit n+1 averages, exit n's answer goes the same way. A batch is bound again at every exit, because
-    its rows change; what is copied then is the rows that stay, where others left.
+    image. Where exit n+1 averages or looks back, exit n's answer or state goes the same way. A batch is bound
+    again at every exit, because its rows change; what is copied then is the rows that stay, where others left.
     """
 
     def __init__(
@@ -87,22 +87,21 @@ class HostEngine:
         # The shape of what model n hands on, without the rows; None: its own input, where segment n is the
         # identity, or nothing, where it is the last.
         self.features: list[tuple[int, ...] | None] = []
-        # K, where model n also hands on its answer (R, K); None: it does not.
-        self.answers: list[int | None] = []
+        # The widths W of what else it hands on, (R, W) each, in the models' order: see `HandsOn`.
+        self.beside: list[tuple[int, ...]] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
         self._scratch = Scratch()
         inputs = [self._input]
-        for n, (step, answers) in enumerate(zip(steps, read_on(steps), strict=True)):
+        for n, step in enumerate(steps):
             forwards = n < len(steps) - 1 and not isinstance(step.segment, nn.Identity)
             with torch.inference_mode():
-                features = step.segment(torch.zeros(2, *inputs[0].shape[1:]))
-                classes = step.head(features).shape[1] if answers else None
-            model = load(export(ModelStep(step, forwards, answers=answers), *(x.shape[1:] for x in inputs)))
+                features, _, _, *beside = step(*(torch.zeros(2, *x.shape[1:]) for x in inputs))
+            model = load(export(ModelStep(step, forwards), *(x.shape[1:] for x in inputs)))
             self.models.append(model)
             self.features.append(tuple(features.shape[1:]) if forwards else None)
-            self.answers.append(classes)
+            self.beside.append(tuple(each.shape[1] for each in beside))
             room = np.empty((1, *features.shape[1:]), np.float32) if forwards else None
-            prediction, uncertainty, behind, inputs_behind = _memory(inputs[0], room, classes)
+            prediction, uncertainty, behind, inputs_behind = _memory(inputs[0], room, self.beside[n])
             call = model.bind(inputs, [prediction, uncertainty, *behind])
             self._calls.append((call, prediction, uncertainty))
             inputs = inputs_behind
@@ -141,27 +140,24 @@ class HostEngine:
     ) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
         x, shape = handed[0], self.features[n]
         room = None if shape is None else self._scratch.array((len(x), *shape), beside=x)
-        prediction, uncertainty, behind, handed_on = _memory(x, room, self.answers[n])
+        prediction, uncertainty, behind, handed_on = _memory(x, room, self.beside[n])
         self.models[n].bind(handed, [prediction, uncertainty, *behind])()
         return handed_on, prediction, uncertainty
 
 
 def _memory(
-    x: np.ndarray, features: np.ndarray | None, classes: int | None
+    x: np.ndarray, features: np.ndarray | None, beside: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray]]:
     """Where a model writes: prediction and uncertainty, (R,) each; what else it gives; and what the next one takes.
 
     Args:
         x: (R, …), its first input.
         features: memory for those that it gives; None: the next one takes x again.
-        classes: K, where it gives its answer, too.
+        beside: the widths of what else it gives.
     """
-    given = [] if features is None else [features]
-    handed_on = [x if features is None else features]
-    if classes is not None:
-        answer = np.empty((len(x), classes), np.float32)
-        given.append(answer)
-        handed_on.append(answer)
+    more = [np.empty((len(x), width), np.float32) for width in beside]
+    given = [*([] if features is None else [features]), *more]
+    handed_on = [x if features is None else features, *more]
     return np.empty(len(x), np.int64), np.empty(len(x), np.float32), given, handed_on
 
 

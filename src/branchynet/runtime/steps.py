@@ -1,39 +1,66 @@
 """What happens between one exit and the next: segment, head, the average with the answer before, and criterion.
 
-Shapes: K classes, N exits, R rows.
+What an exit hands on stands in one order everywhere: features, then the answer where the next exit averages, then
+the criterion's state where it looks back. Shapes: K classes, N exits, R rows, W numbers of a state.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from branchynet.exits.combining import average
-from branchynet.exits.criteria import Criterion
+from branchynet.exits.criteria import Criterion, judge
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.shared_start import with_shared_starts
 from branchynet.runtime.for_inference import for_inference, frozen
 
-# From features (R, …) and the answer before, (R, K), to the features after the segment, the answer (R, K) and the
-# uncertainty (R,).
+# From features (R, …), and what else the step before hands on, to the features after the segment, the answer
+# (R, K), the uncertainty (R,) and what else this step hands on.
 TensorStep = Callable[..., tuple[Tensor, ...]]
+
+
+class HandsOn(NamedTuple):
+    """What goes from one exit to the next beside the features."""
+
+    answer: bool = False  # (R, K), where the next exit averages with it
+    state: bool = False  # (R, W), where the next exit's criterion looks back
+
+
+NOTHING = HandsOn()
 
 
 class ExitStep(nn.Module):
     """From features (R, …) to those after the segment, the exit's answer (R, K) and uncertainty (R,).
 
     Args:
-        share: how much of the answer is the one before, see `branchynet.exits.combining`. Above 0 the step takes
-            that as a second argument, (R, K); at 0 the answer is what the head says, and that is not read.
+        share: how much of the answer is the one before, see `branchynet.exits.combining`; at 0 the answer is what
+            the head says.
+        takes: what the exit before hands on: one more argument each. The answer is there where `share` is above 0.
+        gives: what this one hands on: one more result each.
     """
 
-    def __init__(self, segment: nn.Module, head: nn.Module, criterion: Criterion, share: float = 0.0) -> None:
+    def __init__(
+        self,
+        segment: nn.Module,
+        head: nn.Module,
+        criterion: Criterion,
+        share: float = 0.0,
+        takes: HandsOn = NOTHING,
+        gives: HandsOn = NOTHING,
+    ) -> None:
         super().__init__()
         self.segment, self.head, self.criterion, self.share = segment, head, criterion, share
+        self.takes, self.gives = takes, gives
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
-        return self.function()(x, previous)
+    def of(self, segment: nn.Module, head: nn.Module, criterion: Criterion) -> "ExitStep":
+        """The same step of these parts."""
+        return ExitStep(segment, head, criterion, self.share, self.takes, self.gives)
+
+    def forward(self, x: Tensor, *handed: Tensor) -> tuple[Tensor, ...]:
+        return self.function()(x, *handed)
 
     def function(
         self, form: Callable[[nn.Module], Callable[[Tensor], Tensor]] | None = None, own: bool = False
@@ -42,68 +69,76 @@ class ExitStep(nn.Module):
 
         Args:
             form: what segment and head are called as, such as `branchynet.runtime.flat.flat`; None: as modules.
-            own: whether it also gives the head's logits, before they are averaged.
+            own: whether it also gives the head's logits, before they are averaged: right after the uncertainty.
         """
         segment: Callable[[Tensor], Tensor] = form(self.segment) if form else self.segment
         head: Callable[[Tensor], Tensor] = form(self.head) if form else self.head
-        criterion, share = self.criterion, self.share
+        criterion, share, takes, gives = self.criterion, self.share, self.takes, self.gives
         of_features, unsure = criterion.of_features, criterion.forward
-        if share or own:
+        if own or criterion.of_history or any(takes) or any(gives):
+            wanted = sum(takes)
 
-            def averaged(x: Tensor, previous: Tensor | None) -> tuple[Tensor, ...]:
+            def handing(x: Tensor, *handed: Tensor) -> tuple[Tensor, ...]:
+                if len(handed) != wanted:
+                    raise ValueError(
+                        f"{len(handed)} tensors beside the features, where this exit takes {wanted}: what the "
+                        "step before gives after its uncertainty"
+                    )
                 features = segment(x)
                 logits = answer = head(features)
-                if share:
-                    if previous is None:
-                        raise ValueError("this exit averages: it takes the answer of the exit before, too")
-                    answer = average(logits, previous, share)
-                uncertainty = criterion(answer, features) if of_features else unsure(answer)
-                return (features, answer, uncertainty, logits) if own else (features, answer, uncertainty)
+                if takes.answer:
+                    answer = average(logits, handed[0], share)
+                uncertainty, state = judge(criterion, answer, features, handed[-1] if takes.state else None)
+                found = (features, answer, uncertainty, *((logits,) if own else ()))
+                if gives.answer:
+                    found += (answer,)
+                if gives.state and state is not None:
+                    found += (state,)
+                return found
 
-            return averaged
+            return handing
         if not of_features:
 
-            def step(x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+            def step(x: Tensor) -> tuple[Tensor, ...]:
                 features = segment(x)
                 logits = head(features)
                 return features, logits, unsure(logits)
 
             return step
 
-        def step_of_features(x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
+        def step_of_features(x: Tensor) -> tuple[Tensor, ...]:
             features = segment(x)
             logits = head(features)
-            return features, logits, criterion(logits, features)
+            return features, logits, unsure(logits, features)
 
         return step_of_features
 
 
 class ModelStep(nn.Module):
-    """A step as an exported model has it: (prediction, uncertainty[, confidence][, features][, answer]).
+    """A step as an exported model has it: (prediction, uncertainty[, confidence][, features][, answer][, state]).
 
     Args:
-        step: what it does; it says whether the model takes the answer before.
+        step: what it does; it says what goes from model to model beside the features.
         forwards: whether the features are given, for the next step.
         confidence: whether the largest softmax probability is.
-        answers: whether the answer is, for the next step.
     """
 
-    def __init__(
-        self, step: ExitStep, forwards: bool, confidence: bool = False, answers: bool = False
-    ) -> None:
+    def __init__(self, step: ExitStep, forwards: bool, confidence: bool = False) -> None:
         super().__init__()
-        self.step, self.forwards, self.confidence, self.answers = step, forwards, confidence, answers
+        self.step, self.forwards, self.confidence = step, forwards, confidence
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
-        features, answer, uncertainty = self.step(x, previous)
+    # Two arguments and no star: exporters know inputs by their names.
+    def forward(
+        self, x: Tensor, first: Tensor | None = None, second: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        handed = [each for each in (first, second) if each is not None]
+        features, answer, uncertainty, *behind = self.step(x, *handed)
         outputs = [answer.argmax(dim=1), uncertainty]
         if self.confidence:
             outputs.append(answer.float().softmax(dim=1).amax(dim=1))
         if self.forwards:
             outputs.append(features)
-        if self.answers:
-            outputs.append(answer)
-        return tuple(outputs)
+        return (*outputs, *behind)
 
 
 def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> BranchedNetwork:
@@ -118,8 +153,13 @@ def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> 
 
 def exit_steps(network: BranchedNetwork, criteria: Sequence[Criterion]) -> list[ExitStep]:
     """N steps that, one after the other, are the network; they share its parameters, in its mode."""
-    parts = zip(network.segments, network.heads, criteria, _shares(network), strict=True)
-    return [ExitStep(*each) for each in parts]
+    shares = network.shares or (0.0,) * network.num_exits
+    behind = [
+        HandsOn(answer=share > 0, state=criterion.of_history and following.of_history)
+        for share, (criterion, following) in zip(shares[1:], pairwise(criteria), strict=True)
+    ]
+    parts = (network.segments, network.heads, criteria, shares, [NOTHING, *behind], [*behind, NOTHING])
+    return [ExitStep(*each) for each in zip(*parts, strict=True)]
 
 
 def steps_for_inference(
@@ -128,20 +168,10 @@ def steps_for_inference(
     """Copies on the device in eval mode, as PyTorch's engines run them: other forms round otherwise."""
     network = without_repeats(network, criteria)
     return [
-        ExitStep(
+        step.of(
             for_inference(step.segment, device),
             for_inference(step.head, device),
             frozen(step.criterion, device),
-            step.share,
         )
         for step in exit_steps(network, criteria)
     ]
-
-
-def read_on(steps: Sequence[ExitStep]) -> list[bool]:
-    """N flags: whether the next step takes this one's answer."""
-    return [*(bool(behind.share) for _, behind in pairwise(steps)), False]
-
-
-def _shares(network: BranchedNetwork) -> tuple[float, ...]:
-    return network.shares or (0.0,) * network.num_exits

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def export(module: nn.Module, *shapes: Sequence[int]) -> bytes:
-    """`module` as an ONNX model with the input `x`, (B, *shape) float32, for any B; a second one is `previous`."""
+    """`module` as an ONNX model with inputs (B, *shape) float32 for any B: `x`, and more of them `x2`, `x3`, …"""
     # Three samples: 0 and 1 would be taken for constants.
-    examples = {name: torch.zeros(3, *shape) for name, shape in zip(("x", "previous"), shapes, strict=False)}
+    examples = {"x" if n == 1 else f"x{n}": torch.zeros(3, *shape) for n, shape in enumerate(shapes, start=1)}
     return export_model(module, examples).SerializeToString()
 
 

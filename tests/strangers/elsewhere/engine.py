@@ -61,10 +61,10 @@ class Loop:
     def run(self, x: np.ndarray) -> Outcome:
         answers = []
         for sample in torch.from_numpy(x):
-            features, answer = sample[None], None
+            features, handed = sample[None], []
             for n, step in enumerate(self.steps):
-                # What exit n answers, which the next one takes where exits average.
-                features, answer, uncertainty = step(features, answer)
+                # What a step gives after its uncertainty, the next one takes after the features.
+                features, answer, uncertainty, *handed = step(features, *handed)
                 if n == len(self.thresholds) or uncertainty.item() < self.thresholds[n]:
                     break
             answers.append((int(answer.argmax()), n + 1, uncertainty.item()))
