@@ -84,19 +84,6 @@ def host_engine(host_backend, engine_of):
     return copy(engine_of(host_backend))
 
 
-class Scaled(Entropy):
-    """Entropy times a number that an exit has learned."""
-
-    name = "scaled"
-    learns = True
-
-    def prepare(self, num_classes, shape):
-        self.register_buffer("factor", torch.ones(()))
-
-    def forward(self, logits):
-        return self.factor * super().forward(logits)
-
-
 class Seeing(Criterion):
     """What a layer of its own makes of the features, less how large the logits are."""
 
