@@ -38,7 +38,7 @@ class Criterion(nn.Module):
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    learns: ClassVar[bool] = False
+    learns: bool = False  # of an instance, where its settings say so
     of_features: ClassVar[bool] = False
     of_history: ClassVar[bool] = False
 
