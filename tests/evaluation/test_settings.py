@@ -4,8 +4,9 @@ import pytest
 
 from branchynet.errors import ArgumentError, UserError
 from branchynet.evaluation.settings import Measuring, SweepSettings, check_split
+from branchynet.exits.certified import Certified
 from branchynet.exits.criteria import Entropy
-from branchynet.exits.rules import AccuracyFloor
+from branchynet.exits.rules import AccuracyFloor, MacBudget
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.early_exit import EagerTorch
 
@@ -25,6 +26,8 @@ def settings(**changes):
         ({"max_vectors": 0}, "max_vectors=0"),
         ({"split": "train"}, "test, val"),
         ({"split": "val", "protocol": "paper"}, "leave one out"),
+        ({"rule": Certified(), "protocol": "paper"}, "the rule certified can promise nothing"),
+        ({"rule": MacBudget(10.0, 0.1), "protocol": "paper"}, "the rule mac_budget can promise nothing"),
     ],
 )
 def test_mistakes_are_found_before_fitting(changes, word):

@@ -9,13 +9,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.errors import UserError
-from branchynet.exits import combining, rules
+from branchynet.exits import certified, combining, rules
 from branchynet.exits.criteria import Criterion
 from branchynet.runs.build import build_combining, build_criterion, build_rule
 
 CONF = Path(__file__).parents[2] / "conf"
 CRITERIA = sorted(file.stem for file in (CONF / "criterion").iterdir())
-RULES = {kind.name: kind for kind in vars(rules).values() if is_dataclass(kind) and hasattr(kind, "choose")}
+RULES = {
+    kind.name: kind
+    for kind in (*vars(rules).values(), certified.Certified)
+    if is_dataclass(kind) and hasattr(kind, "choose")
+}
 
 
 def composed(*overrides: str) -> dict:
@@ -31,7 +35,7 @@ def composed(*overrides: str) -> dict:
 
 def test_there_is_a_file_for_every_rule_and_for_every_criterion_of_the_first_ones():
     assert {file.stem for file in (CONF / "sweep" / "rule").iterdir()} == set(RULES)
-    assert {*CRITERIA} >= {"entropy", "max_probability", "margin", "patience", "beem"} and len(RULES) == 4
+    assert {*CRITERIA} >= {"entropy", "max_probability", "margin", "patience", "beem"} and len(RULES) == 5
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -85,6 +89,14 @@ def test_rule(sweep, name):
         (
             {"_target_": "branchynet.exits.rules.LatencyBudget", "budget_us": -1.0},
             ["sweep.rule.budget_us=-1.0: it is"],
+        ),
+        (
+            {"_target_": "branchynet.exits.certified.Certified", "epsilon": 1},
+            ["sweep.rule.epsilon=1: it is a number between 0 and 1"],
+        ),
+        (
+            {"_target_": "branchynet.exits.certified.Certified", "alpha": 0.1},
+            ["sweep.rule", "unexpected", "alpha"],
         ),
     ],
 )

@@ -85,6 +85,11 @@ class SweepSettings:
             raise not_allowed(
                 "fit_share", self.fit_share, "a share of the validation images, between 0 and 1"
             )
+        if self.protocol == "paper" and getattr(self.rule, "promises", False):
+            raise UserError(
+                f"protocol=paper chooses on test, and then the rule {self.rule.name} can promise nothing of new "
+                "data: leave one out"
+            )
 
     @property
     def engine(self) -> Backend:

@@ -22,6 +22,7 @@ from branchynet.evaluation.settings import SweepSettings
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Cost, View, select
 from branchynet.exits.sweep import compare, evaluate_grid, threshold_grid
+from branchynet.exits.sweep import sweep as search
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend
 from branchynet.runtime.verify import run_for_real
@@ -110,6 +111,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
             "macs": Cost("MACs", macs.exits, macs.baseline),
         },
         baseline_correct=evidence.baseline_correct[choice],
+        search=partial(search, max_vectors=settings.max_vectors, thresholds=settings.thresholds),
     )
     splits = ("val",) if settings.split == "val" else ("val", "test")
     of_test = settings.split == "test"

@@ -18,7 +18,7 @@ from torch import Tensor
 from branchynet.errors import is_number, not_allowed
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.point import OperatingPoint
-from branchynet.exits.sweep import OperatingPoints
+from branchynet.exits.sweep import OperatingPoints, point_at, sweep
 from branchynet.exits.trace import Trace
 
 # Accuracies are counts over S and costs sums of a few products: what differs by less than this (relatively,
@@ -33,6 +33,10 @@ class Cost(NamedTuple):
     exits: tuple[float, ...]  # N: leaving at each exit, all heads on the way included
     baseline: float
 
+    def amount(self, value: float) -> str:
+        """Such as `12.5 µs`."""
+        return f"{value:,.1f} {self.unit}"
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -43,12 +47,14 @@ class View:
         sweep: from a trace to V points, the same threshold vectors whatever the trace.
         costs: by name: `latency_us`, on the engine of the choice, and `macs`.
         baseline_correct: (S,) bool: which samples the baseline is right about.
+        search: from any trace to points whose thresholds are that trace's own, whatever this one's are.
     """
 
     trace: Trace
     sweep: Callable[[Trace], OperatingPoints]
     costs: Mapping[str, Cost]
     baseline_correct: Tensor
+    search: Callable[[Trace], OperatingPoints] = sweep
 
     @cached_property
     def points(self) -> OperatingPoints:
@@ -71,7 +77,9 @@ class View:
 
     def at(self, samples: Tensor) -> View:
         """The same thresholds and costs on some of the samples, by their numbers (int64) or a mask (S,)."""
-        return View(self.trace.at(samples), self.sweep, self.costs, self.baseline_correct[samples])
+        return View(
+            self.trace.at(samples), self.sweep, self.costs, self.baseline_correct[samples], self.search
+        )
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class Rule(Protocol):
     Attributes:
         name: in results and tables.
         cost: the kind of cost that it is about: a key of `View.costs`.
+        promises: may be there; true where its choice comes with a certificate, which choosing on test would void.
     """
 
     name: ClassVar[str]
@@ -171,36 +180,58 @@ class Knee:
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """The most accurate point whose mean latency is at most `budget_us` microseconds; see `within`."""
+    """The most accurate point whose mean latency is at most `budget_us` microseconds; see `within`.
+
+    With a `delta`, the one whose mean on new data is that with a probability of at least 1 - `delta` over the draw
+    of the samples; see `branchynet.exits.budgets`.
+    """
 
     budget_us: float
+    delta: float | None = None
 
     name: ClassVar[str] = "latency_budget"
     cost: ClassVar[str] = "latency_us"
 
     def __post_init__(self) -> None:
         _check_amount("budget_us", self.budget_us)
+        check_delta(self.delta)
+
+    @property
+    def promises(self) -> bool:
+        """Whether of new data."""
+        return self.delta is not None
 
     def choose(self, view: View) -> Choice:
         """See the class."""
-        return within(view, self.cost, self.budget_us)
+        return within(view, self.cost, self.budget_us, self.delta)
 
 
 @dataclass(frozen=True)
 class MacBudget:
-    """The most accurate point whose mean MACs are at most `budget_macs`; see `within`."""
+    """The most accurate point whose mean MACs are at most `budget_macs`; see `within`.
+
+    With a `delta`, the one whose mean on new data is that with a probability of at least 1 - `delta` over the draw
+    of the samples; see `branchynet.exits.budgets`.
+    """
 
     budget_macs: float
+    delta: float | None = None
 
     name: ClassVar[str] = "mac_budget"
     cost: ClassVar[str] = "macs"
 
     def __post_init__(self) -> None:
         _check_amount("budget_macs", self.budget_macs)
+        check_delta(self.delta)
+
+    @property
+    def promises(self) -> bool:
+        """Whether of new data."""
+        return self.delta is not None
 
     def choose(self, view: View) -> Choice:
         """See the class."""
-        return within(view, self.cost, self.budget_macs)
+        return within(view, self.cost, self.budget_macs, self.delta)
 
 
 @dataclass(frozen=True)
@@ -228,32 +259,46 @@ def select(rule: Rule, view: View) -> Selection:
     note = choice.note
     if not cheaper:
         note += (
-            f" {choice.what} costs {cost:,.1f} {kind.unit} per sample, the baseline {kind.baseline:,.1f} "
-            f"{kind.unit}: the exits save nothing here."
+            f" {choice.what} costs {kind.amount(cost)} per sample, the baseline {kind.amount(kind.baseline)}: the "
+            "exits save nothing here."
         )
     return Selection(choice.point, choice.feasible, cheaper, note.strip(), choice.certificate)
 
 
-def within(view: View, cost: str, budget: float) -> Choice:
+def within(view: View, cost: str, budget: float, delta: float | None = None) -> Choice:
     """The most accurate of the points that cost at most `budget`, of equals the cheapest.
 
-    If there is none: the cheapest of all, of equals the most accurate.
+    If there is none: the cheapest of all, of equals the most accurate. With a `delta`: see `certified_within`.
 
     Args:
         view: what to choose from.
         cost: a key of `view.costs`.
         budget: per sample, in that cost's unit.
+        delta: δ, or None: nothing is promised of new data.
     """
+    if delta is not None:
+        # Only now: SciPy takes its time to import.
+        from branchynet.exits.budgets import certified_within
+
+        found = certified_within(view, cost, budget, delta)
+        if isinstance(found, str):
+            return cheapest(view, cost, found)
+        return Choice(point_at(view.trace, found.thresholds), certificate=found.certificate)
     accuracy, mean = view.points.accuracy, view.mean(cost)
     enough = mean <= budget * (1 + ROUNDING)
     if enough.any():
         return Choice(view.points[first(enough, -accuracy, mean)])
-    nearest, unit = first(~enough, mean, -accuracy), view.costs[cost].unit
-    note = (
-        f"No operating point costs at most {budget:,.1f} {unit} per sample: the cheapest, "
-        f"{float(mean[nearest]):,.1f} {unit}, was taken."
+    return cheapest(
+        view, cost, f"No operating point costs at most {view.costs[cost].amount(budget)} per sample"
     )
-    return Choice(view.points[nearest], feasible=False, note=note)
+
+
+def cheapest(view: View, cost: str, why: str) -> Choice:
+    """The cheapest point of all, of equals the most accurate, for want of a better one."""
+    mean = view.mean(cost)
+    point = view.points[first(torch.ones_like(mean, dtype=torch.bool), mean, -view.points.accuracy)]
+    taken = view.costs[cost].amount(point.mean_cost(view.costs[cost].exits))
+    return Choice(point, feasible=False, note=f"{why}: the cheapest, {taken}, was taken.")
 
 
 def first(among: Tensor, *keys: Tensor) -> int:
@@ -269,3 +314,11 @@ def first(among: Tensor, *keys: Tensor) -> int:
 def _check_amount(name: str, value: float) -> None:
     if not is_number(value) or not math.isfinite(value) or value < 0:
         raise not_allowed(name, value, "a finite number, 0 or more")
+
+
+def check_delta(delta: float | None) -> None:
+    """An ArgumentError unless this is a probability between 0 and 1, or None."""
+    if delta is not None and (not is_number(delta) or not 0 < delta < 1):
+        raise not_allowed(
+            "delta", delta, "a number between 0 and 1, and neither of them, such as 0.1, or null"
+        )
