@@ -202,7 +202,7 @@ class _Table:
         at_first, at_second, at_last = (right.astype(np.int64) for right in walk.right[-3:])
         self.bits = len(samples).bit_length()
         gains = int(np.count_nonzero((at_second != at_last)[samples]))
-        self.dtype = np.int32 if self.bits + gains.bit_length() < 31 else np.int64
+        self.dtype: type[np.signedinteger] = np.int32 if self.bits + gains.bit_length() < 31 else np.int64
         # The first is passed by the thresholds below a sample's rank: the last columns, for they fall.
         passing = np.where(first > 0, self.columns - first, self.columns)
         # What counts nowhere does so in the cell behind all.
@@ -262,10 +262,9 @@ class _Table:
 
     def _cumulated(self) -> NDArray[np.signedinteger]:
         """(blocks, BLOCK, columns)."""
-        table = np.cumsum(self.taken[:-1].reshape(-1, self.columns), axis=1, dtype=self.dtype)
-        blocks = table.reshape(-1, BLOCK, self.columns)
+        blocks = np.cumsum(self.taken[:-1].reshape(-1, BLOCK, self.columns), axis=2, dtype=self.dtype)
         for row in range(1, BLOCK):
-            blocks[:, row] += blocks[:, row - 1]
+            np.add(blocks[:, row], blocks[:, row - 1], out=blocks[:, row])
         for block in range(1, len(blocks)):
-            blocks[block] += blocks[block - 1, -1]
+            np.add(blocks[block], blocks[block - 1, -1], out=blocks[block])
         return blocks

@@ -148,8 +148,8 @@ def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
             left.append(_count(leaving))
         all_right.append(right)
         all_left.append(np.stack(left, axis=1))
-    right, left = (torch.from_numpy(np.concatenate(parts)) for parts in (all_right, all_left))
-    return OperatingPoints(thresholds, right, left)
+    joined = (torch.from_numpy(np.concatenate(parts)) for parts in (all_right, all_left))
+    return OperatingPoints(thresholds, *joined)
 
 
 def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
