@@ -88,7 +88,7 @@ def test_every_setting_of_a_command_is_in_the_docs(path):
     assert not [name for name in names if f"`{name}`" not in text and f"`{name}=" not in text]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "predict", "stream"])
 def test_the_help_names_every_setting_of_a_command(command):
     text = yaml.safe_load((CONF / "hydra" / "help" / f"{command}.yaml").read_text())["template"]
     own = yaml.safe_load((CONF / f"{command}.yaml").read_text())

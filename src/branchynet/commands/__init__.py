@@ -5,5 +5,6 @@ COMMANDS = {
     "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
     "evaluate": "choose a finished run's operating point by other settings, without training",
     "export": "write a finished run's network as ONNX or torch.export models, and compare them with it",
+    "stream": "a finished run on test images that become harder: thresholds fixed, held and adapted",
     "predict": "classify images with an export or a finished run: class, confidence, exit, cost",
 }

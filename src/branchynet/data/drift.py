@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from branchynet.errors import check_choice, is_number, not_allowed
 
 # At strength 1.
-ANGLE = 60.0  # degrees
-SIGMA = 2.5  # pixels, of 28: wider on larger images
-NOISE = 90.0  # of 255, standard deviation
-FADED = 0.15  # the contrast that is left
+ANGLE = 45.0  # degrees
+SIGMA = 1.5  # pixels, of 28: wider on larger images
+NOISE = 80.0  # of 255, standard deviation
+FADED = 0.3  # the contrast that is left
 
 
 def turned(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor:
-    """Turned by up to 60 degrees, one way or the other; what comes in from outside is the edge, stretched."""
+    """Turned by up to 45 degrees, one way or the other; what comes in from outside is the edge, stretched."""
     side = torch.where(torch.rand(len(images), generator=random) < 0.5, -1.0, 1.0)
     angle = strength * side * math.radians(ANGLE)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
@@ -30,7 +30,7 @@ def turned(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor:
 
 
 def blurred(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor:
-    """A Gaussian blur, of a standard deviation up to 2.5 pixels of 28."""
+    """A Gaussian blur, of a standard deviation up to 1.5 pixels of 28."""
     sigma = (strength * SIGMA * images.shape[-1] / 28).clamp(min=1e-3)
     reach = math.ceil(3 * SIGMA * images.shape[-1] / 28)
     offsets = torch.arange(-reach, reach + 1)
@@ -48,12 +48,12 @@ def blurred(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor
 
 
 def noisy(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor:
-    """Gaussian noise over every value, of a standard deviation up to 90 of 255."""
+    """Gaussian noise over every value, of a standard deviation up to 80 of 255."""
     return images + NOISE * strength[:, None, None, None] * torch.randn(images.shape, generator=random)
 
 
 def faded(images: Tensor, strength: Tensor, random: torch.Generator) -> Tensor:
-    """Less contrast around the image's mean: down to 15 % of what there was."""
+    """Less contrast around the image's mean: down to 30 % of what there was."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     left = 1 - (1 - FADED) * strength[:, None, None, None]
     return mean + (images - mean) * left

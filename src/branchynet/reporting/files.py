@@ -11,12 +11,15 @@ import torch
 from matplotlib.figure import Figure
 
 from branchynet.evaluation.report import Report, medians
+from branchynet.evaluation.streams import Course, Outcome, Stream
 from branchynet.evaluation.trade_offs import trade_offs
 from branchynet.exits.point import decimal
+from branchynet.reporting.streams import curve_rows, stream_figure, stream_page
 from branchynet.reporting.tables import report_page
 from branchynet.runs.atomic import together, write_csv
 from branchynet.runs.result import write_result
 from branchynet.runs.stored import StoredCriterion, write_evidence
+from branchynet.runtime.controller import Controller
 
 # Beyond this number of threshold vectors, sweep.csv lists the frontier and the operating point alone.
 MAX_SWEEP_ROWS = 2000
@@ -91,3 +94,23 @@ def write_trade_offs(path: Path, report: Report) -> None:
         }
         rows.append(columns)
     write_csv(path, list(rows[0]), (row.values() for row in rows))
+
+
+def write_stream(
+    folder: Path,
+    name: str,
+    command: str,
+    streams: Sequence[Stream],
+    courses: Mapping[str, Sequence[Course]],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    controller: Controller,
+    window: int,
+) -> None:
+    """Write `stream.md`, `stream.png` and `stream.csv`, see `branchynet.reporting.streams`."""
+    with together(folder, last="stream.md") as staging:
+        figure = stream_figure(name, streams, courses, controller, window)
+        figure.savefig(staging / "stream.png", format="png")
+        header = ["drift", "thresholds", "images", controller.hold, "missed", "accuracy"]
+        write_csv(staging / "stream.csv", header, curve_rows(streams, courses, controller, window))
+        page = stream_page(name, command, streams, outcomes, controller, window)
+        (staging / "stream.md").write_text(page, encoding="utf-8")
