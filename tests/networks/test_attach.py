@@ -134,15 +134,6 @@ def test_legal_places_of_a_trunk_with_blocks_are_those_where_one_tensor_crosses(
         assert legal == ["input", "stem", "norm"]  # not `left`, nor in `right`: they run side by side
 
 
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(2, 10)
-
-    def forward(self, x):
-        return self.fc(F.dropout(self.conv(x).mean((2, 3)), 0.5, self.training))
-
-
 class Scaled(nn.Module):
     """A layer after the classifier, which takes its input by keyword."""
 
@@ -226,7 +217,6 @@ def test_impossible_exits_get_one_line_that_names_the_legal_places(exits, words)
         (lambda: resnet18(weights=None), "layer1.0.relu", (3, 32, 32), 1000, "more than once"),
         (Scaled, "scale", (1, 28, 28), 10, "comes after it: legal are input"),
         (lambda: nn.Sequential(nn.BatchNorm1d(1), nn.Linear(28, 10)), "0", (1, 28, 28), 10, "model and data"),
-        (Functional, "conv", (1, 28, 28), 10, "nn.Dropout"),
         (Branching, "fc", (1, 28, 28), 10, "nn.Sequential"),
         (lenet5, "conv1", (3, 28, 28), 10, "model and data"),
         (lenet5, "conv1", (1, 28, 28), 7, "num_classes=7"),

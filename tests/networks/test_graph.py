@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.nn import functional as F
 
 from branchynet.errors import UserError
 from branchynet.networks.graph import clean_cuts, join, split, traced
@@ -96,3 +97,31 @@ def test_auxiliary_classifiers_get_one_line(given, monkeypatch):
     with pytest.raises(UserError, match=r"Auxiliary gives several tensors in training.*aux_logits=False"):
         traced(Auxiliary(True))
     assert "layer" in traced(Auxiliary(False))[1]
+
+
+class Optional(nn.Module):
+    """Arguments with defaults, one of which it looks at; and dropout as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 50), nn.Linear(50, 3)
+
+    def forward(self, x, mask=None, twice: bool = False, scale: float = 2.0):
+        x = self.first(x) * scale
+        if mask is not None:
+            x = x * mask
+        if twice:
+            x = x + x
+        return self.last(F.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_arguments_with_defaults_have_them_and_dropout_follows_the_mode(training):
+    module, x = Optional().train(training), torch.randn(2, 4)
+    graph, _ = traced(module)
+    assert [node.op for node in graph.nodes].count("placeholder") == 1
+    made = fx.GraphModule(module, graph)
+    assert torch.equal(made.eval()(x), module.eval()(x))
+    made.train()
+    assert not torch.equal(made(x), made(x))
+    assert set(module.state_dict()) == {"first.weight", "first.bias", "last.weight", "last.bias"}

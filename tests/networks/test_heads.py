@@ -8,7 +8,7 @@ from torch import nn
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Entropy
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.heads import KINDS, Kind, build_head
+from branchynet.networks.heads import KINDS, ChannelsFirst, Kind, build_head
 from branchynet.runtime.catalogue import ENGINES, make_engine
 from branchynet.runtime.costs import count_macs
 from branchynet.runtime.for_inference import for_inference
@@ -181,31 +181,32 @@ def test_layers_beside_a_head_of_ones_own_get_one_line(key):
     assert "\n" not in str(caught.value) and "conv1" in str(caught.value)
 
 
-@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (6, 5, 4, 3, 2)])
 def test_features_of_another_number_of_dimensions_want_a_head_of_ones_own(shape):
     with pytest.raises(UserError, match="give it a `head` of its own") as caught:
-        build_head({"after": "tokens"}, shape, 4)
+        build_head({"after": "cubes"}, shape, 4)
     message = str(caught.value)
-    assert "\n" not in message and "'tokens'" in message and str(shape) in message
-    assert "maps or vectors, of 3 or 1 dimensions" in message
+    assert "\n" not in message and "'cubes'" in message and str(shape) in message
+    assert "maps or tokens or vectors, of 3 or 2 or 1 dimensions" in message
 
 
 def test_another_kind_of_place_has_a_head_of_its_kind(monkeypatch):
-    """Rows of numbers, such as a transformer's."""
+    """Volumes, such as a video's."""
     got = []
 
     def build(spec, head, num_classes):
         got.append((spec["fc"], spec["convs"], head.shape, num_classes))
+        head.add(nn.Flatten(2))
         head.add(MeanOver())
         return head.classify(spec, num_classes)
 
-    monkeypatch.setitem(KINDS, "rows", Kind(2, build))
-    head = build_head({"after": "tokens", "fc": [6]}, (5, 12), 4)
-    assert got == [([6], [], (5, 12), 4)]
-    assert kinds(head) == ["MeanOver", "Linear", "ReLU", "Linear"] and head[1].in_features == 5
-    assert head(torch.randn(2, 5, 12)).shape == (2, 4)
-    with pytest.raises(UserError, match="maps or vectors or rows, of 3 or 1 or 2 dimensions"):
-        build_head({"after": "tokens"}, (2, 3, 4, 5), 4)
+    monkeypatch.setitem(KINDS, "volumes", Kind(4, build))
+    head = build_head({"after": "x", "fc": [6]}, (5, 12, 2, 2), 4)
+    assert got == [([6], [], (5, 12, 2, 2), 4)]
+    assert kinds(head) == ["Flatten", "MeanOver", "Linear", "ReLU", "Linear"] and head[2].in_features == 5
+    assert head(torch.randn(2, 5, 12, 2, 2)).shape == (2, 4)
+    with pytest.raises(UserError, match="vectors or volumes, of 3 or 2 or 1 or 4 dimensions"):
+        build_head({"after": "x"}, (2, 3, 4, 5, 6), 4)
 
 
 # Cheaper kinds of convolutions
@@ -362,3 +363,15 @@ def test_what_cannot_be_built_gets_one_line(spec, words):
     message = str(caught.value)
     assert "\n" not in message and "conv1" in message
     assert all(word in message for word in words), message
+
+
+def test_maps_whose_channels_come_last_are_known_by_the_images_sides():
+    spec = {"after": "x", "convs": [6], "global_pool": True}
+    for shape, image in (((8, 8, 24), (1, 1)), ((8, 16, 24), (32, 64)), ((7, 7, 96), (32, 32))):
+        head = build_head(spec, shape, 5, image)
+        assert isinstance(head[0], ChannelsFirst) and head[1].in_channels == shape[2]
+        assert head(torch.randn(2, *shape)).shape == (2, 5)
+    for shape in ((24, 8, 8), (8, 8, 8), (1, 1, 1), (3, 7, 8)):
+        assert not isinstance(build_head(spec, shape, 5)[0], ChannelsFirst)
+    with pytest.raises(UserError, match="for tokens and vectors"):
+        build_head({"after": "x", "before": ["layer"]}, (4, 8, 8), 5)

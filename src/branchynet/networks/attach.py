@@ -44,7 +44,7 @@ def attach(
     graph, outputs = traced(trunk, _opened(trunk, places))
     order = {node: index for index, node in enumerate(graph.nodes)}
     clean = clean_cuts(graph)
-    classifier = _classifier(trunk, graph)
+    classifier = classifier_node(trunk, graph)
 
     cuts: list[fx.Node] = []
     for place in places:
@@ -78,7 +78,8 @@ def attach(
     segments = parts[:-1]
     shapes = _shapes(parts, input_shape, num_classes)
     heads = [
-        build_head(description, shape, num_classes) for description, shape in zip(exits, shapes, strict=False)
+        build_head(description, shape, num_classes, input_shape[1:])
+        for description, shape in zip(exits, shapes, strict=False)
     ]
     return BranchedNetwork(segments, [*heads, parts[-1]], places)
 
@@ -93,7 +94,7 @@ def legal_places(trunk: nn.Module) -> list[str]:
     graph, outputs = traced(trunk)
     nodes = list(graph.nodes)
     clean = set(clean_cuts(graph))
-    behind = set(nodes[nodes.index(_classifier(trunk, graph)) :])
+    behind = set(nodes[nodes.index(classifier_node(trunk, graph)) :])
     legal = [
         place
         for place, found in outputs.items()
@@ -126,7 +127,7 @@ def _only(found: Sequence[fx.Node], place: str, legal: str) -> fx.Node:
     return found[0]
 
 
-def _classifier(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
+def classifier_node(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
     """The last layer that has parameters."""
     nodes = [node for node in graph.nodes if node.op == "call_module"]
     own = [node for node in nodes if any(True for _ in trunk.get_submodule(str(node.target)).parameters())]

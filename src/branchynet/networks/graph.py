@@ -5,6 +5,7 @@ whole's. Other modules than nn.Sequentials stay closed unless they hold a place 
 need not be traceable.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -51,7 +52,8 @@ def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, d
     """
     tracer = _Tracer(opened)
     try:
-        graph = tracer.trace(module)
+        graph = tracer.trace(module, concrete_args=_defaults(module))
+        _fix_defaults(graph)
     except Exception as error:  # tracing runs the module's own code, which may raise anything
         reason = reason_of(error, 200)
         raise UserError(
@@ -70,11 +72,46 @@ def traced(module: nn.Module, opened: Collection[str] = ()) -> tuple[fx.Graph, d
         )
     if len(inputs) != 1 or several or not isinstance(given, fx.Node):
         raise UserError(f"the trunk {type(module).__name__} has to take one tensor and to give one")
-    for node in nodes:
-        # Traced with the `training` flag of this moment, it would drop out in evaluation, too.
-        if node.op == "call_function" and node.target is torch.nn.functional.dropout:
-            raise UserError(f"the trunk {type(module).__name__} calls F.dropout: use nn.Dropout instead")
+    _dropout_as_layers(module, graph)
     return graph, tracer.outputs
+
+
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """The arguments of a module behind its first one that have defaults, with these."""
+    own = list(inspect.signature(module.forward).parameters.values())[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in own if p.kind in named and p.default is not inspect.Parameter.empty}
+
+
+def _fix_defaults(graph: fx.Graph) -> None:
+    """Take out the inputs that were traced at their defaults, and what asserts that they have them."""
+    for placeholder in [node for node in graph.nodes if node.op == "placeholder"][1:]:
+        if not placeholder.args:
+            continue
+        behind: dict[fx.Node, None] = {}
+        rest = [placeholder]
+        while rest:
+            node = rest.pop()
+            behind[node] = None
+            rest += [user for user in node.users if user not in behind]
+        for node in sorted(behind, reverse=True):
+            graph.erase_node(node)
+
+
+def _dropout_as_layers(module: nn.Module, graph: fx.Graph) -> None:
+    """Make layers of calls of F.dropout, which have been traced with the `training` flag of this moment: they would
+    drop out in evaluation, too, or never."""
+    calls = [n for n in graph.nodes if n.op == "call_function" and n.target is torch.nn.functional.dropout]
+    for n, node in enumerate(calls):
+        given = inspect.signature(torch.nn.functional.dropout).bind(*node.args, **node.kwargs)
+        given.apply_defaults()
+        name = f"dropout_call_{n}"
+        if not isinstance(getattr(module, name, None), nn.Dropout):
+            module.add_module(name, nn.Dropout(given.arguments["p"]))
+        with graph.inserting_before(node):
+            layer = graph.call_module(name, (given.arguments["input"],))
+        node.replace_all_uses_with(layer)
+        graph.erase_node(node)
 
 
 def _is_tuple(target: object) -> bool:

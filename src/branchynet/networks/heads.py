@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from branchynet.errors import UserError, is_whole, reason_of
 from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import BasicBlock, batch_norm
+from branchynet.networks.tokens import POOLS as TOKENS
+from branchynet.networks.tokens import token_pool
 
 DEFAULTS: dict[str, Any] = {
     "before": [],
@@ -25,31 +27,41 @@ DEFAULTS: dict[str, Any] = {
     "norm": "none",
     "pool": 0,
     "global_pool": False,
+    "tokens": "mean",
     "fc": [],
 }
-BEFORE = ("relu", "pool2", "pool3", "lrn", "batch")
+BEFORE = ("relu", "pool2", "pool3", "lrn", "batch", "layer")
 NORMS = ("none", "batch", "lrn")
 POOLS = (0, 2, 3)
 FLAGS = (False, True)
 
 
-def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build_head(
+    spec: Mapping[str, Any],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    image: tuple[int, int] = (1, 1),
+) -> nn.Module:
     """The head that `spec` describes, for the kind of place that it hangs on: see `KINDS`.
 
     Args:
         spec: `after`, which is the caller's, and the layers: `before`: those between the place and the first
-            convolution, of relu, pool2, pool3, lrn, batch; `blocks`: the number of residual blocks of the place's
-            width after them; `convs`: output channels of each convolution; `kernel`, `stride`, `depthwise` (a
-            convolution of each channel by itself, then one of 1×1 over all of them), `residual` (what went in is
-            added to what comes out, before ReLU), `norm` (none, batch, lrn) and `pool` (the window of the max
-            pooling after it, 0 for none): one for all of them or one each; `global_pool`: average over all pixels
-            before the classifier; `fc`: widths of hidden fully-connected layers. Convolutions are padded by
-            kernel // 2; pooling has stride 2 and rounds up;
-            ReLU follows every convolution and hidden layer. Before batch norm, convolutions have no biases. One
-            `residual: true` for all is for those that keep width and size; in a list it is an error for others.
-            Instead of layers: `head`, a function of `shape` and `num_classes` that gives a module.
+            convolution, of relu, pool2, pool3, lrn, batch, layer (LayerNorm); `blocks`: the number of residual
+            blocks of the place's width after them; `convs`: output channels of each convolution; `kernel`,
+            `stride`, `depthwise` (a convolution of each channel by itself, then one of 1×1 over all of them),
+            `residual` (what went in is added to what comes out, before ReLU), `norm` (none, batch, lrn) and
+            `pool` (the window of the max pooling after it, 0 for none): one for all of them or one each;
+            `global_pool`: average over all pixels before the classifier; `tokens`: what becomes of a
+            transformer's tokens, their mean, the first one (class) or a learned weighted mean (attention);
+            `fc`: widths of hidden fully-connected layers. Convolutions are padded by kernel // 2; pooling has
+            stride 2 and rounds up; ReLU follows every convolution and hidden layer. Before batch norm,
+            convolutions have no biases. One `residual: true` for all is for those that keep width and size; in
+            a list it is an error for others. Instead of layers: `head`, a function of `shape` and `num_classes`
+            that gives a module.
         input_shape: at the place, without the batch.
         num_classes: K.
+        image: (H, W) of the images; what counts is their ratio, by which the pixels among a map's dimensions are
+            known: where the channels come last, they are brought to the front first.
 
     Returns:
         From the features (B, *input_shape) to logits (B, K).
@@ -64,7 +76,28 @@ def build_head(spec: Mapping[str, Any], input_shape: tuple[int, ...], num_classe
     unknown = [key for key in spec if key not in ("after", "head", *DEFAULTS)]
     if unknown:
         raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {', '.join(DEFAULTS)}")
-    return _kind(input_shape, where).build({**DEFAULTS, **spec}, _Builder(where, input_shape), num_classes)
+    head = _Builder(where, input_shape)
+    if channels_last(input_shape, image):
+        head.add(ChannelsFirst())
+    return _kind(input_shape, where).build({**DEFAULTS, **spec}, head, num_classes)
+
+
+def channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
+    """Whether features of this shape are (H, W, C), as in Swin and ConvNeXt: their first two sides are in the
+    image's ratio (H, W), but for a rounded pixel, and their last two are not."""
+
+    def pixels(height: int, width: int) -> bool:
+        return abs(height - width * image[0] / image[1]) <= 1
+
+    return len(shape) == 3 and pixels(*shape[:2]) and not pixels(*shape[1:])
+
+
+class ChannelsFirst(nn.Module):
+    """Maps whose channels come last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, C, H, W)."""
+        return x.permute(0, 3, 1, 2)
 
 
 class Kind(NamedTuple):
@@ -107,6 +140,8 @@ def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Se
     """On features (C, H, W)."""
     where = head.where
     before, blocks, convs = _checked(spec, where)
+    if "layer" in before:
+        raise UserError(f"{where} has before: layer, which is for tokens and vectors: take batch")
     kernels = _each(spec, "kernel", len(convs), where)
     strides = _each(spec, "stride", len(convs), where)
     norms = _each(spec, "norm", len(convs), where, NORMS)
@@ -198,13 +233,27 @@ def _residual(
     return wanted
 
 
+def _on_tokens(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
+    """On features (T, D), the tokens of a transformer."""
+    before, blocks, convs = _checked(spec, head.where)
+    if convs or blocks or spec["global_pool"] or any(name != "layer" for name in before):
+        raise UserError(
+            f"{head.where} needs pixels, but the trunk has tokens there, {tuple(head.shape)}: allowed are tokens, "
+            "fc and before: [layer], with convs: [] and global_pool: false"
+        )
+    for name in before:
+        head.add(_layer(name, head.shape[-1]))
+    head.add(token_pool(spec["tokens"], head.shape[-1]))
+    return head.classify(spec, num_classes)
+
+
 def _on_vectors(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
     """On features (F,), where the trunk is flat."""
     before, blocks, convs = _checked(spec, head.where)
-    if convs or blocks or spec["global_pool"] or any(name != "relu" for name in before):
+    if convs or blocks or spec["global_pool"] or any(name not in ("relu", "layer") for name in before):
         raise UserError(
             f"{head.where} needs pixels, but the trunk is flat there, {tuple(head.shape)}: allowed are fc and "
-            f"before: [relu], with convs: [] and global_pool: false"
+            f"before: [relu] or [layer], with convs: [] and global_pool: false"
         )
     for name in before:
         head.add(_layer(name, head.shape[0]))
@@ -212,7 +261,7 @@ def _on_vectors(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn
 
 
 # What an exit can hang on; a head is built by the first that fits.
-KINDS = {"maps": Kind(3, _on_maps), "vectors": Kind(1, _on_vectors)}
+KINDS = {"maps": Kind(3, _on_maps), "tokens": Kind(2, _on_tokens), "vectors": Kind(1, _on_vectors)}
 
 
 def _kind(shape: tuple[int, ...], where: str) -> Kind:
@@ -268,6 +317,8 @@ def _checked(spec: Mapping[str, Any], where: str) -> tuple[list[str], int, list[
         raise UserError(f"{where} has before: {before!r}: it is a list of {', '.join(BEFORE)}, or []")
     if type(spec["global_pool"]) is not bool:
         raise UserError(f"{where} has global_pool: {spec['global_pool']!r}: it is true or false")
+    if spec["tokens"] not in TOKENS:
+        raise UserError(f"{where} has tokens: {spec['tokens']!r}: it is one of {', '.join(TOKENS)}")
     if not is_whole(blocks, 0):
         raise UserError(
             f"{where} has blocks: {blocks!r}: it is a whole number of residual blocks, 0 for none"
@@ -283,6 +334,7 @@ def _layer(name: str, channels: int) -> nn.Module:
         "pool3": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
         "lrn": released_lrn,
         "batch": lambda: batch_norm(channels),
+        "layer": lambda: nn.LayerNorm(channels),
     }
     return layers[name]()
 
