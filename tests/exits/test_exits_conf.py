@@ -114,6 +114,7 @@ def test_default():
         "protocol": "validation",
         "thresholds": None,
         "max_vectors": 40_000,
+        "fit_share": 0.5,
     }
 
 
@@ -123,4 +124,4 @@ def test_the_papers_thresholds_are_seventeen_numbers():
     assert len(thresholds) == 17 and thresholds == sorted(set(thresholds))
     assert all(isinstance(value, int | float) for value in thresholds)
     assert (thresholds[0], thresholds[-1]) == (1e-4, 10)
-    assert set(sweep) == {"rule", "protocol", "thresholds", "max_vectors"}
+    assert set(sweep) == {"rule", "protocol", "thresholds", "max_vectors", "fit_share"}
