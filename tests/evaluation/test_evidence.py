@@ -15,6 +15,7 @@ from branchynet.evaluation.evidence import (
 from branchynet.evaluation.fitting import part_of_validation
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.criteria import Criterion, Entropy, Margin
+from branchynet.exits.patience import Patience
 from branchynet.runtime.catalogue import ENGINES
 from branchynet.runtime.costs import Latencies, Latency
 
@@ -154,6 +155,31 @@ def test_a_criterion_that_gives_no_uncertainty_is_told_by_its_name(coarse, brigh
         trace(network, (Entropy(), Below()), *split)
     try_criterion(Entropy(), network, bright_data)
     try_criterion(LearnsBelow(), network, bright_data)  # it has learned nothing yet
+
+
+class Forgetting(Patience):
+    """What it hands on has no room for a class."""
+
+    def forward(self, logits, state):
+        uncertainty, state = super().forward(logits, state)
+        return uncertainty, state[:, 0]
+
+
+@torch.no_grad()
+def test_a_criterion_that_looks_back_sees_the_answers_of_all_exits_before(bright_network, bright_data):
+    network = bright_network().with_shares((0, 0.9))
+    x, label = bright_data.split("test")
+    found = trace(network, Patience(), x, label)
+    agree = found.prediction[:, 0] == found.prediction[:, 1]
+    assert 0 < agree.sum() < len(x)
+    assert torch.equal(
+        found.uncertainty, torch.stack([torch.ones(len(x)), torch.where(agree, 0.5, 1.0)], dim=1)
+    )
+    theirs = own_trace(ENGINES["torch"], 1, network, (Patience(),) * 2, (x, label), bright_data.input_shape)
+    assert torch.equal(theirs.uncertainty, found.uncertainty) and torch.equal(theirs.alone, found.alone)
+    try_criterion(Patience(), network, bright_data)
+    with pytest.raises(UserError, match=r"^the criterion patience hands on \(16,\) float32 from exit 1"):
+        try_criterion(Forgetting(), network, bright_data)
 
 
 def test_outputs_that_are_not_finite_are_not_the_criterions_fault(bright_network, bright_data):

@@ -56,6 +56,26 @@ class OfLogits(Distance):
         return logits.amax(dim=1).neg().exp()
 
 
+class Before(OfLogits):
+    """Knows what it was given of the exit before, and hands on twice the largest logit and 1 if it was fitted."""
+
+    of_history, width = True, 2
+
+    def fit(self, logits, label, features=None, state=None):
+        self.seen, self.before, self.share.data[:] = logits, state, 1
+
+    def forward(self, logits, state):
+        return super().forward(logits), (2 * logits.amax(1, keepdim=True) * self.share).expand(-1, self.width)
+
+
+class Wider(Before):
+    """Each exit hands on more than the one before."""
+
+    def forward(self, logits, state):
+        self.width = 1 if state is None else 2
+        return super().forward(logits, state)
+
+
 @pytest.fixture
 def half(bright_data):
     """Of the 100 validation images."""
@@ -107,6 +127,15 @@ def test_what_learns_learns_from_averaged_answers(bright_network, bright_data, h
     _, last = fit_criteria(OfLogits(), network.with_shares((0, 0.25)), bright_data, half)
     first, second = network(half.samples(bright_data)[0])
     assert torch.allclose(last.seen, 0.75 * second + 0.25 * first)
+
+
+@torch.no_grad()
+def test_what_looks_back_learns_from_what_the_exit_before_hands_on(bright_network, bright_data, half):
+    network = bright_network()
+    first, last = fit_criteria(Before(), network, bright_data, half)
+    assert first.before is None and torch.allclose(last.before, 2 * first.seen.amax(1, True).expand(-1, 2))
+    with pytest.raises(UserError, match=r"^the criterion distance hands on \(50, 2\) float32 from exit 2"):
+        fit_criteria(Wider(), network, bright_data, half)
 
 
 def test_a_part_of_validation_has_its_share_of_each_class_and_is_always_the_same():

@@ -17,10 +17,13 @@ from branchynet.exits.criteria import (
     Entropy,
     Margin,
     MaxProbability,
+    check_state,
     check_uncertainty,
     for_exits,
+    judge,
     one_per_exit,
 )
+from branchynet.exits.patience import Patience
 from branchynet.exits.trace import run_all
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.steps import exit_steps
@@ -248,6 +251,35 @@ def test_what_no_threshold_compares_with_is_told_by_criterion_and_exit(given, wo
     with pytest.raises(UserError, match=f"^the criterion entropy {words}"):
         check_uncertainty(Entropy(), 2, given, 2)
     check_uncertainty(Entropy(), 2, torch.tensor([0.0, 3.0]), 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "width", "words"),
+    [
+        (None, None, r"hands on nothing from exit 2: for 4 images it is \(4, W\) float32"),
+        (torch.zeros(4), None, r"hands on \(4,\) float32 from exit 2"),
+        (torch.zeros(3, 2), None, r"hands on \(3, 2\) float32 from exit 2"),
+        (
+            torch.zeros(4, 2, dtype=torch.int64),
+            2,
+            r"hands on \(4, 2\) int64 from exit 2: .* it is \(4, 2\) float32",
+        ),
+        (torch.zeros(4, 3), 2, r"hands on \(4, 3\) float32 from exit 2: .* the same at all exits"),
+    ],
+)
+def test_what_no_exit_could_read_is_told_by_criterion_and_exit(state, width, words):
+    with pytest.raises(UserError, match=f"^the criterion patience {words}"):
+        check_state(Patience(), 2, state, 4, width)
+    check_state(Patience(), 2, torch.zeros(4, 2), 4, 2)
+
+
+def test_a_judge_gets_what_it_says_it_looks_at():
+    logits, features, state = torch.tensor([[2.0, 1.0]]), torch.zeros(1, 3), torch.tensor([[0.0, 2.0]])
+    assert judge(Entropy(), logits, features, state) == (Entropy()(logits), None)
+    uncertainty, state = judge(Patience(), logits, None, state)
+    assert uncertainty == torch.tensor(1 / 3) and state.tolist() == [[0, 3]]
+    found, _ = judge(for_exits(Distance(), [(3,)], 2)[0], logits, features)
+    assert found.shape == (1,)
 
 
 @pytest.mark.parametrize("classes", [2, 10])

@@ -1,10 +1,15 @@
 """Patience: exits in a row that agree, against a loop that counts them; which threshold is which patience."""
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
+from branchynet.exits.beem import Beem
 from branchynet.exits.patience import Patience
 from branchynet.exits.sweep import exit_taken
+from branchynet.runtime.to_onnx import export_model
 
 
 def told(predictions, classes=5):
@@ -57,3 +62,33 @@ def test_a_threshold_of_one_over_t_is_the_papers_patience_t(patience, prediction
 def test_it_is_one_object_for_all_exits_with_nothing_to_learn():
     assert not Patience().learns and Patience.of_history and not Patience().state_dict()
     assert Patience().largest(10) == 1
+
+
+class Given(nn.Module):
+    """A criterion that may be called without a state."""
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, logits, state=None):
+        return self.criterion(logits, state)
+
+
+@pytest.mark.parametrize("criterion", [Patience(), Beem()], ids=["patience", "beem"])
+def test_onnx_runtime_gives_the_same(criterion):
+    """At the first exit and behind it, for one row and for several."""
+    torch.manual_seed(0)
+    logits = [torch.randn(40, 5) * 3, torch.randn(40, 5) * 9]
+    state = None
+    for out in logits:
+        given = {"x": out} if state is None else {"x": out, "state": state}
+        model = export_model(Given(criterion), given, ["uncertainty", "behind"])
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        expected = criterion(out, state)
+        for rows in (slice(None), slice(1)):
+            found = session.run(None, {name: tensor[rows].numpy() for name, tensor in given.items()})
+            for ours, theirs in zip(found, expected, strict=True):
+                assert ours.dtype == np.float32
+                np.testing.assert_allclose(ours, theirs[rows], rtol=1e-6, atol=1e-7)
+        state = expected[1]

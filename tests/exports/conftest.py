@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from branchynet.exits.criteria import Entropy
+from branchynet.exits.criteria import Entropy, judge
 from branchynet.exports.load import load_export
 from branchynet.exports.manifest import FORMATS, Cost, Costs, Manifest
 from branchynet.exports.write import in_memory, write_export
@@ -66,28 +66,31 @@ def folders(network, criteria, manifest, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def averaged(network, normalised):
-    """The network without its first exit, the last one averaging, and a threshold that halves the images."""
+    """The network without its first exit, the last one averaging; and thresholds that halve the images."""
     first = nn.Sequential(*network.segments[:2])
     made = BranchedNetwork(
         [first, network.segments[2]], network.heads[1:], network.places[1:], (0, 0.6)
     ).eval()
-    with torch.no_grad():
-        rising = Entropy()(made(torch.from_numpy(normalised))[0]).sort().values
-    return made, (float(rising[127] + rising[128]) / 2,)
+
+    @torch.no_grad()
+    def halving(kind):
+        rising = judge(kind(), made(torch.from_numpy(normalised))[0], None)[0].sort().values
+        return (float(rising[127] + rising[128]) / 2,)
+
+    return made, halving
 
 
 @pytest.fixture(scope="session")
 def averaged_folder(averaged, manifest, tmp_path_factory):
-    """A function: the export of that network in a format, made once; not to be changed."""
-    made, thresholds = averaged
+    """A function: its export in a format, with a kind of criterion, made once; not to be changed."""
+    made, halving = averaged
     costs = replace(manifest.costs, exits=manifest.costs.exits[:2])
 
     @cache
-    def folder(name):
+    def folder(name, kind=Entropy):
         path = tmp_path_factory.mktemp(f"averaged-{name}")
-        write_export(
-            path, made, [Entropy()] * 2, replace(manifest, format=name, thresholds=thresholds, costs=costs)
-        )
+        described = replace(manifest, format=name, thresholds=halving(kind), costs=costs)
+        write_export(path, made, [kind()] * 2, described)
         return path
 
     return folder

@@ -10,6 +10,7 @@ from PIL import Image
 
 from branchynet.data.image_files import ImageFiles
 from branchynet.data.pictures import read_image
+from branchynet.exits.beem import Beem
 from branchynet.exports.load import load_export
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
@@ -45,12 +46,12 @@ def test_the_loop_answers_as_load_does(names, folders, pixels):
         assert found[2:] == pytest.approx((uncertainty, confidence), abs=1e-5)
 
 
-def test_the_loop_hands_answers_on(blocks, averaged_folder, pixels, tmp_path, monkeypatch):
+def test_the_loop_hands_answers_and_states_on(blocks, averaged_folder, pixels, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    os.symlink(averaged_folder("segments"), "export-segments")
+    os.symlink(averaged_folder("segments", Beem), "export-segments")
     names = {}
     exec(compile(blocks[0], str(PAGE), "exec"), names)
-    exported = load_export(averaged_folder("segments"))
+    exported = load_export(averaged_folder("segments", Beem))
     expected = exported.answer(pixels[:40])
     assert set(expected.exit) == {1, 2}
     for x, prediction, exit in zip(pixels[:40], expected.prediction, expected.exit, strict=True):

@@ -20,6 +20,8 @@ CASES = [
     ("thresholds", [], "thresholds has 0"),
     ("shares", [0, 0.5], "shares has 2 entries where 3 belong"),
     ("shares", [0, 0.5, 1.5], "shares.2 is '1.5'"),
+    ("state", -1, "state is '-1'"),
+    ("state", 10**9, "state is '1000000000'"),
     ("thresholds", [0.1, 0.2, 0.3], "thresholds has 3"),
     ("thresholds", [0.1, "0.1"], "thresholds.1 is '0.1'"),
     ("thresholds", [math.nan, 1], "thresholds.0 is 'nan'"),

@@ -129,6 +129,10 @@ STATED = {
         lambda m: m.update(shares=[0, 0.5, 0]),
         "it hands on confidence_1 (B) float32",
     ),
+    "a state that none hands on": (
+        lambda m: m.update(state=2, format_version=4),
+        "it hands on confidence_1 (B) float32",
+    ),
     "two exits": (
         lambda m: (m["files"].pop(), m["costs"]["exits"].pop(), m["thresholds"].pop()),
         "its outputs are",

@@ -23,6 +23,12 @@ def test_a_segments():
         ("B", 9),
     )
     assert last.inputs == middle.outputs[-1:] and len(last.outputs) == 3
+    both = of_segment(2, (4, 2, 2), (9,), {"state": 3, "answer": 10}, {"state": 3})
+    assert both.inputs[1:] == (
+        ("answer_1", "float32", "NK", ("B", 10)),
+        ("state_1", "float32", "NW", ("B", 3)),
+    )
+    assert both.outputs[-2:] == (*middle.outputs[-1:], ("state_2", "float32", "NW", ("B", 3)))
     assert of_segment(2, (5, 7), None).inputs[0].layout == "NTC"
     assert of_segment(2, (2, 3, 4, 5), None).inputs[0].layout == "row-major"
 

@@ -14,7 +14,11 @@ KEEP = ImageFiles("refuse", "convert")
 def test_the_loop_has_six_lines_and_the_rule_is_strict():
     assert loop("segments") == loop("torch") == list(LOOP) and len(LOOP) == 6
     assert "uncertainty < thresholds[n - 1]" in LOOP[3] and "strictly below" in STOP_RULE
-    assert "model(image, thresholds)" in loop("single")[0]
+    assert "model(image, thresholds)" in loop("single", ["state"])[0]
+    handing = loop("segments", ["answer", "state"])
+    assert handing[2].endswith("confidence, features, answer, state = segment_n(features, answer, state)")
+    assert handing[3] == "    (answer and state only where segment_n has such an input or output)"
+    assert [*handing[:2], *handing[4:]] == [*LOOP[:2], *LOOP[3:]]
 
 
 def test_grey_is_made_of_colour_as_it_says(tmp_path):

@@ -11,6 +11,7 @@ import torch
 
 import branchynet
 from branchynet.data.normalise import normalisation, normalise
+from branchynet.exits.beem import Beem
 from branchynet.exits.criteria import Entropy
 from branchynet.exports.load import load_export
 from branchynet.exports.manifest import FORMATS, checksum, read_manifest
@@ -29,22 +30,28 @@ def test_every_format_is_the_slow_loop(size, exported, network, pixels, normalis
     np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*FORMATS, "in memory"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("segments", Entropy), *((name, Beem) for name in [*FORMATS, "in memory"])]
+)
 def test_averaged_exits_are_the_slow_loop(
-    name, averaged, averaged_folder, manifest, pixels, normalised, figure_2
+    name, kind, averaged, averaged_folder, manifest, pixels, normalised, figure_2
 ):
-    network, thresholds = averaged
-    prediction, exits, uncertainty = figure_2(network, normalised, thresholds)
+    """Answers are handed on, and the state of a criterion that looks back."""
+    network, halving = averaged
+    thresholds, criteria = halving(kind), [kind()] * 2
+    prediction, exits, uncertainty = figure_2(network, normalised, thresholds, criteria)
     assert np.bincount(exits).tolist() == [128, 129]
-    assert (prediction != figure_2(network.with_shares(None), normalised, thresholds)[0]).any(), "it matters"
+    plain = figure_2(network.with_shares(None), normalised, thresholds, criteria)
+    assert (prediction != plain[0]).any(), "it matters"
     if name == "in memory":
         costs = replace(manifest.costs, exits=manifest.costs.exits[:2])
         own = replace(manifest, thresholds=thresholds, costs=costs)
-        exported = in_memory(network, [Entropy()] * 2, own)
+        exported = in_memory(network, criteria, own)
     else:
-        exported = load_export(averaged_folder(name), trust=name == "torch")
-        # An older reader knows of no answers that go from model to model; inside of one they are not its business.
-        assert exported.manifest.format_version == (2 if name == "single" else 3)
+        exported = load_export(averaged_folder(name, kind), trust=name == "torch")
+        # An older reader does not know what goes from model to model; inside of one it is not its business.
+        version, state = (2, 0) if name == "single" else (4, 4) if kind is Beem else (3, 0)
+        assert (exported.manifest.format_version, exported.manifest.state) == (version, state)
         assert exported.manifest.shares == (0, 0.6)
     for size in (1, 33, 257):
         outcomes = [exported.run(pixels[i : i + size]) for i in range(0, len(pixels), size)]
@@ -57,21 +64,27 @@ def test_plain_exits_are_exported_as_before(folders, averaged_folder):
     plain = json.loads((folders["segments"] / "manifest.json").read_text())
     assert (
         plain["format_version"] == 2
-        and "shares" not in plain
+        and not {"shares", "state"} & set(plain)
         and "answer" not in " ".join(plain["loop"][:-1])
     )
     assert not [each for file in plain["files"] for each in file["outputs"] if "answer" in each["name"]]
     found = json.loads((averaged_folder("segments") / "manifest.json").read_text())
     answer = {"name": "answer_1", "dtype": "float32", "layout": "NK", "shape": ["B", 10]}
     assert found["files"][0]["outputs"][-1] == found["files"][1]["inputs"][-1] == answer
-    assert "answer" in " ".join(found["loop"][:-1])
+    assert "answer" in " ".join(found["loop"][:-1]) and "state" not in found
+    looking_back = json.loads((averaged_folder("segments", Beem) / "manifest.json").read_text())
+    state = {"name": "state_1", "dtype": "float32", "layout": "NW", "shape": ["B", 4]}
+    assert (
+        looking_back["files"][0]["outputs"][-2:] == looking_back["files"][1]["inputs"][-2:] == [answer, state]
+    )
+    assert looking_back["state"] == 4 and "state" in looking_back["loop"][2]
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "in memory"])
 def test_criteria_of_the_exits_own_are_the_slow_loop(
     name, own_criteria, network, manifest, pixels, normalised, thirds, figure_2, tmp_path
 ):
-    """They have parameters, other ones at every exit, and one looks at the features."""
+    """They have parameters, other ones at every exit, look at the features, and one of them back."""
     thresholds = thirds(network, own_criteria, normalised)
     prediction, exits, uncertainty = figure_2(network, normalised, thresholds, own_criteria)
     assert np.bincount(exits).min() > 60, "all three exits are taken"

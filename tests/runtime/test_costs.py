@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability, for_exits
+from branchynet.exits.patience import Patience
 from branchynet.networks.attach import attach
 from branchynet.networks.lenet import lenet5
 from branchynet.runtime.catalogue import ENGINES
@@ -68,9 +69,25 @@ class OfFeatures(Criterion):
         return self.layer(features.flatten(1))[:, 0].exp()
 
 
+class OfState(Criterion):
+    """Five numbers, of the logits at the first exit, later of five numbers."""
+
+    name, unit = "of state", "none"
+    learns = of_history = True
+
+    def prepare(self, num_classes, shape):
+        self.first, self.later = nn.Linear(num_classes, 5), nn.Linear(5, 5)
+
+    def forward(self, logits, state):
+        state = self.first(logits) if state is None else self.later(state)
+        return state.exp().sum(dim=1), state
+
+
 @pytest.mark.parametrize(
     ("criterion", "decisions"),
     [
+        (OfState(), (50, 25, 25)),
+        (Patience(), (0, 0, 0)),
         (OfLogits(), (77, 77, 77)),
         (OfFeatures(), (784, 4500, 84)),  # the image, 5 channels of 30 × 30, the last hidden layer
         (Entropy(), (0, 0, 0)),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from branchynet.errors import UserError
+from branchynet.exits.beem import Beem
 from branchynet.exits.criteria import Entropy, Margin, MaxProbability
 from branchynet.networks.branched import undivided
 from branchynet.runtime.base import forced
@@ -42,7 +43,7 @@ def test_every_batch_size_is_the_slow_loop(size, engine, network, images, middli
 
 @pytest.mark.parametrize("name", ["captured", "torch", "onnxruntime", "openvino"])
 def test_criteria_of_the_exits_own_are_the_slow_loop(name, own_criteria, network, images, thirds, figure_2):
-    """They have parameters, other ones at every exit, and one looks at the features."""
+    """They have parameters, other ones at every exit, look at the features, and one of them back."""
     if name == "openvino":
         pytest.importorskip("openvino")
     thresholds = thirds(network, own_criteria, images)
@@ -62,21 +63,24 @@ def test_criteria_of_the_exits_own_are_the_slow_loop(name, own_criteria, network
 
 # At the first exit, on the image, the segment is the identity: then the answer goes on and no features do.
 @pytest.mark.parametrize(
-    ("name", "shares"),
+    ("name", "shares", "criterion"),
     [
-        *((name, (0, 0.4, 0.7)) for name in ("captured", "torch", "onnxruntime", "openvino")),
-        ("torch", (0, 0, 0.6)),
+        *((name, (0, 0.4, 0.7), Beem()) for name in ("captured", "torch", "onnxruntime", "openvino")),
+        ("torch", (0, 0, 0.6), Beem()),
+        ("torch", (0, 0.4, 0.7), Entropy()),
+        ("captured", (0, 0, 0.6), Entropy()),
     ],
 )
-def test_averaged_exits_are_the_slow_loop(name, shares, network, images, thirds, figure_2):
+def test_averaged_exits_are_the_slow_loop(name, shares, criterion, network, images, thirds, figure_2):
+    """Answers are handed on beside the features, or answers and the state of a criterion that looks back."""
     if name == "openvino":
         pytest.importorskip("openvino")
-    averaged, criteria = network.with_shares(shares), [Entropy()] * 3
+    averaged, criteria = network.with_shares(shares), [criterion] * 3
     thresholds = thirds(averaged, criteria, images)
-    prediction, exits, uncertainty = figure_2(averaged, images, thresholds)
-    plain = figure_2(network, images, thresholds)
+    prediction, exits, uncertainty = figure_2(averaged, images, thresholds, criteria)
+    plain = figure_2(network, images, thresholds, criteria)
     assert np.bincount(exits).min() > 60 and (plain[0] != prediction).sum() > 5, "all are taken; it matters"
-    engine = make_engine(Captured() if name == "captured" else name, averaged, Entropy(), thresholds, SHAPE)
+    engine = make_engine(Captured() if name == "captured" else name, averaged, criterion, thresholds, SHAPE)
     for size in (1, 33, 257):
         outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
         assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)

@@ -64,6 +64,7 @@ def test_it_says_what_every_model_hands_on(host_engine, network):
     """The first segment is the identity: its features are the image, which is there already."""
     assert len(host_engine.models) == 3
     assert host_engine.features == [None, network.feature_shapes(SHAPE)[1], None]
+    assert host_engine.beside == [(), (), ()], "nobody averages or looks back"
 
 
 @pytest.fixture(scope="module")
