@@ -100,6 +100,20 @@ def test_an_exit_that_is_always_right_has_no_auroc_and_the_end_may_cost_less(mak
     assert any("costs 25.0 % less in time (onnxruntime) and 17.6 % more in MACs" in text for text in texts)
 
 
+def test_exits_where_no_threshold_tells_one_from_another_are_named(make_three):
+    def said(blind):
+        """With the same uncertainty for all at these exits."""
+        trace = make_three().trace
+        uncertainty = trace.uncertainty.clone()
+        uncertainty[:, blind] = 1.0
+        texts = sentences(make_three(traces={"test": replace(trace, uncertainty=uncertainty)}))
+        return [text.partition(" finds")[0] for text in texts if "no threshold tells" in text]
+
+    assert said([0]) == said([0, 2]) == ["At exit 1 the criterion entropy"]
+    assert said([0, 1]) == ["At exits 1, 2 the criterion entropy"]
+    assert not said([]) and not said([2]), "the last exit has no threshold"
+
+
 def test_no_static_rival_in_words(make_report):
     texts = sentences(make_report(chosen=1))
     assert "No single exit alone is as accurate on test as the operating point." in texts

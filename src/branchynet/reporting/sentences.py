@@ -45,6 +45,7 @@ def sentences(report: Report) -> list[str]:
     texts.extend(_rivals(report))
     texts.append(_overhead(report))
     texts.extend(_headroom(report))
+    texts.extend(_blind(report))
     texts.extend(_balanced(report))
     texts.extend(_inexact(report))
     texts.extend(_verified(report, engine) for engine in report.verified)
@@ -216,6 +217,19 @@ def _headroom(report: Report) -> list[str]:
             f"AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): {known}."
         )
     return texts
+
+
+def _blind(report: Report) -> list[str]:
+    """At most one sentence: at which side exits the criterion tells no sample from another."""
+    uncertainty = report.trace.uncertainty[:, :-1]
+    blind = [n for n, values in enumerate(uncertainty.unbind(dim=1), start=1) if (values == values[0]).all()]
+    if not blind or report.trace.num_samples == 1:
+        return []
+    where = f"exit{'s' if len(blind) > 1 else ''} {', '.join(map(str, blind))}"
+    return [
+        f"At {where} the criterion {report.criterion} finds all samples equally sure, so that no threshold tells "
+        "one from another: all of them leave there, or none."
+    ]
 
 
 def _gains(report: Report, point: Perfect) -> str:
