@@ -1,12 +1,13 @@
 """The trace of networks whose answers are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from branchynet.exits.criteria import Entropy, MaxProbability
-from branchynet.exits.trace import Outputs, Trace, compute_trace, run_all
+from branchynet.exits.trace import Outputs, Trace, compute_trace, run_all, trace_of
 
 
 def two_exits(unsure):
@@ -147,3 +148,14 @@ def test_what_does_not_fit_is_refused(wrong, message):
     Trace(**FINE)
     with pytest.raises(ValueError, match=message):
         Trace(**{**FINE, **wrong})
+
+
+def test_a_trace_keeps_what_was_told_of_confidence():
+    uncertainty, classes = torch.rand(3, 2), torch.zeros(3, 2, dtype=torch.int64)
+    outputs = Outputs(classes, uncertainty, torch.tensor([[0.5, 0.6], [0.7, 0.8], [0.9, 1.0]]))
+    trace = trace_of(outputs, classes[:, 0])
+    assert trace.alone is None and torch.equal(
+        trace.at(torch.tensor([2, 0])).confidence, outputs.confidence[[2, 0]]
+    )
+    with pytest.raises(ValueError, match="confidence is"):
+        replace(trace, confidence=outputs.confidence.double())

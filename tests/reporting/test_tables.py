@@ -12,6 +12,7 @@ from branchynet.evaluation.report import taken_at_point
 from branchynet.reporting.sentences import sentences
 from branchynet.reporting.tables import (
     WIDTH,
+    criterion_table,
     report_page,
     rivals_table,
     summary_table,
@@ -246,3 +247,15 @@ def test_exits_alone_are_their_heads_where_exits_average(averaged):
     assert row_of(table, "exit 2 alone") == ["75.00", "0.000", "42.0", "5.2", "0.95"]
     assert row_of(table, "operating point, predicted")[0] == "87.50"
     assert re.search(r"exit 2 alone +75\.00 \[", table.partition("95 % intervals")[2])
+
+
+def test_the_table_of_the_criterion(report, make_report, make_three):
+    lines = criterion_table(report).splitlines()
+    assert lines[0] == "| criterion | AUROC | calibration error | area | MACs | time, µs |"
+    assert lines[2] == "| entropy, exit 1 | 0.733 | – | 0.455 | 10 | 2.0 |"
+    assert "No calibration error" in lines[-1] and criterion_table(report) in report_page(report)
+    sure = replace(report.trace, confidence=torch.full((8, 2), 0.75))
+    told = criterion_table(make_report(traces={"val": sure, "test": sure}))
+    assert "| 0.125 |" in told and "how far the largest softmax probability is" in told
+    three = criterion_table(make_three()).splitlines()
+    assert three[3].startswith("| entropy, exit 2 |") and three[3].endswith("| – |")

@@ -94,6 +94,19 @@ EXPECTED = {
         },
         "auroc": [11 / 15],
     },
+    # Exit 1 wins sample 3 and loses 4, 6 and 7; the best order would let 3 leave first, and those three last.
+    "criterion_quality": {
+        "calibrated": "",
+        "exits": [
+            {
+                "auroc": 11 / 15,
+                "calibration_error": None,
+                "area": (1.5 - 0.5 + 1.5 + 2.5) / (3.5 + 1.5 + 2.5 + 3.5),
+                "macs": 10,
+                "latency_us": 2.0,
+            }
+        ],
+    },
 }
 
 

@@ -421,3 +421,16 @@ def test_what_exits_answer_is_read_back_and_older_files_mean_what_their_heads_sa
     torch.save({"settings": SETTINGS, "traced_by": "torch", "states": [{}, {}], "shares": ["?"]}, path)
     with pytest.raises(UserError, match=r"criterion\.pt is damaged"):
         read_criterion(path)
+
+
+def test_confidences_are_read_back_and_older_traces_have_none(report, tmp_path):
+    assert read_trace_of(report.trace, tmp_path).confidence is None
+    confidence = torch.rand(8, 2)
+    assert torch.equal(
+        read_trace_of(replace(report.trace, confidence=confidence), tmp_path).confidence, confidence
+    )
+
+
+def read_trace_of(trace, folder):
+    write_trace(folder / "trace.npz", trace)
+    return read_trace(folder / "trace.npz")

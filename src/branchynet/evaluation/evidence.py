@@ -16,7 +16,7 @@ from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion, check_state, check_uncertainty, one_per_exit
-from branchynet.exits.trace import Trace, run_all
+from branchynet.exits.trace import Trace, run_all, trace_of
 from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
@@ -149,7 +149,7 @@ def trace(
                 f"the network's outputs at exit {n + 1} are not finite: train it again, more slowly"
             )
         check_uncertainty(own, n + 1, outputs.uncertainty[:, n], len(label))
-    return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone)
+    return trace_of(outputs, label)
 
 
 @torch.no_grad()

@@ -73,6 +73,7 @@ class Report:
         rivals: small networks of others for the same images, as published.
         fitting: the images that shares or criteria were fitted on, none of the traces'; None: nothing was fitted.
         outside: what the exits make of images that the network should not know, where that was asked for.
+        of_probability: of the criterion, see `Criterion`.
 
     Raises:
         ValueError: they do not fit each other.
@@ -104,6 +105,7 @@ class Report:
     rivals: tuple[Rival, ...] = ()
     fitting: Fitting | None = None
     outside: tuple[Outside, ...] = ()
+    of_probability: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

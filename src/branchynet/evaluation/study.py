@@ -142,6 +142,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         noise=(*evidence.noise, *spread(latencies)),
         fitting=evidence.fitting,
         rivals=settings.rivals,
+        of_probability=settings.criterion.of_probability,
     )
 
 

@@ -34,6 +34,8 @@ class Criterion(nn.Module):
             exit before, as its last argument, at exit 1 None; and gives (uncertainty, state). W, the same at all
             exits, numbers an image go from exit to exit on every engine and in every export. Exits are passed one
             after the other, so a state may know of all of them.
+        of_probability: whether 1 - uncertainty is said to be the probability that the exit is right. Then that is
+            what a report calibrates, and not the largest softmax probability.
     """
 
     name: ClassVar[str]
@@ -41,6 +43,7 @@ class Criterion(nn.Module):
     learns: bool = False  # of an instance, where its settings say so
     of_features: ClassVar[bool] = False
     of_history: ClassVar[bool] = False
+    of_probability: ClassVar[bool] = False
 
     def largest(self, num_classes: int) -> float | None:
         """The largest uncertainty that there can be among K classes, but for rounding; None: not known."""
@@ -107,6 +110,7 @@ class MaxProbability(Criterion):
 
     name = "max_probability"
     unit = "0 to 1"
+    of_probability = True
 
     def largest(self, num_classes: int) -> float:
         return 1 - 1 / num_classes

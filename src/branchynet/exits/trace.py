@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# What not every trace has.
+OPTIONAL = ("alone", "confidence")
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -24,6 +27,8 @@ class Trace:
     label: Tensor  # (S,) int64
     # (S, N) int64: what each head by itself predicts, where exits answer with an average; None: they do not.
     alone: Tensor | None = None
+    # (S, N) float32: the largest softmax probability of each answer; None: an engine or an older trace has none.
+    confidence: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.uncertainty.shape)
@@ -34,9 +39,10 @@ class Trace:
             ("prediction", shape, torch.int64),
             ("label", shape[:1], torch.int64),
             ("alone", shape, torch.int64),
+            ("confidence", shape, torch.float32),
         ):
             value = getattr(self, name)
-            if value is None and name == "alone":
+            if value is None and name in OPTIONAL:
                 continue
             if tuple(value.shape) != expected or value.dtype != dtype:
                 raise ValueError(f"{name} is {tuple(value.shape)} {value.dtype}, not {expected} {dtype}")
@@ -57,8 +63,13 @@ class Trace:
 
     def at(self, samples: Tensor) -> "Trace":
         """The trace of some of the samples, by their numbers (int64) or by a mask (S,)."""
-        alone = None if self.alone is None else self.alone[samples]
-        return Trace(self.uncertainty[samples], self.prediction[samples], self.label[samples], alone)
+        more = {name: getattr(self, name) for name in OPTIONAL}
+        return Trace(
+            self.uncertainty[samples],
+            self.prediction[samples],
+            self.label[samples],
+            **{name: None if value is None else value[samples] for name, value in more.items()},
+        )
 
     @property
     def correct(self) -> Tensor:
@@ -122,4 +133,9 @@ def compute_trace(steps: Sequence[Step], images: Iterable[Tensor], label: Tensor
         own: as of `run_all`.
     """
     outputs = run_all(steps, images, own)
-    return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone)
+    return trace_of(outputs, label)
+
+
+def trace_of(outputs: Outputs, label: Tensor) -> Trace:
+    """With the labels (S,), what a pass over S samples gave is their trace."""
+    return Trace(outputs.uncertainty, outputs.prediction, label.cpu(), outputs.alone, outputs.confidence)

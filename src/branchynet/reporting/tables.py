@@ -14,6 +14,7 @@ from branchynet.evaluation.intervals import (
     point_intervals,
     scaled,
 )
+from branchynet.evaluation.quality import calibrated, qualities
 from branchynet.evaluation.report import (
     Report,
     Savings,
@@ -229,6 +230,40 @@ def trade_offs_table(report: Report) -> str:
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
+def criterion_table(report: Report) -> str:
+    """Markdown: how good the criterion is at each side exit; empty where there is none."""
+    found, what = qualities(report), calibrated(report)
+    if not found:
+        return ""
+    header = ["criterion", "AUROC", "calibration error", "area", "MACs", "time, µs"]
+    rows = [
+        [
+            f"{report.criterion}, exit {n}",
+            _or_dash(each.auroc, ".3f"),
+            _or_dash(each.calibration_error, ".3f"),
+            _or_dash(each.area, ".3f"),
+            f"{each.macs:,}",
+            _or_dash(each.latency_us, ".1f"),
+        ]
+        for n, each in enumerate(found, 1)
+    ]
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    calibration = "No calibration error: the trace has no softmax probabilities, and the uncertainty is none."
+    if what:
+        calibration = f"Calibration error: how far {what} is from the share that is right, on average."
+    text = (
+        f"On {report.reported_on}. AUROC: how often a right answer is surer than a wrong one; 0.5 guesses, 1 is "
+        f"perfect. {calibration} Area: under accuracy over cost of this exit and the last one; 0 is leaving at "
+        "random, 1 the best there can be. MACs and time are the criterion's own and in every cost and gain; the "
+        f"time is that of leaving at exit 1 beyond exit 1 alone ({report.engine}), so decision and loop are in it."
+    )
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def rivals_table(report: Report) -> str:
     """Markdown: the small networks of others beside the operating point, by cost; empty where none are known."""
     if not report.rivals:
@@ -269,9 +304,10 @@ def outside_table(report: Report) -> str:
 
 
 def report_page(report: Report) -> str:
-    """What `report.md` holds, in markdown: Table I, the trade-offs, the small rivals, images from outside and the
-    summary."""
-    parts = [table_one(report), trade_offs_table(report), rivals_table(report), outside_table(report)]
+    """What `report.md` holds, in markdown: Table I, the trade-offs, the criterion, the small rivals, images from
+    outside and the summary."""
+    tables = (table_one, trade_offs_table, criterion_table, rivals_table, outside_table)
+    parts = [table(report) for table in tables]
     return "\n".join([*filter(None, parts), f"```\n{summary_table(report)}\n```\n"])
 
 

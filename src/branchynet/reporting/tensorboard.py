@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from branchynet.evaluation import trade_offs
 from branchynet.evaluation.headroom import headroom
+from branchynet.evaluation.quality import qualities
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
@@ -20,6 +21,7 @@ from branchynet.evaluation.report import (
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import (
+    criterion_table,
     outside_table,
     rivals_table,
     summary_table,
@@ -65,6 +67,8 @@ def log_report(
         writer.add_image(f"sweep/{name}", to_array(figure), step)
     writer.add_text("sweep/table_1", table_one(report), step)
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
+    if report.num_exits > 1:
+        writer.add_text("sweep/criterion", criterion_table(report), step)
     if report.rivals:
         writer.add_text("sweep/rivals", rivals_table(report), step)
     if report.outside:
@@ -111,6 +115,7 @@ def scalars(report: Report) -> dict[str, float]:
     values["overhead_to_the_end/macs"] = overhead.macs
     values["overhead_to_the_end/latency"] = overhead.latency
     values |= _headroom(report)
+    values |= _criterion(report)
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
         values["operating_point/gain_over_static"] = saved.gain_over_static
@@ -138,6 +143,15 @@ def _headroom(report: Report) -> dict[str, float]:
         values[f"headroom/perfect_{name}_gain_latency"] = saved.gain_latency
     known = {f"headroom/auroc_{n}": value for n, value in enumerate(found.auroc, 1)}
     return values | {tag: value for tag, value in known.items() if value is not None}
+
+
+def _criterion(report: Report) -> dict[str, float]:
+    """AUROC stands with the headroom."""
+    values: dict[str, float] = {}
+    for n, found in enumerate(qualities(report), 1):
+        named = {name: getattr(found, name) for name in ("calibration_error", "area", "macs", "latency_us")}
+        values |= {f"criterion/{name}_{n}": value for name, value in named.items() if value is not None}
+    return values
 
 
 def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
+from branchynet.evaluation.quality import calibrated, qualities
 from branchynet.evaluation.report import (
     Report,
     Savings,
@@ -40,8 +41,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     where the accuracies are of another split than test: `split`. Only where the rule promises something of new
     data: `knee.certificate`. Only where something was fitted after training: `fitting`, on how many images of
     which split, and how many others chose. `validation` has what the choice gives there, see `on_validation`;
-    `headroom` what perfect exits would, see `Headroom`. `interval` and `intervals` are 95 % intervals over the
-    samples.
+    `headroom` what perfect exits would, see `Headroom`; `criterion_quality` how good the criterion is, see
+    `Quality`. `interval` and `intervals` are 95 % intervals over the samples.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -112,6 +113,10 @@ def result_dict(report: Report) -> dict[str, Any]:
         "perfect_confidence": _perfect(report, found.confidence),
         "perfect_knowledge": _perfect(report, found.knowledge),
         "auroc": list(found.auroc),
+    }
+    result["criterion_quality"] = {
+        "calibrated": calibrated(report),
+        "exits": [dataclasses.asdict(each) for each in qualities(report)],
     }
     if len(report.inexact_test) or report.inexact_training:
         exact = without_inexact(report)

@@ -127,6 +127,25 @@ class Headroom(Part):
     auroc: list[Fraction | None]
 
 
+class Quality(Part):
+    """How good a side exit's criterion is; null where the samples, the trace or the costs do not tell."""
+
+    auroc: Fraction | None
+    calibration_error: Fraction | None
+    area: Annotated[float, Field(le=1)] | None = Field(
+        description="under accuracy over cost: 0 guesses, 1 is best"
+    )
+    macs: Count
+    latency_us: float | None
+
+
+class CriterionQuality(Part):
+    """Of all side exits."""
+
+    calibrated: str = Field(description="what the calibration error is of; empty where there is none")
+    exits: list[Quality]
+
+
 class Rival(Part):
     """A small network of others for the same images, as its source says."""
 
@@ -178,6 +197,7 @@ class Result(Part):
     validation: Validation | None = None
     overhead_to_the_end: Overhead | None = None
     headroom: Headroom | None = None
+    criterion_quality: CriterionQuality | None = None
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None

@@ -32,7 +32,8 @@ from branchynet.runs.run_config import SEPARATE
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
 TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
-ALONE = "alone"  # one more, int64, where exits average
+ALONE = "alone"
+MORE_ARRAYS = {ALONE: np.int64, "confidence": np.float32}  # of traces that have them
 CRITERION = "criterion.pt"
 # What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
 DAMAGED = (
@@ -105,13 +106,14 @@ def read_evidence(
 def write_trace(path: Path, trace: Trace) -> None:
     """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed.
 
-    Where exits average, also `alone` (S, N) int64: what each head by itself predicts.
+    Where exits average, also `alone` (S, N) int64: what each head by itself predicts. Where PyTorch made the trace,
+    also `confidence` (S, N) float32: the largest softmax probability.
     """
     arrays: dict[str, Any] = {
         name: getattr(trace, name).numpy().astype(dtype) for name, dtype in TRACE_ARRAYS.items()
     }
-    if trace.alone is not None:
-        arrays[ALONE] = trace.alone.numpy()
+    more = {name: getattr(trace, name) for name in MORE_ARRAYS}
+    arrays |= {name: value.numpy() for name, value in more.items() if value is not None}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -123,8 +125,8 @@ def read_trace(path: Path) -> Trace:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     try:
-        arrays = _arrays(path, tuple(TRACE_ARRAYS), (ALONE,))
-        kinds = {name: TRACE_ARRAYS.get(name, np.int64) for name in arrays}
+        arrays = _arrays(path, tuple(TRACE_ARRAYS), tuple(MORE_ARRAYS))
+        kinds = {name: {**TRACE_ARRAYS, **MORE_ARRAYS}[name] for name in arrays}
         wrong = [name for name, dtype in kinds.items() if arrays[name].dtype != dtype]
         if wrong:
             raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
