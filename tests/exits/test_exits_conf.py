@@ -22,6 +22,11 @@ RULES = {
 }
 
 
+def listed(value):
+    """As YAML has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def composed(*overrides: str) -> dict:
     groups = [
         f"+{override}"
@@ -35,7 +40,17 @@ def composed(*overrides: str) -> dict:
 
 def test_there_is_a_file_for_every_rule_and_for_every_criterion_of_the_first_ones():
     assert {file.stem for file in (CONF / "sweep" / "rule").iterdir()} == set(RULES)
-    assert {*CRITERIA} >= {"entropy", "max_probability", "margin", "patience", "beem"} and len(RULES) == 5
+    assert {*CRITERIA} >= {
+        "entropy",
+        "max_probability",
+        "margin",
+        "patience",
+        "beem",
+        "logistic",
+        "mlp",
+        "openmax",
+        "temperature",
+    } and len(RULES) == 5
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -44,7 +59,7 @@ def test_criterion(name):
     made = build_criterion(settings)
     assert made.name == name
     # Every setting is there, so that no override needs a plus sign; what stands there is the default.
-    defaults = {each.name: each.default for each in signature(type(made)).parameters.values()}
+    defaults = {each.name: listed(each.default) for each in signature(type(made)).parameters.values()}
     if type(made).__init__ is Criterion.__init__:
         defaults = {}
     assert settings == {"_target_": f"{type(made).__module__}.{type(made).__name__}", **defaults}

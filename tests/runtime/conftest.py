@@ -14,7 +14,10 @@ import torch
 from torch import nn
 
 from branchynet.exits.combining import answers
-from branchynet.exits.criteria import Criterion, Entropy, for_exits, judge
+from branchynet.exits.criteria import Criterion, Entropy, MaxProbability, for_exits, judge
+from branchynet.exits.learned import Mlp
+from branchynet.exits.openmax import OpenMax
+from branchynet.exits.temperature import Temperature
 from branchynet.networks.attach import attach
 from branchynet.runtime.catalogue import ENGINES, make_engine
 
@@ -125,9 +128,29 @@ class Doubting(Criterion):
         return state[:, 0], state
 
 
-@pytest.fixture(scope="session", params=[Seeing, Remembering])
+def fitted(network):
+    """Ours that learn, one kind an exit, fitted to random images with labels that the last exit often gives."""
+    rng = np.random.default_rng(1)
+    with torch.no_grad():
+        logits, features = network.with_features(
+            torch.from_numpy(rng.standard_normal((600, *SHAPE)).astype(np.float32))
+        )
+    other = torch.from_numpy(rng.random(600) < 0.3)
+    label = torch.where(other, torch.from_numpy(rng.integers(0, 10, 600)), logits[-1].argmax(1))
+    made = (Temperature(MaxProbability()), Mlp(["softmax", "sorted_logits", "features"]), OpenMax(alpha=2))
+    for own, out, at in zip(made, logits, features, strict=True):
+        own.prepare(10, tuple(at.shape[1:]))
+        own.fit(out, label, at if own.of_features else None)
+        own.requires_grad_(False).eval()
+    assert made[1].net[-1].weight.any() and made[2].known.sum() > 5, "they have learned something"
+    return made
+
+
+@pytest.fixture(scope="session", params=[Seeing, Remembering, fitted])
 def own_criteria(request, network):
     """Three criteria with parameters, which differ from exit to exit."""
+    if request.param is fitted:
+        return fitted(network)
     torch.manual_seed(2)
     criteria = for_exits(request.param(), network.feature_shapes(SHAPE), 10)
     for n, criterion in enumerate(criteria):

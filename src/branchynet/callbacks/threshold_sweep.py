@@ -84,7 +84,7 @@ class ThresholdSweep(Callback):
 
         images = Unseen(data, fitting).images(settings.split)
         stored = StoredCriterion.of(
-            self.criterion, traced_by(settings.engine), criteria, self.combine, network.shares, fitting
+            self.criterion, traced_by(settings.engine), criteria, self.combine, network.shares, report.fitting
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

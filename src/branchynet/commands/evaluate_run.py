@@ -102,7 +102,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         }
         report = replace(report, outside=look_outside(report.trace, unsure, report.point.thresholds))
         stored = StoredCriterion.of(
-            criterion, traced_by(settings.engine), criteria, combine, network.shares, fitting
+            criterion, traced_by(settings.engine), criteria, combine, network.shares, report.fitting
         )
 
     write_run(folder, report, draw_all(report, images), stored)

@@ -33,11 +33,13 @@ class Fitting:
         images: how many.
         val: (S,) bool, which of the S validation images they are; None: they are the calibration images.
         share: of validation, as it was asked for; None: they are the calibration images.
+        notes: what the exits' criteria tell of what they have learned, see `Criterion.note`.
     """
 
     images: int
     val: Tensor | None = None
     share: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def split(self) -> str:

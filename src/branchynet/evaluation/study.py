@@ -56,6 +56,8 @@ def sweep(
             `branchynet.data.module.ImageData` has.
         fitting: the images that the network's shares or the criteria were fitted on.
     """
+    if fitting is not None:
+        fitting = dataclasses.replace(fitting, notes=tuple(each.note() for each in criteria))
     measuring, trunk, unseen = settings.measuring, baseline.trunk().eval(), Unseen(data, fitting)
 
     def proven(evidence: Evidence) -> Report:

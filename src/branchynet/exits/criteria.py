@@ -39,9 +39,9 @@ class Criterion(nn.Module):
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str]
+    unit: str
     learns: bool = False  # of an instance, where its settings say so
-    of_features: ClassVar[bool] = False
+    of_features: bool = False  # likewise
     of_history: ClassVar[bool] = False
     of_probability: ClassVar[bool] = False
 
@@ -60,6 +60,10 @@ class Criterion(nn.Module):
     def least(self, num_classes: int) -> int:
         """The fewest samples that it can learn from, S; fewer are refused before training begins."""
         return 1
+
+    def note(self) -> str:
+        """What is to be told of what it has learned, in some words; empty: nothing."""
+        return ""
 
     def fit(
         self, logits: Tensor, label: Tensor, features: Tensor | None = None, state: Tensor | None = None

@@ -108,14 +108,16 @@ def _choice(report: Report) -> str:
 
 
 def _fitted(report: Report) -> list[str]:
-    """At most one sentence: how many images what was fitted after training has learned from, and how many chose."""
+    """How many images what was fitted after training has learned from, how many chose, and what was learned."""
     if report.fitting is None:
         return []
     chose, split = report.view.trace.num_samples, report.fitting.split
     others = "other " if split == report.chosen_on else ""
+    notes = [f"exit {n}: {note}" for n, note in enumerate(report.fitting.notes, 1) if note]
     return [
         f"What is fitted after training was fitted on {report.fitting.images:,} {split} images; the thresholds "
-        f"were chosen on {chose:,} {others}{report.chosen_on} images."
+        f"were chosen on {chose:,} {others}{report.chosen_on} images.",
+        *([f"What {report.criterion} has learned: {'; '.join(notes)}."] if notes else []),
     ]
 
 

@@ -329,12 +329,13 @@ def _arrays(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
             return {name: archive[name] for name in (*names, *there)}
 
 
-def _fitting(images: Any, val: Any, share: Any) -> Fitting:
+def _fitting(images: Any, val: Any, share: Any, notes: Any = ()) -> Fitting:
+    notes = tuple(map(str, notes))
     if val is None:
-        return Fitting(int(images))
+        return Fitting(int(images), notes=notes)
     if not isinstance(val, Tensor) or val.dtype != torch.bool or val.ndim != 1 or int(val.sum()) != images:
         raise ValueError("fitting.val is not (S,) bool, true for each of its images")
-    return Fitting(int(images), val, float(share))
+    return Fitting(int(images), val, float(share), notes)
 
 
 def _latency(row: dict[str, str], kind: str) -> Latency:
