@@ -210,6 +210,10 @@ def test_how_many_images_fitted_and_chose_is_one_sentence(report, make_report):
         f"{fitted} calibration images; the thresholds were chosen on 8 validation images."
     ]
     assert not said()
+    noted = sentences(make_report(fitting=Fitting(5, notes=("temperature 1.2", ""))))
+    assert [text for text in noted if "learned" in text] == [
+        "What entropy has learned: exit 1: temperature 1.2."
+    ]
 
 
 def test_what_averaged_exits_answer_with_is_one_sentence(averaged, report):

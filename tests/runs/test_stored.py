@@ -296,9 +296,10 @@ def test_a_criterion_is_read_back(tmp_path):
 
 def test_the_images_that_something_was_fitted_on_are_read_back(tmp_path):
     path, val = tmp_path / "criterion.pt", torch.tensor([True, False, True, False])
-    for fitting in (Fitting(2, val, 0.5), Fitting(7), None):
+    for fitting in (Fitting(2, val, 0.5, ("a", "")), Fitting(7, notes=("b",)), None):
         write_criterion(path, StoredCriterion.of(SETTINGS, "torch", (Entropy(),), fitting=fitting))
-        assert same_images(read_criterion(path).fitting, fitting)
+        back = read_criterion(path).fitting
+        assert same_images(back, fitting) and (back is None or back.notes == fitting.notes)
     content = torch.load(path, weights_only=True)
     # An older run's.
     torch.save({name: value for name, value in content.items() if name != "fitting"}, path)

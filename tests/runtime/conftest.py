@@ -129,20 +129,20 @@ class Doubting(Criterion):
 
 
 def fitted(network):
-    """Ours that learn, one kind an exit, fitted to random images with labels that the last exit often gives."""
-    rng = np.random.default_rng(1)
-    with torch.no_grad():
-        logits, features = network.with_features(
-            torch.from_numpy(rng.standard_normal((600, *SHAPE)).astype(np.float32))
-        )
-    other = torch.from_numpy(rng.random(600) < 0.3)
-    label = torch.where(other, torch.from_numpy(rng.integers(0, 10, 600)), logits[-1].argmax(1))
+    """Ours that learn, one kind an exit, fitted to random images: an exit is right where it sees much."""
+    x = torch.randn(600, *SHAPE, generator=torch.Generator().manual_seed(1))
     made = (Temperature(MaxProbability()), Mlp(["softmax", "sorted_logits", "features"]), OpenMax(alpha=2))
-    for own, out, at in zip(made, logits, features, strict=True):
-        own.prepare(10, tuple(at.shape[1:]))
-        own.fit(out, label, at if own.of_features else None)
+    made[1].decays, made[1].rounds = (0.01,), 2
+    with torch.no_grad():
+        told = zip(made, *network.with_features(x), strict=True)
+    for own, logits, features in told:
+        seen = features.flatten(1).mean(dim=1)
+        answer = logits.argmax(dim=1)
+        own.prepare(10, tuple(features.shape[1:]))
+        label = torch.where(seen > seen.quantile(0.4), answer, (answer + 1) % 10)
+        own.fit(logits, label, features if own.of_features else None)
         own.requires_grad_(False).eval()
-    assert made[1].net[-1].weight.any() and made[2].known.sum() > 5, "they have learned something"
+    assert made[1].net[-1].weight.any() and made[2].known.sum() > 2, "they have learned something"
     return made
 
 
