@@ -1,14 +1,14 @@
-"""What an averaged exit costs: everything leaves at exit n, exits averaging against exits that do not.
+"""What looking at earlier exits costs: everything leaves at exit n, exits that do so against exits that do not.
 
     python benchmarks/averaging.py                        # B-AlexNet on ONNX Runtime, random weights
     python benchmarks/averaging.py --run <run folder>     # a trained one
     python benchmarks/averaging.py --rounds 5             # to see that it works
 
-Batch 1. The same network on the same engine, once as it is and once with the share 0.5 at every exit but the first:
-these take the answer before as a second input, and hand theirs on. Both take turns in one run, a few calls at a
-stretch. The first ratio is the median over the rounds of the ratio within each, the second that of the fastest
-stretches, which says more on a machine that computes other things, too. Behind them stands how far chance goes: the
-same of a second engine of the network as it is.
+Batch 1. The same network on the same engine: as it is, its criterion entropy; with the share 0.5 at every exit but
+the first, which then take the answer before as a second input and hand theirs on; and with criteria that hand a state
+on. All take turns in one run, a few calls at a stretch. The first ratio is the median over the rounds of the ratio
+within each, the second that of the fastest stretches, which says more on a machine that computes other things, too.
+Behind them stands how far chance goes: the same of a second engine of the network as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from functools import partial
 
 from _cases import Case, engine_at, for_every, in_rounds, parser, print_machine, ratio
 
+from branchynet.exits.beem import Beem
+from branchynet.exits.criteria import Entropy
+from branchynet.exits.patience import Patience
 from branchynet.runtime.base import Backend, Engine, forced
 from branchynet.runtime.catalogue import make_engine
 
@@ -41,8 +44,14 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
     plain = case.network.with_shares(None)
     averaged = case.network.with_shares([0.0, *[0.5] * (count - 1)])
     engines: dict[str, Engine] = {
-        name: make_engine(backend, network, case.criteria, forced(0, count), case.shape, arguments.threads)
-        for name, network in (("plain", plain), ("averaged", averaged), ("plain again", plain))
+        name: make_engine(backend, network, criterion, forced(0, count), case.shape, arguments.threads)
+        for name, network, criterion in (
+            ("plain", plain, Entropy()),
+            ("averaged", averaged, Entropy()),
+            ("patience", plain, Patience()),
+            ("beem", plain, Beem()),
+            ("plain again", plain, Entropy()),
+        )
     }
     candidates: dict[str, Callable[[], object]] = {}
     for n in range(count):
@@ -50,12 +59,13 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
             candidates[f"{name} {n}"] = partial(repeated, engine_at(engine, n, count).run, x)
     seconds = in_rounds(candidates, arguments.rounds)
     print(f"\n{case.name}, {backend.name}; aim: at most {AIM}.\n")
-    print("| everything leaves at exit | µs | averaged | fastest | the same again | fastest |")
-    print("|---:|---:|---:|---:|---:|---:|")
+    others = [name for name in engines if name != "plain"]
+    print(f"| everything leaves at exit | µs |{''.join(f' {name} | fastest |' for name in others)}")
+    print("|---:|---:|" + "---:|---:|" * len(others))
     for n in range(count):
         base = seconds[f"plain {n}"]
         ratios = []
-        for name in ("averaged", "plain again"):
+        for name in others:
             other = seconds[f"{name} {n}"]
             ratios += [f"{ratio(other, base):.3f}", f"{min(other) / min(base):.3f}"]
         print(f"| {n + 1} | {1e6 * statistics.median(base) / CALLS:.1f} | {' | '.join(ratios)} |", flush=True)
