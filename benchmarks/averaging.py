@@ -7,8 +7,8 @@
 Batch 1. The same network on the same engine: as it is, its criterion entropy; with the share 0.5 at every exit but
 the first, which then take the answer before as a second input and hand theirs on; and with criteria that hand a
 state on. All take turns in one run, a few calls at a stretch. The first ratio is the median over the rounds of the
-ratio within each, the second that of the fastest stretches, which says more on a machine that computes other things,
-too. Behind them stands how far chance goes: the same of a second engine of the network as it is.
+ratio within each, the second that of the fastest stretches, which says more on a machine that computes other
+things, too. Behind them stands how far chance goes: the same of a second engine of the network as it is.
 """
 
 from __future__ import annotations
