@@ -80,7 +80,7 @@ def test_a_promise_is_kept_and_manifests_without_one_are_read(folder):
     assert "certificate.delta is '1.0'" in refused(folder)
 
 
-VALIDATION = Validation(500, (0.7, 0.3), 0.02, ((0.0, 0.25, 0.6),), (0.2, 1.4))
+VALIDATION = Validation(500, (0.7, 0.3), 0.02, ((0.0, 0.25, 0.6),), ((0.2,), ()), ((1.0, 0.5), (0.9,)))
 
 
 def test_what_is_known_of_validation_is_read_again_and_older_manifests_do_without(folder, tmp_path):
@@ -105,7 +105,9 @@ def test_what_is_known_of_validation_is_read_again_and_older_manifests_do_withou
         ({"uncertainty": ((0.1, 0.2), (0.1, 0.2))}, r"validation\.uncertainty has 2 entries where 1 belong"),
         ({"samples": 0}, "samples"),
         ({"disagreement": 1.5}, "disagreement"),
-        ({"sure_below": (math.inf, 1.0)}, "sure_below"),
+        ({"bins": ((0.2,),)}, "one number more"),
+        ({"bins": ((math.inf,), ())}, "bins"),
+        ({"right": ((1.0,), (0.9,))}, "one number more"),
     ],
 )
 def test_what_cannot_be_known_of_validation_is_not_written(change, words, tmp_path):

@@ -43,15 +43,24 @@ def test_it_is_never_past_the_certified_thresholds(profile):
     assert adapt(certified, *answers(5000, hard=False, seed=1)).thresholds == (0.4,)
 
 
-def test_the_estimate_is_the_accuracy_on_validation_itself(profile):
-    unsure, prediction = answers(5000, hard=False)
-    right = prediction == prediction[:, 1:]
-    right[:500] = False
-    for n in range(2):
-        everyone = np.full(5000, n)
-        assert estimated_accuracy(profile, unsure, everyone) == pytest.approx(right[:, n].mean(), abs=1e-3)
-    taken = exit_indices(unsure, (0.6,))
-    assert 0 < estimated_accuracy(profile, unsure, taken) < 1
+def test_the_estimate_is_the_accuracy_on_images_like_validations(profile):
+    for seed in (0, 1):
+        unsure, prediction = answers(5000, hard=False, seed=seed)
+        right = prediction == prediction[:, 1:]
+        right[:500] = False
+        for threshold in (0.0, 0.3, 0.6, 2.0):
+            taken = exit_indices(unsure, (threshold,))
+            real = right[np.arange(5000), taken].mean()
+            assert estimated_accuracy(profile, unsure, taken) == pytest.approx(real, abs=0.02)
+
+
+def test_the_estimate_falls_where_exits_are_less_sure(profile):
+    unsure, _ = answers(5000, hard=False)
+    everyone = np.zeros(5000, int)
+    assert (
+        estimated_accuracy(profile, unsure**0.3, everyone)
+        < estimated_accuracy(profile, unsure, everyone) - 0.1
+    )
 
 
 def test_answers_of_another_network_are_refused(profile):

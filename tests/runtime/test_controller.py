@@ -254,3 +254,44 @@ def test_more_images_than_the_thresholds_are_for_are_a_bug():
 def test_it_needs_no_torch():
     code = "import sys; sys.modules['torch'] = None; import branchynet.runtime.controller, branchynet.runtime.adapt"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def in_ten_lines(profile, limit, budget, exits_of):
+    """The words of docs/deploy.md, apart from our classes; gives the thresholds of each round."""
+    tables = []
+    for q in profile.validation.uncertainty:
+        top = profile.most
+        grid = sorted({*q, *np.linspace(0, top, 101).tolist()})
+        heights = [(np.interp(t, q, np.linspace(0, 1, 101)) + t / top) / 2 for t in grid]
+        tables.append(([0.0, *(h / heights[-1] for h in heights[1:])], grid))
+    own = [
+        float(np.interp(t, table[1], table[0])) for t, table in zip(profile.thresholds, tables, strict=True)
+    ]
+    mean = p = sum(own) / len(own)
+    costs = profile.costs["latency_us"]
+    while True:
+        heights = [p * o / mean if p <= mean else o + (1 - o) * (p - mean) / (1 - mean) for o in own]
+        found = [
+            math.inf if h >= 1 else float(np.interp(h, *table))
+            for h, table in zip(heights, tables, strict=True)
+        ]
+        thresholds = [min(*pair) for pair in zip(found, limit, strict=True)]
+        yield thresholds
+        total = sum(costs[n] - budget for n in exits_of(thresholds))
+        p = min(max(p + 0.01 * total / (max(costs) - min(costs)), -0.16), 1.16)
+
+
+@pytest.mark.parametrize("exits", [2, 3])
+def test_the_words_for_other_languages_are_what_it_does(exits):
+    profile, unsure = profile_of(exits), stream(exits)
+    controller = quiet(profile, "latency_us", 70.0)
+    _, met = run(controller, unsure)
+    rounds = iter(range(0, len(unsure), 16))
+
+    def exits_of(thresholds):
+        start = next(rounds)
+        return exit_indices(unsure[start : start + 16], thresholds)
+
+    words = in_ten_lines(profile, (math.inf,) * (exits - 1), 70.0, exits_of)
+    for start in range(0, len(unsure) - 16, 16):
+        assert met[start] == pytest.approx(next(words), rel=1e-5, abs=1e-6)

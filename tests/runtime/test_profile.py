@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from branchynet.exits.certificate import Certificate
-from branchynet.runtime.profile import Profile, certified_by, exit_indices, validation_of
+from branchynet.runtime.profile import Profile, bin_of, certified_by, exit_indices, validation_of
 
 UNSURE = np.float32([[0.1, 0.3], [0.2, 0.1], [0.4, 0.2], [0.9, 0.5]])
 PREDICTION = np.array([[1, 1], [2, 0], [0, 0], [1, 2]])
@@ -20,9 +20,9 @@ def test_validation_by_hand():
         (quantiles,) = found.uncertainty
         assert len(quantiles) == 101 and (quantiles[0], quantiles[-1]) == (0.1, 0.9)
         assert quantiles[26] == 0.2 and quantiles[51] == 0.4
-        assert found.sure_below == (0.4, 2.0), (
-            "two are right at exit 1, and two are surer than 0.4; all at exit 2"
-        )
+        assert [len(each) for each in (*found.bins, *found.right)] == [19, 19, 20, 20]
+        by_sample = [np.asarray(found.right[n])[bin_of(UNSURE[:, n], found.bins[n])].tolist() for n in (0, 1)]
+        assert by_sample == [[1, 0, 1, 0], [1, 1, 1, 1]], "each of the four is a part of its own"
 
 
 def test_the_comparison_is_strict_and_one_of_float32():

@@ -94,7 +94,8 @@ class OnImages(ABC):
         parts: list[Any] = []
         start = 0
         while start < len(images):
-            self.thresholds = controller.thresholds
+            if self.thresholds != controller.thresholds:  # setting them takes longer than a look
+                self.thresholds = controller.thresholds
             part = run(images[start : start + controller.ahead])
             start += len(part[0])
             controller.observe(part[1], part[2])

@@ -81,16 +81,22 @@ class Validation(Part):
     uncertainty: Many[Many[Least0]] = Field(
         description="of each exit but the last, over all images: its quantiles at 0, 1, … 100 %"
     )
-    sure_below: Many[Least0] = Field(
-        description="N: as many images have a lower uncertainty as the exit is right about; the share of other "
-        "images below it estimates the accuracy there"
+    bins: Many[Many[Least0]] = Field(
+        description="N: the uncertainties that part all images into as many equal parts as `right` has, rising"
+    )
+    right: Many[Many[Share]] = Field(
+        description="N: the share of each of these parts that the exit is right about"
     )
 
     @model_validator(mode="after")
     def _rises(self) -> "Validation":
-        for quantiles in self.uncertainty:
-            if len(quantiles) < 2 or quantiles != sorted(quantiles):
-                raise ValueError("validation.uncertainty has quantiles that do not rise")
+        if any(len(quantiles) < 2 for quantiles in self.uncertainty):
+            raise ValueError("validation.uncertainty has fewer than two quantiles")
+        for name in ("uncertainty", "bins"):
+            if any(values != sorted(values) for values in getattr(self, name)):
+                raise ValueError(f"validation.{name} has numbers that do not rise")
+        if [len(edges) + 1 for edges in self.bins] != [len(shares) for shares in self.right]:
+            raise ValueError("validation.right does not have one number more than validation.bins")
         return self
 
 
@@ -239,7 +245,7 @@ class Form(Part):
         return [
             ("validation.exit_rates", len(found.exit_rates), exits),
             ("validation.uncertainty", len(found.uncertainty), exits - 1),
-            ("validation.sure_below", len(found.sure_below), exits),
+            ("validation.bins", len(found.bins), exits),
         ]
 
     @model_validator(mode="after")

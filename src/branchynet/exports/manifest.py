@@ -305,7 +305,8 @@ def _validation(found: form.Validation) -> Validation:
         exit_rates=tuple(map(float, found.exit_rates)),
         disagreement=float(found.disagreement),
         uncertainty=tuple(tuple(map(float, each)) for each in found.uncertainty),
-        sure_below=tuple(map(float, found.sure_below)),
+        bins=tuple(tuple(map(float, each)) for each in found.bins),
+        right=tuple(tuple(map(float, each)) for each in found.right),
     )
 
 

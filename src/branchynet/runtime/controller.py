@@ -138,7 +138,7 @@ class Controller:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """N-1, for the next `ahead` images."""
+        """N-1, as float32 holds them, for the next `ahead` images."""
         return self._thresholds
 
     @property
@@ -312,7 +312,10 @@ class Controller:
             found = [rail.threshold(height) for rail, height in rails]
         else:
             found = self._ladder.thresholds(self.position[0])
-        self._thresholds = tuple(map(min, found, self._limit))
+        # As engines hold them.
+        self._thresholds = tuple(
+            float(np.float32(min(each, most))) for each, most in zip(found, self._limit, strict=True)
+        )
         self._drift.set_threshold(self._thresholds[0])
 
     def _say(self, what: str, sentence: str) -> None:

@@ -19,21 +19,22 @@ from branchynet.exits.certificate import Certificate
 from branchynet.exits.point import decimal
 
 QUANTILES = 100  # of an exit's uncertainty: at 0, 1, … 100 %
+BINS = 20
 
 
 @dataclass(frozen=True)
 class Validation:
     """What the exits said on validation, at the network's own thresholds: few enough numbers for a manifest.
 
-    An exit's `sure_below` is the uncertainty below which as many samples lie as it gets right. The share of other
-    samples below it estimates its accuracy there without their labels (ATC: Garg et al., 2022).
+    `bins` and `right` say how often an exit is right by how unsure it is: in as many equal parts of the samples.
     """
 
     samples: int  # S
     exit_rates: tuple[float, ...]  # N
     disagreement: float  # share of samples whose answer is not the last exit's
     uncertainty: tuple[tuple[float, ...], ...]  # N-1, over all samples: each exit's quantiles, rising
-    sure_below: tuple[float, ...]  # N
+    bins: tuple[tuple[float, ...], ...]  # N, the uncertainties between the parts, rising
+    right: tuple[tuple[float, ...], ...]  # N, the share of each part that the exit is right about
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,15 @@ def validation_of(uncertainty: Any, prediction: Any, right: Any, thresholds: Seq
     samples, exits = uncertainty.shape
     taken = exit_indices(uncertainty, thresholds)
     answers = np.take_along_axis(prediction, taken[:, None], axis=1)[:, 0]
-    levels = np.linspace(0, 1, QUANTILES + 1)
+    levels, parts = np.linspace(0, 1, QUANTILES + 1), np.linspace(0, 1, BINS + 1)[1:-1]
+    bins = tuple(_quantiles(uncertainty[:, n], parts) for n in range(exits))
     return Validation(
         samples=samples,
         exit_rates=tuple((np.bincount(taken, minlength=exits) / samples).tolist()),
         disagreement=float(np.mean(answers != prediction[:, -1])),
-        uncertainty=tuple(
-            tuple(map(decimal, np.quantile(uncertainty[:, n], levels, method="inverted_cdf").tolist()))
-            for n in range(exits - 1)
-        ),
-        sure_below=tuple(_sure_below(uncertainty[:, n], int(right[:, n].sum())) for n in range(exits)),
+        uncertainty=tuple(_quantiles(uncertainty[:, n], levels) for n in range(exits - 1)),
+        bins=bins,
+        right=tuple(_right(uncertainty[:, n], right[:, n], bins[n]) for n in range(exits)),
     )
 
 
@@ -109,7 +109,18 @@ def exit_indices(uncertainty: np.ndarray, thresholds: Sequence[float]) -> np.nda
     return sure.argmax(axis=1)
 
 
-def _sure_below(uncertainty: np.ndarray, right: int) -> float:
-    """A number with `right` of the uncertainties (S,) below it."""
-    rising = np.sort(uncertainty)
-    return decimal(rising[right]) if right < len(rising) else 2 * decimal(rising[-1]) + 1
+def bin_of(uncertainty: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """(S,) which part of validation's samples each is as unsure as."""
+    return np.searchsorted(np.asarray(edges, np.float32), uncertainty, side="right")
+
+
+def _quantiles(uncertainty: np.ndarray, levels: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(decimal, np.quantile(uncertainty, levels, method="inverted_cdf").tolist()))
+
+
+def _right(uncertainty: np.ndarray, right: np.ndarray, edges: Sequence[float]) -> tuple[float, ...]:
+    part = bin_of(uncertainty, edges)
+    counts = np.bincount(part, minlength=BINS)
+    found = np.bincount(part, right, minlength=BINS) / np.maximum(counts, 1)
+    # Where many are as unsure, parts between them are empty: nothing is known of those.
+    return tuple(np.where(counts > 0, found, right.mean()).tolist())
