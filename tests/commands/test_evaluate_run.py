@@ -337,6 +337,30 @@ def test_what_is_fitted_is_fitted_on_images_that_do_not_choose(copied, tmp_path)
         evaluate(copied, tmp_path / "old", "combine=average", "from=trace")
 
 
+def test_a_criterion_that_learns_is_the_runs_own_from_then_on(copied, tmp_path):
+    """It is stored with what it has learned, and whoever loads the run has it; it costs what it multiplies."""
+    before = result_of(copied)["exits"]
+    learned = ["criterion=mlp", "criterion.inputs=[softmax,features]", "criterion.hidden=4"]
+    found = evaluate(copied, copied, *learned, "in_place=true", *QUICK)
+    assert found["knee"]["criterion"] == "mlp" and found["fitting"]["images"] == 100
+    # ln entropy by itself; then it, ten probabilities and the channels on four units, and those on one.
+    channels = [shape[0] for shape in open_run(copied).network.feature_shapes((1, 28, 28))]
+    own = [1 + (11 + each) * 4 + 4 for each in channels]
+    assert [e["macs"] for e in found["exits"]] == [
+        e["macs"] + sum(own[: n + 1]) for n, e in enumerate(before)
+    ]
+    assert "What mlp has learned: exit 1: " in (copied / "report.md").read_text()
+    run, loaded = open_run(copied), load(copied)
+    with np.load(copied / "trace-test.npz") as stored:
+        for n, threshold in enumerate((2.0, 0.0)):
+            loaded.thresholds = [threshold]
+            outcome = loaded.run(run.data.images("test"))
+            np.testing.assert_allclose(outcome.uncertainty, stored["uncertainty"][:, n], atol=1e-5)
+    again = evaluate(copied, tmp_path / "again", *learned, "from=trace")
+    assert again["knee"]["thresholds"] == found["knee"]["thresholds"]
+    assert "What mlp has learned" in (tmp_path / "again" / "report.md").read_text()
+
+
 def test_traces_of_another_engines_own_outputs_are_not_taken_for_pytorchs(copied, tmp_path):
     stored = read_criterion(copied / "criterion.pt")
     write_criterion(copied / "criterion.pt", replace(stored, traced_by="torch_cuda"))
@@ -382,6 +406,16 @@ def test_a_run_without_its_evidence_is_run_again(copied, tmp_path, caplog, capsy
         (["split=val", "in_place=true"], ["in_place", "split=test"]),
         (["from=network"], ["best.ckpt", "train it again"]),
         (["criterion._target_=branchynet.exits.criteria.Entropie"], ["criterion._target_=", "Entropie"]),
+        (
+            ["criterion=openmax", "sweep.fit_share=0.2"],
+            ["has 40 validation images to be fitted on and needs 100"],
+        ),
+        (["criterion=mlp", "from=trace"], ["from=trace is not enough", "of the criterion entropy"]),
+        (
+            ["criterion=logistic", "criterion.inputs=[pixels]"],
+            ["criterion.inputs=['pixels']", "softmax, sorted"],
+        ),
+        (["criterion=temperature", "criterion.of=margin"], ["criterion.of=margin", "of logits alone"]),
         (["combine=average", "combine.shares=[0.5,0.5]"], ["combine.shares=[0.5, 0.5]", "the first one 0"]),
         (["sweep.rule._target_=branchynet.exits.rules.Best"], ["sweep.rule._target_=", "Best"]),
         (["sweep.protocol=test"], ["protocol=test", "paper"]),

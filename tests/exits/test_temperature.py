@@ -32,6 +32,7 @@ def test_the_temperature_is_found(t, of):
     assert own.note() == f"temperature {own.temperature.item():.3g}"
     torch.testing.assert_close(own(logits * t), of(logits * t / own.temperature))
     assert own.unit == of.unit and own.largest(5) == of.largest(5) and own.name == "temperature"
+    assert own.of_probability is of.of_probability
 
 
 def test_no_temperature_is_better_a_little_to_either_side():

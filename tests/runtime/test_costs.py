@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability, for_exits
+from branchynet.exits.learned import Logistic, Mlp
+from branchynet.exits.openmax import OpenMax
 from branchynet.exits.patience import Patience
+from branchynet.exits.temperature import Temperature
 from branchynet.networks.attach import attach
 from branchynet.networks.lenet import lenet5
 from branchynet.runtime.catalogue import ENGINES
@@ -90,6 +93,10 @@ class OfState(Criterion):
         (Patience(), (0, 0, 0)),
         (OfLogits(), (77, 77, 77)),
         (OfFeatures(), (784, 4500, 84)),  # the image, 5 channels of 30 × 30, the last hidden layer
+        (Logistic(), (12, 12, 12)),  # ln entropy by itself, and beside ten logits
+        (Mlp(hidden=5), (61, 61, 61)),
+        (OpenMax(), (100, 100, 100)),
+        (Temperature(), (0, 0, 0)),
         (Entropy(), (0, 0, 0)),
         (Margin(), (0, 0, 0)),
         (MaxProbability(), (0, 0, 0)),

@@ -43,7 +43,7 @@ class Criterion(nn.Module):
     learns: bool = False  # of an instance, where its settings say so
     of_features: bool = False  # likewise
     of_history: ClassVar[bool] = False
-    of_probability: ClassVar[bool] = False
+    of_probability: bool = False  # likewise
 
     def largest(self, num_classes: int) -> float | None:
         """The largest uncertainty that there can be among K classes, but for rounding; None: not known."""

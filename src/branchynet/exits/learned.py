@@ -38,7 +38,7 @@ class Learned(Criterion):
     """
 
     unit = "0 to 1"
-    learns = True
+    learns = of_probability = True
     decays: Sequence[float]  # penalties on the weights' squares that are tried
     rounds: int  # after each of which it may be stopped
 

@@ -35,7 +35,7 @@ class Temperature(Criterion):
         if not isinstance(own, Criterion) or own.learns or own.of_features or own.of_history:
             allowed = "a criterion of logits alone that learns nothing, or null for the entropy"
             raise not_allowed("of", getattr(own, "name", own), allowed)
-        self.unit = self.of.unit
+        self.unit, self.of_probability = own.unit, own.of_probability
 
     def largest(self, num_classes: int) -> float | None:
         return self.of.largest(num_classes)
