@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from branchynet.errors import counted
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.certify import binomial_p, certified, hoeffding_bentkus_p
 from branchynet.exits.held_out import ORDERING, confidence, frontier, split
@@ -65,7 +64,7 @@ def certified_within(view: View, cost: str, budget: float, delta: float) -> Foun
     seen = found.mean_cost(exits)
     certificate = Certificate(
         promise=f"{confidence(delta)}, the mean on new samples is at most {limit} per sample, if leaving at "
-        f"each exit costs what was measured. {counted(samples, 'sample')} certified it, at "
+        f"each exit costs what was measured. {samples:,} samples certified it, at "
         f"{kind.amount(seen)} (p = {passed[-1]:.2g}); {others:,} others ordered the points.",
         bounded=cost,
         limit=budget,

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from branchynet.errors import check_choice, check_whole, counted
+from branchynet.errors import check_choice, check_whole
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.certify import binomial_p, certified, net_p, samples_needed
 from branchynet.exits.held_out import (
@@ -134,7 +134,7 @@ class Certified:
             what = f"the accuracy on new samples is at most {_percent(self.epsilon)} below {of}'s"
             seen, value = f"{harmful:,} of them harmful and {helpful:,} helpful", harmful - helpful
         return Certificate(
-            promise=f"{start}, {what}. {counted(samples, 'sample')} certified it, {seen} (p = {p_value:.2g}); "
+            promise=f"{start}, {what}. {samples:,} samples certified it, {seen} (p = {p_value:.2g}); "
             f"{ordering:,} others ordered the points.{self._shared}",
             bounded=self.loss,
             limit=self.epsilon,
