@@ -15,7 +15,10 @@ from branchynet.evaluation.quality import (
     criterion_macs,
     qualities,
 )
-from branchynet.exits.criteria import Criterion
+from branchynet.exits.criteria import Criterion, Entropy, Margin, MaxProbability
+from branchynet.exits.learned import Logistic, Mlp
+from branchynet.exits.openmax import OpenMax
+from branchynet.exits.temperature import Temperature
 from branchynet.networks.attach import attach
 from branchynet.runtime.costs import Macs, count_macs
 
@@ -122,3 +125,9 @@ def test_what_is_calibrated(make_report):
 
 def test_macs_of_an_exit_at_the_input():
     assert criterion_macs(Macs(100, (20, 130), (20, 100), (0, 100))) == (0,)
+
+
+def test_which_criteria_say_a_probability():
+    assert all(kind().of_probability for kind in (MaxProbability, Logistic, Mlp, OpenMax))
+    assert not Entropy().of_probability and not Margin().of_probability
+    assert Temperature(MaxProbability()).of_probability and not Temperature().of_probability

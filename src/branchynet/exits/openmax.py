@@ -30,6 +30,7 @@ class OpenMax(Criterion):
     name = "openmax"
     unit = "0 to 1"
     learns = True
+    of_probability = True
 
     mean: Tensor
     start: Tensor
