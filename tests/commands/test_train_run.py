@@ -37,6 +37,8 @@ def composed(*overrides):
         (["weights.values=[1.0]"], ["1 weights", "2 exits"]),
         (["weights.values=[1.0,-1.0]"], ["exit 2", "-1.0"]),
         (["weights.values=[0,0]"], ["above 0"]),
+        (["init=pretrained"], ["init=pretrained", "model.weights=<file>"]),
+        (["model.weights=nowhere.pth"], ["model.weights=nowhere.pth", "no such file"]),
         (["model.exits.0.after=conv9"], ["conv9", "conv1, pool1"]),
         (["model.exits=[]"], ["exit"]),
         (["model.exits=null"], ["exit"]),
@@ -114,9 +116,9 @@ STILL = [
 
 
 def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
-    def start_of_joint(name, init, seed=0):
+    def start_of_joint(name, init, seed=0, *more):
         folder = tmp_path / name
-        config = composed(f"cache={tmp_path}/cache", f"init={init}", f"seed={seed}", *STILL)
+        config = composed(f"cache={tmp_path}/cache", f"init={init}", f"seed={seed}", *STILL, *more)
         result = train_run(config, folder)
         assert result["seed"] == seed
         checkpoint = torch.load(folder / "checkpoints" / "joint" / "best.ckpt")["state_dict"]
@@ -137,6 +139,12 @@ def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
     assert same(from_checkpoint, torch.load(checkpoint)["state_dict"])
     from_trunk, _, _ = start_of_joint("trunk", tmp_path / "seed 1" / "checkpoints" / "baseline.pt")
     assert same(trunk(from_trunk), foreign)
+    weights = f"model.weights='{tmp_path}/seed 1/checkpoints/baseline.pt'"
+    from_file, used, _ = start_of_joint("pretrained", "pretrained", 0, weights)
+    assert same(used, foreign) and same(trunk(from_file), foreign)
+    assert not (tmp_path / "pretrained" / "checkpoints" / "baseline").exists(), (
+        "nothing was trained in stage 1"
+    )
     # No TensorBoard with logger=none, everything else all the same.
     names = {path.name for path in (tmp_path / "scratch").iterdir()}
     assert "result.json" in names and not any("tfevents" in name for name in names)

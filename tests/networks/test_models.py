@@ -14,9 +14,12 @@ from torch.nn import functional as F
 
 from branchynet.networks.attach import attach
 from branchynet.networks.heads import DEFAULTS
+from branchynet.runs.auto import resolved
 
 CONF = Path(__file__).parents[2] / "conf"
-NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+# Those that take classes and exits from the data: see test_ready_models.
+READY = sorted(p.stem for p in (CONF / "model").glob("*.yaml") if "auto" in p.read_text())
+NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in READY)
 BATCH = 4
 
 
@@ -145,3 +148,22 @@ def test_every_key_of_an_exit_is_named_and_explained_where_it_first_stands(model
         if colon and key not in seen:
             seen.add(key)
             assert "#" in line, line
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ready_models_take_what_they_need_from_the_images(name):
+    """At 32 pixels, so that it takes no minute; the trunk's own numbers come out, and every exit has a gradient."""
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"model={name}", "model.exits.count=2"]).model
+    shape, settings = (3, 32, 32), OmegaConf.to_container(config)
+    found = resolved(settings, shape, 7)
+    trunk = instantiate(found["trunk"]).eval()
+    network = attach(trunk, found["exits"], shape, 7).eval()
+    x = torch.randn(2, *shape)
+    with torch.no_grad():
+        logits = network(x)
+        assert torch.equal(logits[-1], trunk(x)) and [tuple(each.shape) for each in logits] == [(2, 7)] * 3
+    sum(each.square().sum() for each in network(x)).backward()
+    assert all(p.grad is not None for p in network.parameters())

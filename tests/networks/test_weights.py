@@ -2,6 +2,8 @@
 
 import math
 import os
+import pickle
+from collections import OrderedDict
 from functools import partial
 
 import lightning.pytorch as L
@@ -13,7 +15,13 @@ from branchynet.data.datasets import ImageSet
 from branchynet.data.loader import DeviceLoader
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.networks.weights import check_fits, load_network, most_bytes, read_checkpoint
+from branchynet.networks.weights import (
+    check_fits,
+    load_network,
+    most_bytes,
+    pretrained_state,
+    read_checkpoint,
+)
 from branchynet.training.module import BranchyClassifier
 from branchynet.training.objective import Joint, exit_losses, weighted
 from branchynet.training.stages import fit
@@ -196,3 +204,68 @@ def test_check_fits_counts_what_does_not_and_names_the_first(state, count, named
     assert str(caught.value) == (
         f"these are wrong: {count} of its weights do not fit, such as {named}; take those of the same layer"
     )
+
+
+# Weights that were trained elsewhere
+
+
+def pretrained(tmp_path, change=lambda state: state, wrap=lambda state: state):
+    trunk = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2), last=nn.Linear(2, 5)))
+    other = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2), last=nn.Linear(2, 9)))
+    path = tmp_path / "weights.pth"
+    torch.save(wrap(change(dict(other.state_dict()))), path)
+    own = trunk.state_dict()
+    return own, other.state_dict(), lambda: pretrained_state(own, path, ["last.weight", "last.bias"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {
+            "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
+            "epoch": 3,
+        },
+        lambda state: {"model": {n: t for n, t in state.items() if "num_batches" not in n}},
+        lambda state: {n: t for n, t in state.items() if not n.startswith("last")},
+    ],
+)
+def test_trained_weights_are_taken_but_for_a_classifier_of_other_classes(tmp_path, wrap):
+    own, other, read = pretrained(tmp_path, wrap=wrap)
+    found = read()
+    assert list(found) == list(own)
+    assert torch.equal(found["conv.weight"], other["conv.weight"])
+    assert found["last.weight"] is own["last.weight"] and found["last.bias"] is own["last.bias"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {**s, "more": torch.zeros(1)}, "more is not of the trunk"),
+        (lambda s: {n: t for n, t in s.items() if n != "conv.bias"}, r"conv\.bias is missing"),
+        (lambda s: {**s, "conv.bias": torch.zeros(3)}, r"conv\.bias is \(3,\) instead of \(2,\)"),
+        (lambda s: {**s, "conv.bias": torch.full((2,), float("nan"))}, r"conv\.bias is not finite"),
+        (lambda s: [1, 2], "holds no weights by name"),
+    ],
+)
+def test_trained_weights_that_do_not_fit_are_listed(tmp_path, change, words):
+    _, _, read = pretrained(tmp_path, wrap=change)
+    with pytest.raises(UserError, match=words) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+def test_trained_weights_are_read_from_safetensors_too_and_run_no_code(tmp_path):
+    own, other, _ = pretrained(tmp_path)
+    with pytest.raises(UserError, match="there is no such file"):
+        pretrained_state(own, tmp_path / "none.pth", [])
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(print))
+    with pytest.raises(UserError, match="not a checkpoint of tensors"):
+        pretrained_state(own, tmp_path / "evil.pth", [])
+    save = pytest.importorskip("safetensors.torch").save_file
+    save({name: tensor.contiguous() for name, tensor in other.items()}, tmp_path / "weights.safetensors")
+    found = pretrained_state(own, tmp_path / "weights.safetensors", ["last.weight", "last.bias"])
+    assert torch.equal(found["conv.weight"], other["conv.weight"])
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="is damaged"):
+        pretrained_state(own, tmp_path / "bad.safetensors", [])

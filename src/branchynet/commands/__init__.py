@@ -6,5 +6,6 @@ COMMANDS = {
     "evaluate": "choose a finished run's operating point by other settings, without training",
     "export": "write a finished run's network as ONNX or torch.export models, and compare them with it",
     "stream": "a finished run on test images that become harder: thresholds fixed, held and adapted",
+    "places": "where exits can hang on a trunk: shapes, MACs and parameters so far, what a head costs",
     "predict": "classify images with an export or a finished run: class, confidence, exit, cost",
 }

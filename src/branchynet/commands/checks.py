@@ -36,11 +36,14 @@ from branchynet.training.hardware import trains_on_gpu
 from branchynet.training.schedules import build_schedule
 
 
-def check_init(init: Any) -> None:
-    """`baseline`, `scratch` or an existing checkpoint."""
+def check_init(init: Any, weights: Any = None) -> None:
+    """`baseline`, `pretrained`, `scratch` or an existing checkpoint; `pretrained` with `model.weights` alone."""
+    if init == "pretrained" and weights is None:
+        raise UserError("init=pretrained takes the trunk as model.weights=<file> has it: name that file")
     if init not in INITS and not Path(str(init)).is_file():
         raise UserError(
-            f"init={init}: it is baseline, scratch or the path of a checkpoint, and there is no such file"
+            f"init={init}: it is baseline, pretrained, scratch or the path of a checkpoint, and there is no "
+            "such file"
         )
 
 

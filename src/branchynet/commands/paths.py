@@ -12,11 +12,11 @@ from branchynet.errors import UserError
 
 # The settings that are paths, in whatever command: on the command line they are taken as they are.
 PATHS = (
-    *("init", "resume", "cache", "data.path", "data.root", "objective.teacher"),
+    *("init", "resume", "cache", "data.path", "data.root", "objective.teacher", "model.weights"),
     *("run", "export", "input", "output", "controller.state"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
-INITS = ("baseline", "scratch")  # of `init`: all else is a path
+INITS = ("baseline", "pretrained", "scratch")  # of `init`: all else is a path
 WORDS = {"init": INITS, "objective.teacher": ("last", "average")}  # values that are no paths
 
 _QUOTED = r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")"""

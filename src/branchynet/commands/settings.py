@@ -44,7 +44,8 @@ class Model(Open):
 
     name: Name
     trunk: Made
-    exits: list[dict[str, Any]]
+    exits: list[dict[str, Any]] | dict[str, Any] | Literal["auto"]
+    weights: Name | None = None
 
 
 class Weights(Strict):

@@ -12,6 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
+from branchynet.commands.auto_exits import join_auto_exits
 from branchynet.commands.command_line import given
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError, check_flag
@@ -26,6 +27,7 @@ def main() -> None:
     With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
     """
     quote_paths()
+    join_auto_exits()
     settings = given()
     folder = settings.pop("resume", None)
     if folder is None:
@@ -73,6 +75,7 @@ def start(config: DictConfig, folder: Path) -> float | None:
     settings = plain(config)
     check_settings(settings)
     name_teachers_model(settings["objective"])
+    settings["model"] = settled_model(settings)
     start_run(folder, settings, HydraConfig.get().overrides.task)
     try:
         # What is trained is what a resume would read.
@@ -81,6 +84,19 @@ def start(config: DictConfig, folder: Path) -> float | None:
         forget_run(folder)
         raise
     return optimized(result, settings["optimized_metric"])
+
+
+def settled_model(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the model with what is taken from the images, so that the run says what was built."""
+    from branchynet.runs.auto import resolved, wants_images
+
+    model: dict[str, Any] = settings["model"]
+    if not wants_images(model):
+        return model
+    from branchynet.runs.build import build_data
+
+    data = build_data(OmegaConf.create(settings["data"]))
+    return resolved(model, data.input_shape, data.num_classes)
 
 
 def name_teachers_model(objective: dict[str, Any]) -> None:

@@ -20,10 +20,11 @@ from branchynet.commands.observers import build_callbacks, build_loggers, of_ten
 from branchynet.commands.paths import INITS
 from branchynet.commands.rivals import rivals_of
 from branchynet.data.module import ImageData
-from branchynet.errors import settings_of
+from branchynet.errors import UserError, settings_of
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.evaluation.fitting import images_to_fit_on
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.networks.weights import pretrained_state
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import (
     build_data,
@@ -89,7 +90,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
     optimizer = made("optimizer", config.optimizer)
-    checks.check_init(config.init)
+    weights_file = config.model.get("weights")
+    checks.check_init(config.init, weights_file)
     checks.check_epochs(plain(config.epochs))
     checks.check_optimizer(optimizer, plain(config.schedule), plain(config.epochs), images, data.batch_size)
     if config.ema is not None:
@@ -129,6 +131,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
     write_facts(folder, facts)
+    if weights_file is not None and not (folder / "checkpoints" / "baseline.pt").is_file():
+        load_pretrained(baseline, Path(weights_file), whole=config.init == "pretrained")
     train_baseline(
         config,
         folder,
@@ -138,7 +142,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         partial(module, baseline, only_last, stage="baseline"),
         loggers,
     )
-    if config.init == "baseline":
+    if config.init in ("baseline", "pretrained"):
         network.load_trunk_state_dict(baseline.trunk_state_dict())
     teacher = None
     if taught_by is not None:
@@ -202,6 +206,8 @@ def train_baseline(
     key = baseline_cache.cache_key(determinants)
     like = baseline.trunk_state_dict()
     state = baseline_cache.load(checkpoints, "baseline", like)
+    if config.init == "pretrained":
+        cache = None  # a file by another name
     if state is None and cache is not None and (state := baseline_cache.load(cache, key, like)) is not None:
         log.info("the baseline is taken from %s", cache / f"{key}.pt")
         metrics = baseline_cache.load_metrics(cache, key)
@@ -209,6 +215,9 @@ def train_baseline(
         baseline_cache.store(checkpoints, "baseline", state, determinants, metrics)
     if state is not None:
         baseline.load_trunk_state_dict(state)
+        return
+    if config.init == "pretrained":
+        baseline_cache.store(checkpoints, "baseline", like, determinants, {})
         return
     metrics = stage(
         module(),
@@ -224,6 +233,28 @@ def train_baseline(
             log.warning(
                 "the baseline is not kept for other runs: cache=%s cannot be written (%s)", cache, error
             )
+
+
+def load_pretrained(baseline: BranchedNetwork, path: Path, whole: bool) -> None:
+    """Put trained weights from a file into the trunk, and say what of it stays new.
+
+    Args:
+        baseline: its trunk.
+        path: the file.
+        whole: whether nothing may stay new, for nothing is trained in stage 1.
+    """
+    own = baseline.trunk_state_dict()
+    last = list(baseline.heads[-1].state_dict())[-1].rpartition(".")[0]
+    classifier = [name for name in own if name.startswith(f"{last}.")]
+    state = pretrained_state(own, path, classifier)
+    new = [name for name in classifier if state[name] is own[name]]
+    if new and whole:
+        raise UserError(
+            f"init=pretrained: the classifier in {path} is of other classes, so {last} would stay untrained: take "
+            "init=baseline, which trains the trunk on from these weights"
+        )
+    baseline.load_trunk_state_dict(state)
+    log.info("the trunk begins with the weights of %s%s", path, f"; {last} is new" if new else "")
 
 
 def log_baseline(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from branchynet.errors import ArgumentError, UserError, is_number, is_whole, reason_of
 from branchynet.networks.attach import INPUT, classifier_node
+from branchynet.networks.automatic import AUTO
 from branchynet.networks.graph import clean_cuts, traced
 from branchynet.networks.heads import KINDS, build_head, channels_last
 
@@ -143,13 +144,7 @@ def head_macs(place: Place, spec: Mapping[str, Any], num_classes: int, image: tu
     return counter.get_total_flops() // 2
 
 
-AUTO = "auto"
 DEFAULT_COUNT = 2
-
-
-def is_auto(exits: Any) -> bool:
-    """Whether exits are to be placed by `auto_exits`: `auto`, or a mapping with `count` or `at`."""
-    return exits == AUTO or isinstance(exits, Mapping)
 
 
 def auto_exits(found: Survey, exits: Any, image: tuple[int, int]) -> list[dict[str, Any]]:
@@ -157,8 +152,8 @@ def auto_exits(found: Survey, exits: Any, image: tuple[int, int]) -> list[dict[s
 
     Args:
         found: of the trunk.
-        exits: `auto`, or a mapping: `count`, the number of side exits, at equal shares of the MACs; or `at`, the
-            shares, rising, between 0 and 1.
+        exits: `auto`, or a mapping: `count`, the number of side exits, at equal shares of the MACs; or instead
+            `at`, the shares, rising, between 0 and 1.
         image: (H, W) of the images.
 
     Raises:
@@ -174,8 +169,6 @@ def auto_exits(found: Survey, exits: Any, image: tuple[int, int]) -> list[dict[s
         if not is_whole(count):
             raise ArgumentError("exits", f".count={count!r}: it is a whole number of side exits, 1 or more")
         at = [n / (count + 1) for n in range(1, count + 1)]
-    elif count not in (None, len(at) if isinstance(at, Sequence) else None):
-        raise ArgumentError("exits", f" has count={count} and at={at!r}: leave one of them out")
     shares = list(at) if isinstance(at, Sequence) and not isinstance(at, str) else []
     if not shares or not all(is_number(s) and 0 < s < 1 for s in shares) or sorted(set(shares)) != shares:
         raise ArgumentError(

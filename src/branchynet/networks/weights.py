@@ -1,7 +1,7 @@
 """Weights from files, as tensors and plain values: no file runs code."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,76 @@ def network_state(
 def most_bytes(network: nn.Module) -> int:
     """A bound of a checkpoint's size."""
     return MORE + SIZE * sum(tensor.nbytes for tensor in network.state_dict().values())
+
+
+def pretrained_state(
+    trunk: Mapping[str, Tensor], path: Path, classifier: Collection[str]
+) -> dict[str, Tensor]:
+    """A trunk's state dict with trained weights from a file; a classifier of another size is left as it is.
+
+    Args:
+        trunk: the state dict as it is.
+        path: `.safetensors`, or a file of torch.save with a state dict, perhaps under `state_dict`, `model` or
+            `model_state_dict`, its names perhaps behind `module.`; read as tensors alone.
+        classifier: the names of the trunk's last layer.
+
+    Raises:
+        UserError: no such file, or weights that do not fit, which are listed.
+    """
+    if not path.is_file():
+        raise UserError(f"model.weights={path}: there is no such file")
+    state = _tensors(path)
+    wrong = []
+    for name in sorted(trunk.keys() | state.keys()):
+        own, other = trunk.get(name), state.get(name)
+        if name in classifier and (own is None or other is None or own.shape != other.shape):
+            continue
+        if name.endswith("num_batches_tracked") and other is None:
+            continue  # files of old have none
+        if own is None:
+            wrong.append(f"{name} is not of the trunk")
+        elif other is None:
+            wrong.append(f"{name} is missing")
+        elif own.shape != other.shape or own.is_floating_point() != other.is_floating_point():
+            wrong.append(f"{name} is {tuple(other.shape)} instead of {tuple(own.shape)}")
+        elif not other.isfinite().all():
+            wrong.append(f"{name} is not finite")
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise UserError(f"model.weights={path} does not fit the trunk: {'; '.join(wrong[:SHOWN])}{more}")
+    kept = {name: own for name, own in trunk.items() if name not in state or state[name].shape != own.shape}
+    return {name: kept.get(name, state.get(name)) for name in trunk}  # type: ignore[misc]
+
+
+SHOWN = 8  # of the weights that do not fit
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of trained weights, by name."""
+    cure = "take a file with a state dict"
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise UserError(
+                f"model.weights={path}: reading it needs safetensors: pip install safetensors"
+            ) from error
+        try:
+            check_regular(path, MOST)
+            content: Any = load_file(path)
+        except Exception as error:  # a foreign file
+            raise UserError(f"model.weights={path} is damaged ({type(error).__name__}): {cure}") from error
+    else:
+        content = read_checkpoint(path, cure, MOST)
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(each, Tensor) for each in content.values()):
+        raise UserError(f"model.weights={path} holds no weights by name: {cure}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+MOST = 20_000_000_000  # bytes of a file of weights
 
 
 def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Any], what: str, cure: str) -> None:
