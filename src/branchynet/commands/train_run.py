@@ -62,6 +62,7 @@ NOT_OF_BASELINE = (
     *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric"),
     *("init", "freeze", "weights", "objective", "criterion", "combine", "sweep", "engine"),
     *("model.name", "model.exits", "epochs.joint"),
+    "model.weights",  # what they are is known by the trunk's initial weights
     # Where the images are and how they are moved, but not what a batch holds.
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
     "data.calibration",  # what it leaves for training is known by the images themselves
