@@ -71,12 +71,18 @@ def test_what_is_certified_is_what_the_samples_say(rule, exits):
 
 
 def test_p_values():
-    left = [70, 30]
-    assert p_value((10.0, 50.0), left, 25.0) == binomial_p(30, 100, 15 / 40)
-    left = [50, 30, 20]
-    mean = (30 * 20 + 20 * 50) / 50 / 100
-    assert p_value((10.0, 30.0, 60.0), left, 31.0) == pytest.approx(hoeffding_bentkus_p(mean, 100, 21 / 50))
-    assert p_value((10.0, 50.0), [0, 100], 50.0) == 0.0, "no sample costs more"
+    assert p_value((10.0, 50.0), (0.7, 0.3), 100, 25.0) == binomial_p(30, 100, 15 / 40)
+    mean = (0.3 * 20 + 0.2 * 50) / 50
+    found = p_value((10.0, 30.0, 60.0), (0.5, 0.3, 0.2), 100, 31.0)
+    assert found == pytest.approx(hoeffding_bentkus_p(mean, 100, 21 / 50))
+    assert p_value((10.0, 50.0), (0.0, 1.0), 100, 50.0) == 0.0, "no sample costs more"
+
+
+@pytest.mark.parametrize("samples", [7, 1000, 3500, 49_999])
+def test_counts_are_whole_again(samples):
+    for count in range(0, samples, 1 + samples // 97):
+        found = p_value((0.0, 1.0), (1 - count / samples, count / samples), samples, 0.5)
+        assert found == binomial_p(count, samples, 0.5)
 
 
 def test_a_budget_that_cannot_be_certified_gives_the_cheapest_and_says_so():
@@ -84,7 +90,9 @@ def test_a_budget_that_cannot_be_certified_gives_the_cheapest_and_says_so():
     below = within(view, "macs", 9.0, 0.1)
     assert below.note == "No exit costs as little as 9.0 µs per sample: the cheapest, 10.0 µs, was taken."
     few = within(view, "macs", 10.4, 0.1)
-    assert "21 samples certify" in few.note and "p = 0." in few.note
+    assert "on 21 samples that certify the first of them costs 10.0 µs (p = 0.81)" in few.note
+    # (1 - 0.4 / 40) ** 230 is below 0.1.
+    assert "it would take 230 like these, so 329 with those that order" in few.note
     for choice in (below, few):
         assert (choice.feasible, choice.certificate) == (False, None)
         assert choice.point.exit_rates == (1.0, 0.0)

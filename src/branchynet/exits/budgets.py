@@ -5,17 +5,20 @@ Shapes: J points in their order, N exits.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from branchynet.exits.certificate import Certificate
-from branchynet.exits.certify import binomial_p, certified, hoeffding_bentkus_p
+from branchynet.exits.certify import binomial_p, certified, hoeffding_bentkus_p, samples_needed
 from branchynet.exits.held_out import ORDERING, confidence, frontier, split
 from branchynet.exits.sweep import evaluate
 
 if TYPE_CHECKING:
-    from branchynet.exits.rules import View
+    from branchynet.exits.point import OperatingPoint
+    from branchynet.exits.rules import Cost, View
 
 SEED = 0  # of drawing the samples that order
 
@@ -52,13 +55,13 @@ def certified_within(view: View, cost: str, budget: float, delta: float) -> Foun
     costs = torch.tensor(exits, dtype=torch.float64)
     thresholds = frontier(parts.ordering.trace, parts.ordering.search, costs)
     points, samples = evaluate(parts.certifying.trace, thresholds), parts.certifying.trace.num_samples
-    left = points.left.tolist()
-    passed = certified((p_value(exits, each, budget) for each in left), delta)
+    passed = certified(
+        (p_value(exits, rates, samples, budget) for rates in points.exit_rates.tolist()), delta
+    )
     if not passed:
-        first = kind.amount(points[0].mean_cost(exits))
         return (
-            f"No operating point is certified to cost at most {limit} per sample on new data: {samples:,} samples "
-            f"certify, on which the first of them costs {first} (p = {p_value(exits, left[0], budget):.2g})"
+            f"No operating point is certified to cost at most {limit} per sample on new data: on {samples:,} "
+            f"samples that certify the first of them costs {_of_the_first(kind, points[0], samples, budget, delta)}"
         )
     found, others = points[len(passed) - 1], parts.ordering.trace.num_samples
     seen = found.mean_cost(exits)
@@ -77,22 +80,37 @@ def certified_within(view: View, cost: str, budget: float, delta: float) -> Foun
     return Found(found.thresholds, certificate)
 
 
-def p_value(exits: tuple[float, ...], left: list[int], budget: float) -> float:
+def _of_the_first(kind: Cost, point: OperatingPoint, samples: int, budget: float, delta: float) -> str:
+    """What the cheapest point costs, and how many samples would certify it, if others are like these."""
+    rates, seen = point.exit_rates, point.mean_cost(kind.exits)
+    needed = None
+    if seen < budget:
+        needed = samples_needed(lambda count: p_value(kind.exits, rates, count, budget), delta)
+    more = "and no number of samples would do"
+    if needed is not None:
+        least = math.ceil(needed / (1 - ORDERING))
+        more = f"and it would take {needed:,} like these, so {least:,} with those that order"
+    return f"{kind.amount(seen)} (p = {p_value(kind.exits, rates, samples, budget):.2g}), {more}"
+
+
+def p_value(exits: Sequence[float], rates: Sequence[float], samples: int, budget: float) -> float:
     """Of the null hypothesis that the mean cost on new data is above `budget`.
 
     A cost is one of N known ones. Where these are two, the test is an exact binomial one, else Hoeffding-Bentkus.
 
     Args:
         exits: N, what leaving at each costs.
-        left: N, how many samples left at each.
+        rates: N, which shares of the samples left at each.
+        samples: how many.
         budget: at least the least of the costs.
     """
-    least, most, samples = min(exits), max(exits), sum(left)
+    least, most = min(exits), max(exits)
     if budget >= most:
         return 0.0
     limit = (budget - least) / (most - least)
     if len(exits) == 2:
-        return binomial_p(left[exits.index(most)], samples, limit)
+        # Rounded up, but not for what is a whole number already.
+        return binomial_p(math.ceil(samples * rates[exits.index(most)] * (1 - 1e-12)), samples, limit)
     shares = [(cost - least) / (most - least) for cost in exits]
-    mean = sum(count * share for count, share in zip(left, shares, strict=True)) / samples
+    mean = sum(rate * share for rate, share in zip(rates, shares, strict=True))
     return hoeffding_bentkus_p(mean, samples, limit)
