@@ -69,3 +69,11 @@ def test_ranks_of_samples_that_are_as_unsure():
     assert (rail.share_below(0), rail.rank(0)) == (0, pytest.approx(0.1))
     assert rail.share_below(1e-9) == pytest.approx(0.2) and rail.rank(0.5) == pytest.approx(0.6)
     assert (rail.rank(-1), rail.rank(2), rail.share_below(2)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_exit_that_is_always_as_sure(value):
+    """A threshold takes all or none there; the ladder still goes from one to the other."""
+    rail = Rail([value] * 101, 1.0)
+    taken = [value < rail.threshold(height) for height in (0.0, 0.3, 0.99, 1.0)]
+    assert taken == [False, value < 0.3, value < 0.99, True]
