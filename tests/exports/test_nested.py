@@ -54,6 +54,27 @@ class Step(nn.Module):
         return (*outputs, y) if self.forwards else outputs
 
 
+class Constant(Step):
+    """Is as unsure of every image, 0.5: one image is a constant for the exporter."""
+
+    def forward(self, x):
+        prediction, uncertainty, *others = super().forward(x)
+        return prediction, torch.ones_like(uncertainty) / 2, *others
+
+
+def test_what_does_not_depend_on_the_image_is_compared_all_the_same():
+    first, last = models(2)
+    names = [output.name for output in first.graph.output]
+    constant = export_model(Constant(True).eval(), {"image": torch.zeros(1, 3)}, names)
+    assert "uncertainty_1" in {each.name for each in constant.graph.initializer}, "the trap works"
+    before = constant.SerializeToString()
+    session = load_session(nested([constant, last]).SerializeToString(), 1)
+    for limit, exit in ((0.5, 2), (0.6, 1)):
+        found = session.run(None, {"image": np.float32([[0.25, 2, 7]]), "thresholds": np.float32([limit])})
+        assert found[1] == exit and found[2] == pytest.approx(0.5 if exit == 1 else 1.25)
+    assert constant.SerializeToString() == before
+
+
 @cache
 def models(count):
     """N of them, as nested models; not to be changed."""

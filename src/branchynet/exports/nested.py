@@ -31,7 +31,7 @@ def nested(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     """
     # Names have to be unique over all branches, but for those that a branch takes from outside.
     graphs = [
-        compose.add_prefix(model, f"exit_{n}/", rename_inputs=False, rename_outputs=False).graph
+        compose.add_prefix(_computing(model), f"exit_{n}/", rename_inputs=False, rename_outputs=False).graph
         for n, model in enumerate(models, start=1)
     ]
     nodes, initializers = _from_exit(graphs, 1)
@@ -53,6 +53,29 @@ def nested(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
         producer_name="branchynet",
     )
     onnx.checker.check_model(made)
+    return made
+
+
+def _computing(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with nodes that give all of its outputs.
+
+    An output that does not depend on the image, such as how long exits have agreed at exit 1, is a constant of that
+    name. A branch may have nodes' outputs alone.
+    """
+    constants = {each.name for each in model.graph.initializer} & {each.name for each in model.graph.output}
+    if not constants:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for tensor in made.graph.initializer:
+        if tensor.name in constants:
+            node = helper.make_node("Identity", [f"{tensor.name}_constant"], [tensor.name])
+            made.graph.node.insert(0, node)
+            tensor.name += "_constant"
+    # What else is told of these names would get the prefix that outputs do not get.
+    told = [each for each in made.graph.value_info if each.name not in constants]
+    del made.graph.value_info[:]
+    made.graph.value_info.extend(told)
     return made
 
 
