@@ -129,6 +129,7 @@ def test_default():
         "protocol": "validation",
         "thresholds": None,
         "max_vectors": 40_000,
+        "candidates": None,
         "fit_share": 0.5,
     }
 
@@ -139,4 +140,4 @@ def test_the_papers_thresholds_are_seventeen_numbers():
     assert len(thresholds) == 17 and thresholds == sorted(set(thresholds))
     assert all(isinstance(value, int | float) for value in thresholds)
     assert (thresholds[0], thresholds[-1]) == (1e-4, 10)
-    assert set(sweep) == {"rule", "protocol", "thresholds", "max_vectors", "fit_share"}
+    assert set(sweep) == {"rule", "protocol", "thresholds", "max_vectors", "candidates", "fit_share"}

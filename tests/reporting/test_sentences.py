@@ -3,12 +3,15 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.noise import Noise
 from branchynet.exits.certificate import Certificate
+from branchynet.exits.found import Found
+from branchynet.exits.relaxation import Limit
 from branchynet.reporting.sentences import (
     microseconds,
     million,
@@ -233,3 +236,19 @@ def test_a_promise_is_said(report):
     promise = Certificate("Little is lost.", "net", 0.01, 0.1, 500, 0, 0.0, 0.05)
     promised = replace(report, selection=replace(report.selection, certificate=promise))
     assert set(sentences(promised)) - set(sentences(report)) == {"Promised: Little is lost."}
+
+
+def test_what_was_kept_of_a_large_grid_is_said(report):
+    kept = replace(report, found=Found([torch.linspace(0, 1, 300_000)], report.view.points.thresholds))
+    assert set(sentences(kept)) - set(sentences(report)) == {
+        "Of 300,000 threshold vectors, 4 were kept, the frontier: on validation no other is more accurate at equal "
+        "cost."
+    }
+    limit = Limit(np.array([1.0, 2.0]), [(0.0, report.selection.point.right + 2.0)])
+    found = Found([torch.linspace(0, 1, 10**4)] * 4, report.view.points.thresholds, [limit], gap=0.5)
+    (text,) = set(sentences(replace(report, found=found))) - set(sentences(report))
+    assert text == (
+        "Of 1.0e+16 threshold vectors, 4 were kept, found by local search. On validation no vector that costs no "
+        "more than the operating point is more than 25.00 points more accurate; along the whole frontier, 50.00 "
+        "points at most are proven."
+    )

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,8 @@ from branchynet.evaluation.intervals import answer_intervals, point_intervals
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import taken_at_point
 from branchynet.exits.certificate import Certificate
+from branchynet.exits.found import Found
+from branchynet.exits.relaxation import Limit
 from branchynet.runs.result import result_dict, write_result
 from branchynet.runs.result_schema import Result
 
@@ -262,3 +265,16 @@ def test_a_promise_of_the_rule_stands_beside_the_point(report):
     found = result_dict(promised)["knee"]["certificate"]
     assert Certificate(**found) == PROMISE
     assert Result.model_validate(result_dict(promised)).knee.certificate.model_dump() == found
+
+
+def test_what_was_kept_of_a_large_grid_is_told(report):
+    assert "sweep" not in result_dict(report)
+    grid = [torch.linspace(0, 1, 300_000)]
+    assert "sweep" not in result_dict(replace(report, found=Found(grid)))
+    kept = replace(report, found=Found(grid, report.view.points.thresholds))
+    assert result_dict(kept)["sweep"] == {"vectors": 300_000, "kept": 4, "gap": 0.0, "gap_at_point": 0.0}
+    # At most so many right answers, whatever the cost: two more than the point's.
+    limit = Limit(np.array([1.0, 2.0]), [(0.0, report.selection.point.right + 2.0)])
+    bounded = replace(report, found=Found(grid, report.view.points.thresholds, [limit], gap=0.5))
+    swept = Result.model_validate(result_dict(bounded)).sweep
+    assert swept.gap == 0.5 and swept.gap_at_point == 2 / report.view.trace.num_samples

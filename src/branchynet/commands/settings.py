@@ -66,7 +66,8 @@ class Sweep(Strict):
     protocol: str
     thresholds: list[float] | None
     max_vectors: int
-    # A group of settings of somebody's own need not name it.
+    # A group of settings of somebody's own need not name them.
+    candidates: int | None = None
     fit_share: float = 0.5
 
 

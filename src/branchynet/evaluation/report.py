@@ -16,6 +16,7 @@ from branchynet.evaluation.outside import Outside
 from branchynet.evaluation.rivals import Rival
 from branchynet.evaluation.settings import PROTOCOLS, SPLITS
 from branchynet.exits.combining import Shares
+from branchynet.exits.found import Found
 from branchynet.exits.frontier import pareto
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection, View
@@ -74,6 +75,7 @@ class Report:
         fitting: the images that shares or criteria were fitted on, none of the traces'; None: nothing was fitted.
         outside: what the exits make of images that the network should not know, where that was asked for.
         of_probability: of the criterion, see `Criterion`.
+        found: which threshold vectors were kept of which grid; None: the view has all that were tried.
 
     Raises:
         ValueError: they do not fit each other.
@@ -106,6 +108,7 @@ class Report:
     fitting: Fitting | None = None
     outside: tuple[Outside, ...] = ()
     of_probability: bool = False
+    found: Found | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -225,6 +228,15 @@ def savings(report: Report, point: OperatingPoint, engine: str | None = None) ->
         best_static=best,
         gain_over_static=None if best is None else timed.static[best].median_us / latency_us,
     )
+
+
+def gap_at_point(report: Report) -> float:
+    """How much more accurate a vector tried that costs no more than the chosen one may be: a fraction.
+
+    On the split of the choice, in the kind of cost in which least can be said.
+    """
+    limits = () if report.found is None else report.found.limits
+    return max((limit.gap_at(report.selection.point) for limit in limits), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class SweepSettings:
         protocol: `validation`, or `paper`: choose on test, as the paper did (section IV), for comparison only.
         thresholds: tried at every exit; None takes them from the uncertainties of the split of the choice.
         max_vectors: the most threshold vectors that are tried.
+        candidates: how many thresholds are tried at each exit; None: as many as `max_vectors` allows.
         split: what is reported: `test`, or `val`, so that test need not be looked at.
         rivals: small networks of others to show beside.
         combining: what an exit answers.
@@ -72,6 +73,7 @@ class SweepSettings:
     protocol: str = "validation"
     thresholds: Sequence[float] | None = None
     max_vectors: int = 40_000
+    candidates: int | None = None
     split: str = "test"
     rivals: tuple[Rival, ...] = ()
     combining: Combining = field(default_factory=Separate)
@@ -79,7 +81,7 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)
-        check_grid(self.max_vectors, self.thresholds)
+        check_grid(self.max_vectors, self.thresholds, self.candidates)
         check_split(self.split, self.protocol)
         if not is_number(self.fit_share) or not 0 < self.fit_share < 1:
             raise not_allowed(

@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +18,11 @@ from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.noise import Noise, difference, excess, spread, worst
 from branchynet.evaluation.report import Report, Verified, gain_measured, medians
 from branchynet.evaluation.settings import SweepSettings
+from branchynet.evaluation.told import Told
 from branchynet.exits.criteria import Criterion
+from branchynet.exits.found import Search
 from branchynet.exits.rules import Cost, View, select
-from branchynet.exits.sweep import compare, evaluate_grid, threshold_grid
-from branchynet.exits.sweep import sweep as search
+from branchynet.exits.sweep import compare
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend
 from branchynet.runtime.verify import run_for_real
@@ -104,16 +104,24 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
     timed = evidence.latencies[engine]
     choice = "test" if settings.protocol == "paper" else "val"
     latencies = {each.name: evidence.latencies[each.name] for each in settings.measuring.engines}
-    grid = threshold_grid(evidence.traces[choice], settings.max_vectors, settings.thresholds)
+    costs = {
+        "latency_us": Cost("µs", medians(timed.exits), timed.baseline.median_us),
+        "macs": Cost("MACs", macs.exits, macs.baseline),
+    }
+    search = Search(
+        [cost.exits for cost in costs.values()],
+        settings.max_vectors,
+        settings.thresholds,
+        settings.candidates,
+        Told("searching thresholds"),
+    )
+    found = search.find(evidence.traces[choice])
     view = View(
         trace=evidence.traces[choice],
-        sweep=partial(evaluate_grid, grid=grid),
-        costs={
-            "latency_us": Cost("µs", medians(timed.exits), timed.baseline.median_us),
-            "macs": Cost("MACs", macs.exits, macs.baseline),
-        },
+        sweep=found.on,
+        costs=costs,
         baseline_correct=evidence.baseline_correct[choice],
-        search=partial(search, max_vectors=settings.max_vectors, thresholds=settings.thresholds),
+        search=search,
     )
     splits = ("val",) if settings.split == "val" else ("val", "test")
     of_test = settings.split == "test"
@@ -135,6 +143,7 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         macs=macs,
         latencies=latencies,
         view=view,
+        found=found,
         selection=select(settings.rule, view),
         verified={},
         # Which of the validation images are not the published ones is not told.

@@ -23,6 +23,8 @@ from branchynet.exits.trace import Outputs, Trace
 
 # A grid of this number of vectors takes some 2 seconds and 1 GB.
 MAX_GRID = 5_000_000
+# With more than so many exits, at least so many thresholds are tried at each: what 40,000 vectors are for five.
+MANY, LEAST = 5, 14
 # Comparisons per chunk of `evaluate`, a bit or a byte each: a chunk that fits the cache is faster.
 CHUNK = 4_000_000
 # Comparisons that `evaluate` keeps, a bit each.
@@ -183,13 +185,17 @@ def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     return OperatingPoints(thresholds, right.reshape(-1), torch.stack(left, dim=1))
 
 
-def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | None = None) -> list[Tensor]:
+def threshold_grid(
+    trace: Trace, max_vectors: int, values: Sequence[float] | None = None, candidates: int | None = None
+) -> list[Tensor]:
     """Thresholds to try: N-1 rising tensors (G_n,) float32, each with 0 and one above every uncertainty.
 
     Args:
         trace: what the uncertainties are taken from: the split that the choice is made on.
-        max_vectors: the most combinations of thresholds from the data (but 2 per exit at least).
+        max_vectors: the most combinations of thresholds from the data (but 2 per exit at least, and LEAST where
+            there are more than MANY exits).
         values: these are tried at every exit instead, besides 0 and one above all.
+        candidates: so many thresholds from the data are tried at every exit, however many combinations that makes.
 
     Thresholds from the data stand midway between neighbouring observed uncertainties. There no sample of the
     trace lies on a threshold, where another engine's rounding could move it to the other side, and a new
@@ -201,11 +207,13 @@ def threshold_grid(trace: Trace, max_vectors: int, values: Sequence[float] | Non
     possible on the trace is there.
 
     Raises:
-        UserError: `values` is empty or has one that is negative or no number; `max_vectors` is not above 0.
+        UserError: `values` is empty or has one that is negative or no number; `max_vectors` is not above 0;
+            `candidates` is below 2.
     """
-    check_grid(max_vectors, values)
+    check_grid(max_vectors, values, candidates)
     side_exits = trace.num_exits - 1
-    per_exit = max(2, _root(max_vectors, max(side_exits, 1)))
+    least = LEAST if trace.num_exits > MANY else 2
+    per_exit = candidates or max(least, _root(max_vectors, max(side_exits, 1)))
     grid = []
     for n in range(side_exits):
         observed = trace.uncertainty[:, n].unique()
@@ -225,9 +233,11 @@ def sweep(
     return evaluate_grid(trace, threshold_grid(trace, max_vectors, thresholds))
 
 
-def check_grid(max_vectors: int, values: Sequence[float] | None) -> None:
+def check_grid(max_vectors: int, values: Sequence[float] | None, candidates: int | None = None) -> None:
     """A UserError for what `threshold_grid` refuses, before there is a trace."""
     check_whole("max_vectors", max_vectors, hint=", such as 40000")
+    if candidates is not None:
+        check_whole("candidates", candidates, least=2, hint=", such as 500, or null: as max_vectors says")
     if values is None:
         return
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:

@@ -11,6 +11,7 @@ from branchynet.evaluation.report import (
     exit_accuracies,
     exits_beating_trunk,
     gain_measured,
+    gap_at_point,
     overhead_to_the_end,
     savings,
     static_accuracies,
@@ -36,6 +37,7 @@ def sentences(report: Report) -> list[str]:
         texts.append(f"Promised: {report.selection.certificate.promise}")
     if report.selection.note:
         texts.append(report.selection.note)
+    texts.extend(_searched(report))
     texts.extend(_fitted(report))
     texts.extend(_averaged(report))
     texts.append(_over_static(report))
@@ -119,6 +121,25 @@ def _fitted(report: Report) -> list[str]:
         f"were chosen on {chose:,} {others}{report.chosen_on} images.",
         *([f"What {report.criterion} has learned: {'; '.join(notes)}."] if notes else []),
     ]
+
+
+def _searched(report: Report) -> list[str]:
+    """At most one sentence: how much of a large grid was kept, and what that may miss."""
+    found = report.found
+    if found is None or found.frontier is None:
+        return []
+    kept = f"Of {_many(found.vectors)} threshold vectors, {len(found.frontier):,} were kept"
+    if not found.limits:
+        return [f"{kept}, the frontier: on {report.chosen_on} no other is more accurate at equal cost."]
+    return [
+        f"{kept}, found by local search. On {report.chosen_on} no vector that costs no more than the operating "
+        f"point is more than {100 * gap_at_point(report):.2f} points more accurate; along the whole frontier, "
+        f"{100 * found.gap:.2f} points at most are proven."
+    ]
+
+
+def _many(count: int) -> str:
+    return f"{count:,}" if count < 10**12 else f"{count:.1e}"
 
 
 def _averaged(report: Report) -> list[str]:

@@ -15,6 +15,7 @@ from branchynet.evaluation.report import (
     balanced_accuracies,
     exit_accuracies,
     gain_measured,
+    gap_at_point,
     overhead_to_the_end,
     savings,
     static_accuracies,
@@ -43,6 +44,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     which split, and how many others chose. `validation` has what the choice gives there, see `on_validation`;
     `headroom` what perfect exits would, see `Headroom`; `criterion_quality` how good the criterion is, see
     `Quality`. `interval` and `intervals` are 95 % intervals over the samples.
+
+    Only where not every threshold vector that was tried was kept: `sweep`, see `Swept`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -136,6 +139,13 @@ def result_dict(report: Report) -> dict[str, Any]:
             "split": report.fitting.split,
             "images": report.fitting.images,
             "images_of_choice": report.view.trace.num_samples,
+        }
+    if report.found is not None and report.found.frontier is not None:
+        result["sweep"] = {
+            "vectors": report.found.vectors,
+            "kept": len(report.found.frontier),
+            "gap": report.found.gap,
+            "gap_at_point": gap_at_point(report),
         }
     if report.split != "test":
         result["split"] = report.split

@@ -179,6 +179,20 @@ class Fitting(Part):
     images_of_choice: Annotated[int, Field(gt=0)]
 
 
+class Swept(Part):
+    """How much of a large grid of threshold vectors was kept, and what that may miss on the split of the choice."""
+
+    vectors: Annotated[int, Field(gt=0)]
+    kept: Annotated[int, Field(gt=0)]
+    gap: Fraction = Field(
+        description="no vector is more accurate, by more than this, than the best one kept that costs no more; 0: "
+        "those kept are the frontier"
+    )
+    gap_at_point: Fraction = Field(
+        description="the same of vectors that cost no more than the operating point"
+    )
+
+
 class Result(Part):
     """What `branchynet train` and `evaluate` found. Accuracies are fractions, latencies µs per image at batch 1."""
 
@@ -209,6 +223,7 @@ class Result(Part):
     )
     split: Literal["test", "val"] = "test"
     fitting: Fitting | None = None
+    sweep: Swept | None = Field(default=None, description="null: every threshold vector tried was kept")
 
     @model_validator(mode="after")
     def _of_as_many_exits(self) -> "Result":
