@@ -117,7 +117,7 @@ def test_in_bash(program, tmp_path):
         "train",
         "model.,model=",
         "b_lenet,b_lenet_efficient",
-        "accuracy_floor,knee,latency_budget,mac_budget",
+        "accuracy_floor,certified,knee,latency_budget,mac_budget",
         "./images.npz",
         "b_lenet,b_lenet_efficient",
         "1",
