@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from branchynet.errors import check_whole, not_allowed
-from branchynet.exits.criteria import TINY, Criterion, Entropy
+from branchynet.exits.criteria import Criterion, Entropy
 
 INPUTS = ("softmax", "sorted_logits", "features")
 FOLDS = 4  # of the samples: each is judged by what was fitted on the others
 FEW = 2 * FOLDS  # of right or of wrong answers: with fewer, nothing is learned
 ITERATIONS = 10  # of L-BFGS in a round
+# Nats that are added before the logarithm: a thousand times the rounding of entropy, in which engines differ. What is
+# surer than that is still told apart.
+LEAST_ENTROPY = 1e-3
 LEAST_SPREAD = 0.1  # of ln entropy, for a slope that stays finite
 MOST = 80.0  # of the logit of p(right): 1 - p is still a normal float32
 
@@ -93,7 +96,7 @@ class Learned(Criterion):
     def seen(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """(B, D): ln entropy and the inputs."""
         logits = logits.float()
-        parts = [self.entropy(logits)[:, None].clamp(min=TINY).log()]
+        parts = [(self.entropy(logits)[:, None] + LEAST_ENTROPY).log()]
         for each in self.inputs:
             if each == "softmax":
                 parts.append(logits.softmax(dim=1))
