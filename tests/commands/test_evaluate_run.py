@@ -345,7 +345,8 @@ def test_a_criterion_that_learns_is_the_runs_own_from_then_on(copied, tmp_path):
     assert found["knee"]["criterion"] == "mlp" and found["fitting"]["images"] == 100
     # ln entropy by itself; then it, ten probabilities and the channels on four units, and those on one.
     channels = [shape[0] for shape in open_run(copied).network.feature_shapes((1, 28, 28))]
-    own = [1 + (11 + each) * 4 + 4 for each in channels]
+    fallen = [criterion.alone for criterion in open_run(copied).criteria]
+    own = [1 if alone else 1 + (11 + each) * 4 + 4 for alone, each in zip(fallen, channels, strict=True)]
     assert [e["macs"] for e in found["exits"]] == [
         e["macs"] + sum(own[: n + 1]) for n, e in enumerate(before)
     ]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from torch.utils.flop_counter import FlopCounterMode
 
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Entropy, for_exits
@@ -110,6 +111,13 @@ def test_with_answers_of_one_kind_it_is_entropy_and_says_so(kind, wrong, right):
     order = entropy.argsort(stable=True)
     assert (found[order].diff() >= 0).all() and len(found.unique()) > 0.95 * len(entropy.unique())
     assert found.min() >= 0 and found.max() <= 1
+    # Nothing of what was not learned is computed, here and where it is loaded again.
+    (again,) = for_exits(kind(), [(3,)], CLASSES)
+    again.load_state_dict(own.state_dict())
+    for each in (own, again):
+        with FlopCounterMode(display=False) as counter:
+            assert torch.equal(each(test), found)
+        assert counter.get_total_flops() == 2 * len(test)
 
 
 def test_entropy_that_misleads_is_turned_around():
@@ -170,6 +178,7 @@ def test_the_same_samples_give_the_same_criterion_and_leave_the_random_numbers_a
     assert torch.equal(first(logits), second(logits))
     # What is stored is all that it is.
     (third,) = for_exits(Mlp(), [(3,)], CLASSES)
+    assert not third.alone, "before it has learned, its cost is counted whole"
     third.load_state_dict(first.state_dict())
     assert torch.equal(third(logits), first(logits)) and third.note() == first.note()
 

@@ -22,8 +22,8 @@ INPUTS = ("softmax", "sorted_logits", "features")
 FOLDS = 4  # of the samples: each is judged by what was fitted on the others
 FEW = 2 * FOLDS  # of right or of wrong answers: with fewer, nothing is learned
 ITERATIONS = 10  # of L-BFGS in a round
-# Nats that are added before the logarithm: a thousand times the rounding of entropy, in which engines differ. What is
-# surer than that is still told apart.
+# Nats that are added before the logarithm: a thousand times the rounding of entropy, in which engines differ. What
+# is surer than that is still told apart.
 LEAST_ENTROPY = 1e-3
 LEAST_SPREAD = 0.1  # of ln entropy, for a slope that stays finite
 MOST = 80.0  # of the logit of p(right): 1 - p is still a normal float32
@@ -82,6 +82,8 @@ class Learned(Criterion):
         # AUROC on held-out samples, its own, entropy's, and the difference's standard error; 0: not compared.
         self.register_buffer("held_out", torch.zeros(3))
         self.register_buffer("answers", torch.zeros(2, dtype=torch.int64))  # right and wrong ones
+        self.alone = False  # whether base is all that is computed
+        self.register_load_state_dict_post_hook(_settle)
 
     def make(self, width: int) -> nn.Sequential:
         """From D inputs to one number; it ends in a linear layer."""
@@ -89,14 +91,20 @@ class Learned(Criterion):
 
     def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
         """(B, K) to (B,)."""
-        x = (self.seen(logits, features) - self.mean) * self.scale
-        z: Tensor = self.base(x[:, :1]) + self.net(x)
+        if self.alone:
+            z: Tensor = self.base((self._ln_entropy(logits.float()) - self.mean[:1]) * self.scale[:1])
+        else:
+            x = (self.seen(logits, features) - self.mean) * self.scale
+            z = self.base(x[:, :1]) + self.net(x)
         return (-z[:, 0].clamp(max=MOST)).sigmoid()
+
+    def _ln_entropy(self, logits: Tensor) -> Tensor:
+        return (self.entropy(logits)[:, None] + LEAST_ENTROPY).log()
 
     def seen(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """(B, D): ln entropy and the inputs."""
         logits = logits.float()
-        parts = [(self.entropy(logits)[:, None] + LEAST_ENTROPY).log()]
+        parts = [self._ln_entropy(logits)]
         for each in self.inputs:
             if each == "softmax":
                 parts.append(logits.softmax(dim=1))
@@ -131,7 +139,8 @@ class Learned(Criterion):
         decay, rounds = 0.0, 0
         if self.answers.min() >= FEW:
             decay, rounds = self._on_held_out(x, y)
-        if not self._learned:
+        _settle(self)
+        if self.alone:
             self._fall_back(x, y)
             return
         for base, net in self._rounds(x, y, decay, rounds):
@@ -144,14 +153,7 @@ class Learned(Criterion):
         if not entropy:
             return f"entropy alone, for {right:,} right and {wrong:,} wrong answers are too few to learn from"
         found = f"AUROC on held-out samples {own:.3f}, of entropy {entropy:.3f}"
-        return (
-            found if self._learned else f"entropy alone, for what was learned is not surely better: {found}"
-        )
-
-    @property
-    def _learned(self) -> bool:
-        own, entropy, error = self.held_out
-        return bool(own > entropy + error)
+        return f"entropy alone, for what was learned is not surely better: {found}" if self.alone else found
 
     def _on_held_out(self, x: Tensor, y: Tensor) -> tuple[float, int]:
         """The penalty and the number of rounds with the least cross-entropy on the samples of other folds."""
@@ -242,6 +244,12 @@ class Mlp(Learned):
 
     def make(self, width: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
+
+
+def _settle(criterion: Learned, _: object = None) -> None:
+    """After fitting and after loading: a criterion that has fallen back to entropy computes nothing else."""
+    own, entropy, error = criterion.held_out.tolist()
+    criterion.alone = bool(criterion.answers.any()) and own <= entropy + error
 
 
 def surer(uncertainty: Tensor, right: Tensor) -> Tensor:
