@@ -56,8 +56,8 @@ def true_risk(threshold, loss):
 
 @pytest.mark.parametrize("loss", ["harmful", "net"])
 def test_the_promise_is_kept_on_new_data(loss):
-    """200 draws of 500 samples: the true loss, which is known, is above ε in at most δ of them."""
-    epsilon, delta, draws = 0.02, 0.2, 200
+    """120 draws of 500 samples: the true loss, which is known, is above ε in at most δ of them."""
+    epsilon, delta, draws = 0.02, 0.2, 120
     rule = Certified(epsilon, delta, loss=loss)
     broken, taken = 0, []
     for seed in range(draws):
@@ -138,6 +138,7 @@ def test_the_order_goes_from_few_early_exits_to_many():
     thresholds = Certified().order(ordering)
     costs = [point_at(ordering.trace, each.tolist()).mean_cost(COSTS[3].exits) for each in thresholds]
     assert costs == sorted(costs, reverse=True) and len(costs) > 20
+    assert costs[0] > 55 and costs[-1] == 10
 
 
 def test_against_the_baseline_going_to_the_end_may_lose_too():

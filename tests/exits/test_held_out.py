@@ -5,7 +5,17 @@ import torch
 
 from branchynet.errors import ArgumentError
 from branchynet.exits.frontier import pareto
-from branchynet.exits.held_out import STEPS, careful, check_share, confidence, counting, frontier, split
+from branchynet.exits.held_out import (
+    FILLED,
+    STEPS,
+    careful,
+    check_share,
+    confidence,
+    counting,
+    filled,
+    frontier,
+    split,
+)
 from branchynet.exits.rules import Cost, View
 from branchynet.exits.sweep import evaluate, sweep
 from branchynet.exits.trace import Trace
@@ -70,6 +80,18 @@ def test_more_careful_points_take_parts_of_the_samples():
     below = (trace.uncertainty[:, :-1] < torch.tensor([0.5, 0.2])).sum(0)
     taken = (trace.uncertainty[None, :, :-1] < found[:, None]).sum(1)
     assert torch.equal(taken, torch.arange(1, 8)[:, None] * below // 8)
+
+
+def test_gaps_are_filled_step_by_step():
+    trace = random_trace(1000)
+    cost = torch.tensor([10.0, 30.0, 60.0]).double()
+    ends = torch.tensor([[0.0, 0.0], [0.9, 0.6], [0.91, 0.6]])
+    found = filled(trace, ends, cost)
+    assert torch.equal(found[[0, -2, -1]], ends), "those given stay, and a narrow gap stays one"
+    steps = evaluate(trace, found).mean_cost(cost).diff()
+    assert (steps < 0).all() and len(found) > 30 and steps.abs().max() < 2 * 50 / FILLED
+    assert torch.equal(filled(trace, ends[:1], cost), ends[:1])
+    assert len(filled(trace, ends, torch.ones(3).double())) == 3, "where nothing is saved"
 
 
 def test_what_comes_of_some_samples_hangs_on_no_others():

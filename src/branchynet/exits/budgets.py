@@ -13,7 +13,7 @@ import torch
 
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.certify import binomial_p, certified, hoeffding_bentkus_p, samples_needed
-from branchynet.exits.held_out import ORDERING, confidence, frontier, split
+from branchynet.exits.held_out import ORDERING, confidence, filled, frontier, split
 from branchynet.exits.sweep import evaluate
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def certified_within(view: View, cost: str, budget: float, delta: float) -> Foun
     if parts is None:
         return f"A single sample is too few to certify {limit} per sample"
     costs = torch.tensor(exits, dtype=torch.float64)
-    thresholds = frontier(parts.ordering.trace, parts.ordering.search, costs)
+    ordering = parts.ordering.trace
+    thresholds = filled(ordering, frontier(ordering, parts.ordering.search, costs), costs)
     points, samples = evaluate(parts.certifying.trace, thresholds), parts.certifying.trace.num_samples
     passed = certified(
         (p_value(exits, rates, samples, budget) for rates in points.exit_rates.tolist()), delta
@@ -63,7 +64,7 @@ def certified_within(view: View, cost: str, budget: float, delta: float) -> Foun
             f"No operating point is certified to cost at most {limit} per sample on new data: on {samples:,} "
             f"samples that certify the first of them costs {_of_the_first(kind, points[0], samples, budget, delta)}"
         )
-    found, others = points[len(passed) - 1], parts.ordering.trace.num_samples
+    found, others = points[len(passed) - 1], ordering.num_samples
     seen = found.mean_cost(exits)
     certificate = Certificate(
         promise=f"{confidence(delta)}, the mean on new samples is at most {limit} per sample, if leaving at "

@@ -19,6 +19,7 @@ from branchynet.exits.held_out import (
     check_share,
     confidence,
     counting,
+    filled,
     frontier,
     split,
 )
@@ -106,8 +107,9 @@ class Certified:
         right = ~lost.harmful if self.loss == "harmful" else trace.correct
         cost = torch.tensor(ordering.costs[self.cost].exits, dtype=torch.float64)
         found = frontier(counting(trace, right), ordering.search, cost).flip(0)
-        # Against a baseline, leaving seldom may be worse: the last exit is not it.
-        return torch.cat([careful(trace, found[0]), found]) if self.against == "last" else found
+        if self.against == "last":  # against a baseline, leaving seldom may be worse: the last exit is not it
+            found = torch.cat([careful(trace, found[0]), found])
+        return filled(trace, found, cost)
 
     def lost(self, view: View) -> Lost:
         """Against what is configured."""

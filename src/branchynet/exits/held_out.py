@@ -17,7 +17,7 @@ from torch import Tensor
 
 from branchynet.errors import is_number, not_allowed
 from branchynet.exits.frontier import pareto
-from branchynet.exits.sweep import OperatingPoints
+from branchynet.exits.sweep import OperatingPoints, evaluate
 from branchynet.exits.trace import Trace
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ORDERING = 0.3
 # The most points of the frontier that are tested: neighbours are so alike that more find nothing cheaper.
 STEPS = 100
+# A gap wider than this part of what leaving early can save is filled.
+FILLED = 50
 
 
 class Parts(NamedTuple):
@@ -89,6 +91,34 @@ def check_share(name: str, value: float) -> None:
     """An ArgumentError unless this is between 0 and 1, and neither of them."""
     if not is_number(value) or not math.isfinite(value) or not 0 < value < 1:
         raise not_allowed(name, value, "a number between 0 and 1, and neither of them, such as 0.1")
+
+
+def filled(trace: Trace, thresholds: Tensor, cost: Tensor) -> Tensor:
+    """The same points, and more of them between two neighbours whose costs are far apart.
+
+    A frontier of few samples has gaps; past one, a test would go from what is surely certified to what is not. So
+    from one point to the next all thresholds go step by step, in the ranks of the samples. Such a point is on no
+    frontier, but the order is free, and a promise is one of the point that is taken.
+
+    Args:
+        trace: of the samples that order.
+        thresholds: (J, N-1), in their order.
+        cost: (N,) float64, of leaving at each exit.
+    """
+    ordered = trace.uncertainty[:, :-1].sort(dim=0).values
+    # How many are below each threshold: (J, N-1).
+    ranks = torch.searchsorted(ordered.T.contiguous(), thresholds.T.contiguous()).T
+    mean = evaluate(trace, thresholds).mean_cost(cost)
+    step = float(cost.max() - cost.min()) / FILLED
+    found = [thresholds[:1]]
+    for n, gap in enumerate(mean.diff().abs().tolist()):
+        parts = int(gap / step) if step > 0 else 1
+        if parts > 1:
+            between = torch.arange(1, parts)[:, None]
+            inner = ranks[n] + (ranks[n + 1] - ranks[n]) * between // parts
+            found.append(ordered.gather(0, inner.clamp(max=len(ordered) - 1)))
+        found.append(thresholds[n + 1 : n + 2])
+    return torch.cat(found)
 
 
 def confidence(delta: float) -> str:
