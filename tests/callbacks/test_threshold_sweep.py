@@ -102,7 +102,7 @@ def test_other_processes_do_nothing(ended):
 
 
 class Share(Criterion):
-    """1 - the largest probability, times the share of validation that the exit is right about."""
+    """1 - the largest probability, times the share of what it is fitted on that the exit is right about."""
 
     name, unit, learns = "share", "units", True
 
@@ -124,7 +124,8 @@ def test_what_the_criterion_has_learned_is_left_with_its_settings(ended, bright_
     end(network, stored=told, criterion=Share())
     stored = read_criterion(folder / "criterion.pt")
     assert (stored.settings, stored.traced_by) == (told, "torch")
-    x, y = bright_data.split("val")
+    x, y = stored.fitting.samples(bright_data)
+    assert len(y) == 50, "half of validation; the other half chooses"
     shares = [float((logits.argmax(1) == y).float().mean()) for logits in network(x)]
     assert shares[0] != shares[1]
     assert [float(state["share"]) for state in stored.states] == pytest.approx(shares)

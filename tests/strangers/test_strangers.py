@@ -72,11 +72,11 @@ def test_the_criterion_has_learned_and_the_trace_is_of_what_it_learned(run):
     assert len(set(temperatures)) == 2 and 1.0 not in temperatures
     code = (
         f"import branchynet; n = branchynet.load({str(run)!r}, trust=True).finished_run;"
-        "x, y = n.data.split('val'); import torch;"
+        "x, y = n.data.split('test'); import torch;"
         f"t = {temperatures};"
         "p = [out / t[i] for i, out in enumerate(n.network(x))];"
         "import numpy; e = torch.stack([torch.distributions.Categorical(logits=q).entropy() for q in p], 1);"
-        "print(abs(e.detach().numpy() - numpy.load(n.folder / 'trace-val.npz')['uncertainty']).max())"
+        "print(abs(e.detach().numpy() - numpy.load(n.folder / 'trace-test.npz')['uncertainty']).max())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
