@@ -32,7 +32,7 @@ from branchynet.exits.trace import Trace
 from branchynet.runtime.costs import describe_machine
 
 LOOP = 200  # vectors of the plain loop
-LARGEST = 171  # per exit: 171**3 vectors are what `evaluate_grid` can take
+LARGEST = 170  # per exit: 170**3 vectors are what `evaluate_grid` can take
 
 
 def main() -> None:

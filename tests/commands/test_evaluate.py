@@ -155,6 +155,15 @@ def test_what_is_not_given_is_as_in_the_run(copied):
     assert set(found.sweep.rule) == {"_target_"} and found.sweep.max_vectors == 77
 
 
+def test_a_run_of_before_there_was_a_setting_takes_it(copied):
+    path = copied / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    del config.sweep.candidates
+    OmegaConf.save(config, path)
+    assert settings_of(copied).sweep.candidates is None
+    assert settings_of(copied, "sweep.candidates=50").sweep.candidates == 50
+
+
 def test_a_list_of_defaults_in_a_runs_settings_chooses_nothing(copied):
     """Stored settings are values: Hydra must not take some of them for its own."""
     path = copied / ".hydra" / "config.yaml"

@@ -20,6 +20,8 @@ from branchynet.runs.run_config import plain, read_config
 
 AS_IN_RUN = "as_in_run"
 STUDIES = "experiment/thresholds/"  # of the experiments those that train nothing
+# Settings of a sweep that older runs do not name, as they chose: they can be set for them, too.
+SINCE = {"candidates": None, "fit_share": 0.5}
 
 
 def main() -> None:
@@ -81,7 +83,7 @@ def store_as_in_run(groups: Mapping[str, Any]) -> None:
     store = ConfigStore.instance()
     # A list of defaults would choose other configs; a run's settings have none.
     nodes = {group: {k: v for k, v in node.items() if k != "defaults"} for group, node in groups.items()}
-    sweep = nodes.pop("sweep")
+    sweep = {**SINCE, **nodes.pop("sweep")}
     rule = sweep.pop("rule", {})
     for group, node in nodes.items():
         store.store(group=group, name=AS_IN_RUN, node=node)
