@@ -48,7 +48,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     if not OmegaConf.is_dict(config.image_files):
         raise UserError(f"image_files={config.image_files}: it is a group, such as image_files.size=refuse")
     rule: dict[str, Any] = OmegaConf.to_container(config.image_files)  # type: ignore[assignment]
-    ImageFiles(**{**rule, "background": None})
+    ImageFiles(**{**rule, "background": None, "size": rule["size"] or "bilinear"})
     check_whole("compare", config.compare, hint=", of images")
     for name in ("overwrite", "trust"):
         check_flag(name, config[name])
@@ -115,6 +115,8 @@ def describe(
     elif border is not None:
         background = border.colour
     means = None if border is None else (border.darkest, border.lightest)
+    if rule.get("size") is None:
+        rule = {**rule, "size": "crop" if run.config.data.name == "folder" else "bilinear"}
     try:
         experiment = result["experiment"]
         costs = Costs(

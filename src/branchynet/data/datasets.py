@@ -19,6 +19,7 @@ from torch import Tensor
 
 from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge, kind_and_reason, read_idx, read_npz
+from branchynet.data.folder import FolderSettings, read_folder
 from branchynet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ PUBLISHED = {
 }
 # Made from what comes with scikit-learn.
 EMBEDDED = {"digits": plain_digits, "digits_cluttered": cluttered_digits}
-NAMES = (*PUBLISHED, *EMBEDDED, "arrays")
+NAMES = (*PUBLISHED, *EMBEDDED, "arrays", "folder")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,12 @@ class Dataset:
 
 
 def load_dataset(
-    name: str, root: str | Path | None = None, download: bool = False, path: str | Path | None = None
+    name: str,
+    root: str | Path | None = None,
+    download: bool = False,
+    path: str | Path | None = None,
+    folder: FolderSettings | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Load a data set by name.
 
@@ -107,16 +113,24 @@ def load_dataset(
         download: whether torchvision may download (with checksums) what is not in `root`.
         path: the file of `arrays`: x_train, x_test uint8 (S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4;
             y_train, y_test integers (S,); optionally x_val, y_val, `classes`, the K names, and `inexact_train`
-            and `inexact_test`, the numbers of images that differ from the published ones.
+            and `inexact_test`, the numbers of images that differ from the published ones. For `folder` it is a
+            folder of image files, see `branchynet.data.folder.read_folder`.
+        folder: how those become a data set.
+        seed: of the splits that such a folder does not have.
 
     Raises:
         UserError: unknown name; a file that is missing, truncated or corrupt; a download that fails.
     """
     if name in EMBEDDED:
         return _build(name, EMBEDDED[name](), DIGITS, name)
+    if name == "folder":
+        if path is None:
+            raise UserError(f"data=folder needs data.path=<folder>, or take {NO_FILE}")
+        found = read_folder(Path(os.path.expanduser(str(path))), folder or FolderSettings(), seed)
+        return _build(name, found.parts, found.classes, str(path))
     if name in PUBLISHED:
-        folder = Path(os.path.expanduser(str(root or os.environ.get("BRANCHYNET_DATA") or "data")))
-        wanted = f"{_files_wanted(name)} or {name}.npz in the folder {folder}"
+        place = Path(os.path.expanduser(str(root or os.environ.get("BRANCHYNET_DATA") or "data")))
+        wanted = f"{_files_wanted(name)} or {name}.npz in the folder {place}"
         cure = "set data.root" if download else "set data.root or data.download=true"
     elif name == "arrays":
         if path is None:
@@ -127,7 +141,7 @@ def load_dataset(
     else:
         raise UserError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
     try:
-        return _published(name, folder, download) if name in PUBLISHED else _from_npz(name, file)
+        return _published(name, place, download) if name in PUBLISHED else _from_npz(name, file)
     except FileProblem as problem:
         if not isinstance(problem, NotThere):
             cure = "take fewer images" if isinstance(problem, TooLarge) else "replace it"

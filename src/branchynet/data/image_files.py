@@ -11,7 +11,7 @@ import numpy as np
 
 from branchynet.errors import check_choice, check_flag, is_whole, not_allowed
 
-SIZES = ("bilinear", "refuse")
+SIZES = ("bilinear", "crop", "refuse")
 CHANNELS = ("convert", "refuse")
 FAR = 64  # of 255: a border further than this from those of all training images is worth a word
 
@@ -33,7 +33,8 @@ class Border:
 class ImageFiles:
     """How an image file becomes (C, H, W) uint8. Raises an ArgumentError for what is not allowed."""
 
-    size: str = "bilinear"  # of another size: bilinear (resized to H × W) | refuse
+    # Of another size: bilinear (resized to H × W) | crop (resized to cover that, and the middle kept) | refuse.
+    size: str = "bilinear"
     channels: str = "convert"  # of other channels: convert (to grey or RGB) | refuse
     background: tuple[int, ...] | None = None  # C, 0 … 255, what lies below transparency; None refuses it
     invert: bool = False  # whether dark and light are swapped, before anything lies below

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
 from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
+from branchynet.data.folder import FolderSettings
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.data.shares import by_shares
@@ -88,13 +90,23 @@ class ImageData(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         eval_batch_size: int = 1000,
+        **of_folder: Any,
     ) -> None:
         super().__init__()
         check_choice("name", name, NAMES)
+        known = {field.name for field in fields(FolderSettings)}
+        for key, value in of_folder.items():
+            if key not in known:
+                raise ArgumentError(key, f"={value}: there is no such setting; see conf/data")
+            if name != "folder":
+                raise ArgumentError(key, f"={value} is for data=folder only")
+        self.folder = FolderSettings(**of_folder) if name == "folder" else None
         if name == "arrays" and path is None:
             raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
-        if name != "arrays" and path is not None:
-            raise ArgumentError("path", f"={path!r} is for data=arrays only; {name} has data.root")
+        if name == "folder" and path is None:
+            raise UserError(f"data=folder needs data.path=<folder>, or take {NO_FILE}")
+        if name not in ("arrays", "folder") and path is not None:
+            raise ArgumentError("path", f"={path!r} is for data=arrays and data=folder; {name} has data.root")
         check_flag("download", download)
         check_choice("loader", loader, LOADERS)
         check_whole("batch_size", batch_size)
@@ -129,7 +141,7 @@ class ImageData(pl.LightningDataModule):
         """Load, check and split, once."""
         if self._sets:
             return
-        data = load_dataset(self.data_name, self.root, self.download, self.path)
+        data = load_dataset(self.data_name, self.root, self.download, self.path, self.folder, self.split_seed)
         channels, height, width = data.train.x.shape[1:]
         side = min(height, width)
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):

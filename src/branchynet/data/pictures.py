@@ -103,7 +103,10 @@ def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.
     if image.size != (width, height):
         if rule.size == "refuse":
             raise FileProblem(f"{path} is {image.height}×{image.width}, must be {height}×{width}")
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if rule.size == "crop":
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+        else:
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels[None] if count == 1 else pixels.transpose(2, 0, 1))
 

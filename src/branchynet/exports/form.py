@@ -103,7 +103,9 @@ class Validation(Part):
 class ImageFiles(Part):
     """What becomes of an image file before it is the first model's input."""
 
-    size: Literal["bilinear", "refuse"] = Field(description="one of another size is resized, or refused")
+    size: Literal["bilinear", "crop", "refuse"] = Field(
+        description="one of another size is resized, resized to cover the input and cut to its middle, or refused"
+    )
     channels: Literal["convert", "refuse"] = Field(
         description="one of other channels is converted to grey or RGB, or refused"
     )

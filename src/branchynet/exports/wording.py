@@ -68,6 +68,11 @@ def picture_steps(shape: tuple[int, int, int], rule: ImageFiles) -> list[str]:
         below,
         *([converted] if rule.channels == "convert" else []),
         *(["dark and light swapped: 255 less each byte"] if rule.invert else []),
-        resized if rule.size == "bilinear" else f"refused unless it is {height} × {width} (H × W)",
+        {
+            "bilinear": resized,
+            "crop": f"resized in its proportions so that it covers {height} × {width} (H × W), and cut to the middle "
+            "of that (Pillow's ImageOps.fit with BILINEAR)",
+            "refuse": f"refused unless it is {height} × {width} (H × W)",
+        }[rule.size],
         "its bytes, 0 … 255, as NCHW: the models normalise them themselves",
     ]
