@@ -70,8 +70,8 @@ def picture_steps(shape: tuple[int, int, int], rule: ImageFiles) -> list[str]:
         *(["dark and light swapped: 255 less each byte"] if rule.invert else []),
         {
             "bilinear": resized,
-            "crop": f"resized in its proportions so that it covers {height} × {width} (H × W), and cut to the middle "
-            "of that (Pillow's ImageOps.fit with BILINEAR)",
+            "crop": f"resized in its proportions so that it covers {height} × {width} (H × W), and cut to its "
+            "middle (Pillow's ImageOps.fit with BILINEAR)",
             "refuse": f"refused unless it is {height} × {width} (H × W)",
         }[rule.size],
         "its bytes, 0 … 255, as NCHW: the models normalise them themselves",
