@@ -180,7 +180,7 @@ def test_images_that_have_moved_are_found_by_data_path(finished, tmp_path):
         (["run=nowhere", "overwrite=1"], ["overwrite=1", "true or false"]),
         (["run=nowhere", "trust=some"], ["trust=some", "true or false"]),
         (["run=nowhere", "compare=0"], ["compare=0", "above 0"]),
-        (["run=nowhere", "image_files.size=crop"], ["crop", "bilinear, refuse"]),
+        (["run=nowhere", "image_files.size=cut"], ["cut", "bilinear, crop, refuse"]),
         (["run=nowhere", "output=a_file"], ["a_file", "is a file"]),
         (["run=nowhere", "output=full"], ["full", "not empty", "overwrite=true"]),
     ],

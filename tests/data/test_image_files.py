@@ -31,7 +31,7 @@ def test_another_border_is_seen():
     assert is_far(255 - light, (230, 255)) and not is_far(light, (230, 255))
 
 
-@pytest.mark.parametrize("rule", [{"size": "crop"}, {"channels": "drop"}, {"invert": 1}])
+@pytest.mark.parametrize("rule", [{"size": "cut"}, {"channels": "drop"}, {"invert": 1}])
 def test_wrong_settings_are_named(rule):
     ((name, value),) = rule.items()
     with pytest.raises(UserError, match=rf"image_files\.{name}={value}: it is "):

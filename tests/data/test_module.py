@@ -2,6 +2,7 @@ import hashlib
 import inspect
 import os
 import pickle
+from dataclasses import fields
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.data.datasets import NAMES
+from branchynet.data.folder import FolderSettings
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError
 
@@ -208,7 +210,7 @@ def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
             "name=minst: it is one of mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, arrays",
         ),
         ({"name": "arrays"}, "data=arrays needs data.path=<file.npz>"),
-        ({"path": "x.npz"}, "path='x.npz' is for data=arrays only"),
+        ({"path": "x.npz"}, "path='x.npz' is for data=arrays and data=folder"),
         ({"download": "yes"}, "download=yes: it is true or false"),
         ({"batch_size": 0}, "batch_size=0: it is a whole number above 0"),
         ({"batch_size": 2.5}, "batch_size=2.5: it is"),
@@ -258,11 +260,12 @@ def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
     assert options.pop("_target_") == "branchynet.data.module.ImageData"
     # Of the data, and for the report alone.
     assert isinstance(options.pop("rivals"), list)
-    assert set(options) == set(inspect.signature(ImageData).parameters)
+    of_folder = {field.name for field in fields(FolderSettings)} if name == "folder" else set()
+    assert set(options) == set(inspect.signature(ImageData).parameters) - {"of_folder"} | of_folder
     assert options["name"] == name
     assert (options["root"], options["seed"]) == ("somewhere", 7)
     ImageData(
-        **{**options, "path": "file.npz" if name == "arrays" else None}
+        **{**options, "path": "file.npz" if name in ("arrays", "folder") else None}
     )  # every value is an allowed one
 
 

@@ -45,7 +45,7 @@ CASES = [
     ("normalisation.std", [math.inf], "normalisation.std.0 is 'inf'"),
     ("normalisation.std", [0], "normalisation.std.0 is '0'"),
     ("normalisation.std", [], "normalisation.std has 0"),
-    ("image_files.size", "crop", "image_files.size is 'crop': input should be 'bilinear' or 'refuse'"),
+    ("image_files.size", "cut", "image_files.size is 'cut': input should be 'bilinear', 'crop' or 'refuse'"),
     ("image_files.channels", "drop", "image_files.channels is 'drop'"),
     ("image_files.background", [0, 0], "image_files.background has 2 entries where 1 belong"),
     ("image_files.background", [256], "image_files.background.0 is '256'"),
