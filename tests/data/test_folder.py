@@ -165,6 +165,6 @@ def test_folders_that_are_no_data_set(tmp_path):
 
 def test_more_than_fits_into_memory_is_refused_before_it_is_read(flat, monkeypatch):
     monkeypatch.setattr("branchynet.data.folder.available_memory", lambda: 20_000)
-    monkeypatch.setattr("branchynet.data.folder._read", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("branchynet.data.folder.read_image", lambda *_: pytest.fail("it was read"))
     with pytest.raises(UserError, match=r"60 images of 3×12×12 take .* of memory"):
         read_folder(flat, FolderSettings(size=12))
