@@ -30,7 +30,7 @@ def test_where_joint_training_starts(tmp_path):
     for allowed in ("baseline", "scratch", str(tmp_path / "best.ckpt"), tmp_path / "best.ckpt"):
         check_init(allowed)
     for wrong in ("Baseline", str(tmp_path), str(tmp_path / "nowhere.ckpt"), None, 3):
-        with pytest.raises(UserError, match="baseline, scratch or the path of a checkpoint"):
+        with pytest.raises(UserError, match="baseline, pretrained, scratch or the path of a checkpoint"):
             check_init(wrong)
 
 

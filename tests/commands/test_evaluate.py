@@ -40,6 +40,21 @@ def test_from_the_command_line(finished, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {run.name}
 
 
+@pytest.mark.parametrize("study", ["rules", "criteria"])
+def test_studies_of_finished_runs_compose_for_each_of_their_jobs(study, finished):
+    store_as_in_run(read_run_settings(finished))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        overrides = [f"run='{finished}'", f"experiment=thresholds/{study}"]
+        swept = compose("evaluate", overrides=overrides, return_hydra_config=True).hydra.sweeper.params
+        assert (
+            compose("evaluate", overrides=overrides, return_hydra_config=True).hydra.mode.name == "MULTIRUN"
+        )
+        ((group, names),) = swept.items()
+        made = [compose("evaluate", overrides=[*overrides, f"{group}={name}"]) for name in names.split(",")]
+    targets = [str(OmegaConf.select(each, f"{group.replace('/', '.')}._target_")) for each in made]
+    assert len(set(targets)) == len(names.split(","))
+
+
 def test_mistakes_on_the_command_line(copied, tmp_path):
     for arguments, words in (
         ([], ["run=<run folder>"]),

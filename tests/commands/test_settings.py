@@ -14,8 +14,9 @@ def settings_of(*overrides):
         return plain(compose("train", overrides=list(overrides)))
 
 
-# What is no group of settings to choose one of, or lacks a name.
-NO_CHOICE = ("hydra", "data/default", "engine/default")
+# What is no group of settings to choose one of, lacks a name, or is other commands' (evaluate's studies, predict's
+# controllers): their own tests compose them.
+NO_CHOICE = ("hydra", "data/default", "engine/default", "experiment/thresholds", "controller")
 OPTIONS = [
     f"{group}={path.stem}"
     for path in sorted(conf_folder().rglob("*.yaml"))

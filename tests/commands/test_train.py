@@ -34,6 +34,15 @@ FAST = [
 
 
 def start(*arguments, cwd):
+    # Whoever starts the tests in the background may have told them to ignore Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return _started(*arguments, cwd=cwd)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _started(*arguments, cwd):
     environment = {**os.environ, "BRANCHYNET_CACHE": str(Path(cwd) / "cache"), "PYTHONWARNINGS": ""}
     return subprocess.Popen(
         [sys.executable, "-m", "branchynet", "train", *arguments],
@@ -67,7 +76,7 @@ def run(multirun):
 
 KEYS = {
     "": (
-        "baseline engine exits experiment headroom knee machine noise noisy overhead_to_the_end "
+        "baseline criterion_quality engine exits experiment headroom knee machine noise noisy overhead_to_the_end "
         "protocol seed threads validation versions"
     ),
     "baseline": "accuracy balanced_accuracy interval latency_us macs",
@@ -309,7 +318,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process = start(*FAST, "epochs.baseline=500", "hydra.run.dir=stopped", cwd=tmp_path)
     wait_for(tmp_path / "stopped" / "checkpoints" / "baseline" / "last.ckpt", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # nothing where it has ended
     assert process.returncode == 130
     assert "resume=" in err.splitlines()[-1] and "stopped" in err.splitlines()[-1] and "Traceback" not in err
 

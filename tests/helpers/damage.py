@@ -3,8 +3,25 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
+
+
+def _middle(path: Path, content: bytes) -> int:
+    if not zipfile.is_zipfile(path):
+        return len(content) // 2
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.compress_size)
+    # Before the data: 30 bytes, the name, and more, whose lengths stand in the last four of the 30.
+    lengths = content[largest.header_offset + 26 : largest.header_offset + 30]
+    begin = (
+        largest.header_offset
+        + 30
+        + int.from_bytes(lengths[:2], "little")
+        + int.from_bytes(lengths[2:], "little")
+    )
+    return begin + largest.compress_size // 2
 
 
 def damage(path: Path, how: str) -> None:
@@ -12,7 +29,8 @@ def damage(path: Path, how: str) -> None:
 
     Args:
         path: of a file that is there.
-        how: gone, empty, cut (its first half is left), flipped (a byte in its middle), folder, fifo, device,
+        how: gone, empty, cut (its first half is left), flipped (a byte in its middle, of an archive in that of its
+            largest part: between parts lie times and the like, which nobody reads), folder, fifo, device,
             huge (a hole of 1 TB), `text <what>` (that instead), `set <dotted name> <JSON>` or `drop <dotted name>`
             in a JSON file, or `swap <old> <new>` in a text.
     """
@@ -25,7 +43,7 @@ def damage(path: Path, how: str) -> None:
     elif kind == "cut":
         path.write_bytes(content[: len(content) // 2])
     elif kind == "flipped":
-        middle = len(content) // 2
+        middle = _middle(path, content)
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
     elif kind == "folder":
         path.mkdir()

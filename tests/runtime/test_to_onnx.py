@@ -63,10 +63,10 @@ class Sum(nn.Module):
 
 def test_several_inputs_share_their_batch():
     session = load_session(export(Sum(), (3, 2), (2,)), 1)
-    assert [each.name for each in session.get_inputs()] == ["x", "previous"]
+    assert [each.name for each in session.get_inputs()] == ["x", "x2"]
     for size in (1, 5):
         x, previous = np.ones((size, 3, 2), np.float32), np.full((size, 2), 4, np.float32)
-        assert (session.run(None, {"x": x, "previous": previous})[0] == 7).all()
+        assert (session.run(None, {"x": x, "x2": previous})[0] == 7).all()
 
 
 def test_no_node_says_where_it_comes_from(content):
