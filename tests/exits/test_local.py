@@ -6,22 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traces import random_trace
 
 from branchynet.exits.local import Lines, local_frontier
 from branchynet.exits.search import frontier_of_grid
 from branchynet.exits.sweep import evaluate, threshold_grid
-from branchynet.exits.trace import Trace
 
 COSTS = [[1.0, 2.0, 3.5, 5.0, 9.0], [3.0, 2.0, 4.0, 5.0, 6.0]]
-
-
-def random_trace(samples: int, exits: int, seed: int = 0) -> Trace:
-    """Later exits are surer and more often right; who is sure is right more often."""
-    generator = torch.Generator().manual_seed(seed)
-    margin = torch.randn(samples, 1, generator=generator) + torch.linspace(0.2, 1.2, exits)
-    margin = margin + 0.6 * torch.randn(samples, exits, generator=generator)
-    right = torch.rand(samples, exits, generator=generator) < torch.sigmoid(2 * margin)
-    return Trace(torch.sigmoid(-2 * margin), right.long(), torch.ones(samples, dtype=torch.int64))
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traces import random_trace
 
 from branchynet.exits import search
 from branchynet.exits.frontier import pareto
@@ -27,15 +28,6 @@ def traces(draw, exits=(1, 5)):
     right = draw(st.lists(st.integers(0, 1), min_size=size, max_size=size))
     ones = torch.ones(shape[0], dtype=torch.int64)
     return Trace(torch.tensor(uncertainty).reshape(shape), torch.tensor(right).reshape(shape), ones)
-
-
-def random_trace(samples: int, exits: int, seed: int = 0) -> Trace:
-    """Later exits are surer and more often right; who is sure is right more often."""
-    generator = torch.Generator().manual_seed(seed)
-    margin = torch.randn(samples, 1, generator=generator) + torch.linspace(0.2, 1.2, exits)
-    margin = margin + 0.6 * torch.randn(samples, exits, generator=generator)
-    right = torch.rand(samples, exits, generator=generator) < torch.sigmoid(2 * margin)
-    return Trace(torch.sigmoid(-2 * margin), right.long(), torch.ones(samples, dtype=torch.int64))
 
 
 def best(points, costs):

@@ -19,7 +19,7 @@ from branchynet.runs.atomic import check_links
 from branchynet.runs.run_config import plain, read_config
 
 AS_IN_RUN = "as_in_run"
-STUDIES = "experiment/thresholds/"  # of the experiments those that train nothing
+STUDIES = "experiment/thresholds"  # of the experiments those that train nothing
 # Settings of a sweep that older runs do not name, as they chose: they can be set for them, too.
 SINCE = {"candidates": None, "fit_share": 0.5}
 
@@ -29,7 +29,7 @@ def main() -> None:
     quote_paths()
     folder, experiment = given().get("run"), given().get("experiment")
     if experiment in options("experiment", [app.conf_folder()]):
-        studies = ", ".join(f"thresholds/{name}" for name in options(STUDIES.strip("/"), [app.conf_folder()]))
+        studies = ", ".join(f"thresholds/{name}" for name in options(STUDIES, [app.conf_folder()]))
         raise UserError(
             f"experiment={experiment} is for `branchynet train`; of finished runs there are {studies}"
         )

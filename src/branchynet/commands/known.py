@@ -10,7 +10,6 @@ from branchynet.errors import UserError
 
 # Of these the object that they make says what it takes.
 GROUPS = ("criterion", "combine", "sweep", "engine")
-CONTROLLER = "controller"  # of it, too
 
 
 def check_known(settings: Mapping[str, Any], file: Path) -> None:
@@ -28,8 +27,6 @@ def check_known(settings: Mapping[str, Any], file: Path) -> None:
 
 def _check(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     for name, value in settings.items():
-        if not prefix and name in (*GROUPS, CONTROLLER):
-            continue
         if name not in known:
             allowed = ", ".join(key for key in known if key not in ("defaults", "hydra"))
             raise UserError(f"{prefix}{name}={value}: there is no such setting; there are {allowed}")

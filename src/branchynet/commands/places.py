@@ -57,11 +57,7 @@ def places(config: DictConfig, _: Path) -> None:
                 "macs_share": place.macs / found.macs,
                 "parameters": place.parameters,
                 "parameters_share": place.parameters / max(found.parameters, 1),
-                "exit": "yes"
-                if place.takes_exit
-                else f"no, next: {place.nearest}"
-                if place.nearest
-                else "no",
+                "exit": "yes" if place.takes_exit else ", next: ".join(filter(None, ("no", place.nearest))),
                 "head_macs": head,
             }
         )
