@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -12,8 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from branchynet.commands.app import conf_folder, user_message
-from branchynet.commands.export import export
+from branchynet.commands.export import describe, export
 from branchynet.errors import UserError
+from branchynet.runs.finished_run import open_run
 
 
 def branchynet(*arguments, cwd):
@@ -38,6 +40,18 @@ def test_help_answers_without_torch(tmp_path):
         assert done.stdout.startswith(f"branchynet {command}: ") and "overwrite" in done.stdout
         assert done.stderr == "no t.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_brings_image_files_to_size_as_training_did(finished):
+    run = open_run(finished)
+    assert describe(run, "torch").image_files.size == "bilinear"  # its images were no files
+    run.facts = replace(run.facts, files_size="crop")
+    assert describe(run, "torch").image_files.size == "crop"
+    assert describe(run, "torch", size="refuse").image_files.size == "refuse"
+    # As a run of before data.json said it.
+    run.facts = replace(run.facts, files_size=None)
+    run.config.data.size = 64
+    assert describe(run, "torch").image_files.size == "crop"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from branchynet.data.augment import (
     Augmentation,
     Draws,
     augment,
+    crop,
     cutout,
     draw,
     flip,
@@ -113,6 +114,49 @@ def test_cutouts_lie_around_every_pixel_alike():
     assert (9000 - left.sum((0, 1)) - 1000).abs().max() < 4.5 * 30
 
 
+def test_a_crop_is_torchvisions_resized_crop_image_by_image():
+    from torchvision.transforms.v2.functional import resized_crop
+
+    height, width = 12, 9
+    x = torch.randint(0, 256, (60, 3, height, width), dtype=torch.uint8)
+    draws = draw(Augmentation(crop_scale=[0.08, 1], crop_ratio=[0.5, 2]), 60, np.random.default_rng(1))
+    assert draws.crops is not None
+    parts = crop(x, draws.crops)
+    places = set()
+    for image, drawn, part in zip(x, draws.crops.tolist(), parts, strict=True):
+        rows, columns = max(1, round(drawn[0] * height)), max(1, round(drawn[1] * width))
+        top = min(int(drawn[2] * (height - rows + 1)), height - rows)
+        left = min(int(drawn[3] * (width - columns + 1)), width - columns)
+        slow = resized_crop(image.float(), top, left, rows, columns, [height, width], antialias=False)
+        assert (part - slow).abs().max() < 0.51  # rounded to a byte
+        places.add((top, left, rows, columns))
+    assert len(places) > 30
+    whole = torch.tensor([[1.0, 1.0, 0.3, 0.9]]).expand(60, 4)
+    assert torch.equal(crop(x, whole), x)
+    assert crop(x[:2, :, :1, :1], whole[:2]).shape == (2, 3, 1, 1)
+
+
+def test_crops_have_the_areas_and_shapes_that_are_said():
+    draws = draw(Augmentation(crop_scale=(0.25, 0.5), crop_ratio=(0.8, 1.25)), 4000, np.random.default_rng(0))
+    assert draws.crops is not None and draws.crops.dtype == torch.float32
+    area, shape = draws.crops[:, :2].prod(1), draws.crops[:, 1] / draws.crops[:, 0]
+    assert (
+        area.min() >= 0.2499 and area.max() <= 0.5001 and area.mean().item() == pytest.approx(0.375, abs=0.01)
+    )
+    assert shape.min() >= 0.799 and shape.max() <= 1.2501 and shape.log().mean().abs() < 0.01
+    # Of large parts those that fit are taken, and where none does, what of it lies within the image.
+    tall = draw(Augmentation(crop_scale=(1, 1), crop_ratio=(0.5, 0.5)), 5, np.random.default_rng(0)).crops
+    assert tall is not None and tall[:, 0].tolist() == [1] * 5
+    assert tall[:, 1] == pytest.approx(0.5**0.5)
+
+
+def test_what_was_drawn_before_there_were_crops_is_still_drawn():
+    before = draw(Augmentation(shift=2, flip=True, cutout=3), 50, np.random.default_rng(4))
+    now = draw(Augmentation(2, "zero", True, 3, crop_scale=(0.3, 1)), 50, np.random.default_rng(4))
+    for name in ("offsets", "flips", "centres"):
+        assert torch.equal(getattr(before, name), getattr(now, name))
+
+
 def test_flip_mirrors_the_chosen_only():
     x = torch.arange(6, dtype=torch.uint8).reshape(2, 1, 1, 3)
     assert flip(x, torch.tensor([True, False])).flatten().tolist() == [2, 1, 0, 3, 4, 5]
@@ -158,7 +202,15 @@ def test_config():
         ({"fill": None}, "augment.fill=None: it is one of zero, reflect"),
         ({"cutout": -8}, "augment.cutout=-8: it is"),
         ({"cutout": "8"}, "augment.cutout=8: it is a whole number"),
-        ({"rotate": 3}, "augment.rotate is unknown; there are shift, fill, flip, cutout"),
+        (
+            {"rotate": 3},
+            "augment.rotate is unknown; there are shift, fill, flip, cutout, crop_scale, crop_ratio",
+        ),
+        ({"crop_scale": 0.5}, "augment.crop_scale=0.5: it is [least, most], such as [0.35, 1]"),
+        ({"crop_scale": [0, 1]}, "augment.crop_scale=[0, 1]: it is"),
+        ({"crop_scale": [0.5, 1.5]}, "augment.crop_scale=[0.5, 1.5]: it is"),
+        ({"crop_scale": ["a", 1]}, "augment.crop_scale=['a', 1]: it is"),
+        ({"crop_ratio": [2, 1]}, "augment.crop_ratio=[2, 1]: it is [least, most], such as [0.75, 1.33]"),
         ("shift", "augment=shift: it is null or such as {shift: 4, flip: true}"),
     ],
 )
@@ -181,5 +233,6 @@ def test_what_is_drawn():
         and not Augmentation(fill="reflect").draws
     )
     assert all(
-        Augmentation(**{name: value}).draws for name, value in (("shift", 1), ("flip", True), ("cutout", 2))
+        Augmentation(**{name: value}).draws
+        for name, value in (("shift", 1), ("flip", True), ("cutout", 2), ("crop_scale", [0.5, 1]))
     )

@@ -18,7 +18,8 @@ MEAN, STD = channel_statistics(IMAGES.x)
 
 
 def make(kind=DeviceLoader, seed=3, **options) -> DeviceLoader:
-    options = {"shuffle": True, "augmentation": Augmentation(shift=2, flip=True), **options}
+    augmentation = Augmentation(shift=2, flip=True, crop_scale=(0.3, 1))
+    options = {"shuffle": True, "augmentation": augmentation, **options}
     return kind(IMAGES, BATCH, MEAN, STD, seed=seed, **options)
 
 

@@ -19,7 +19,9 @@ from branchynet.runs.image_facts import (
 )
 
 BORDER = Border((1, 2, 3), 0, 9)
-FACTS = ImageFacts((3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3), "abc", BORDER)
+FACTS = ImageFacts(
+    (3, 32, 48), ("cat", "Bär", "魚"), (0.1, 1 / 3, 0.5), (0.2, 0.25, 1e-3), "abc", BORDER, "crop"
+)
 
 
 def test_the_facts_are_read_back_to_the_last_digit(tmp_path):
@@ -58,6 +60,7 @@ def test_the_facts_of_a_data_set_are_its_own():
         {"border": {"colour": [1, 2, 3]}},
         {"border": {"colour": [1, 2, 256], "darkest": 0, "lightest": 9}},
         {"border": 3},
+        {"files_size": "stretch"},
         {"classes": 3},
         {"classes": []},
         {"classes": ["a", 3]},

@@ -116,7 +116,7 @@ def describe(
         background = border.colour
     means = None if border is None else (border.darkest, border.lightest)
     if rule.get("size") is None:
-        rule = {**rule, "size": "crop" if run.config.data.name == "folder" else "bilinear"}
+        rule = {**rule, "size": run.files_size}
     try:
         experiment = result["experiment"]
         costs = Costs(

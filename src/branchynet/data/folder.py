@@ -61,6 +61,11 @@ class FolderSettings:
     background: int = 255
     on_error: str = "skip"
 
+    @property
+    def rule(self) -> ImageFiles:
+        """What becomes of a file's size, channels and transparency."""
+        return ImageFiles(size="crop", background=(self.background,) * self.channels)
+
     def __post_init__(self) -> None:
         if self.size is not None:
             check_whole("size", self.size, hint=", of pixels")
@@ -113,11 +118,10 @@ def read_folder(folder: Path, settings: FolderSettings, seed: int = 0) -> Folder
             f"{count:,} images of {settings.channels}×{height}×{width} take {gib(needed)} of memory, and "
             f"{gib(memory)} are free here: make data.size smaller, or take fewer"
         )
-    rule = ImageFiles(size="crop", background=(settings.background,) * settings.channels)
     problems: list[FileProblem] = []
     parts = {}
     for split, files in found.files.items():
-        images, label = _read(files, found.labels[split], shape, rule, problems, settings.on_error)
+        images, label = _read(files, found.labels[split], shape, settings.rule, problems, settings.on_error)
         parts[split] = (images, label)
     _tell(folder, problems, count)
     missing = [split for split, (_, label) in parts.items() if not len(label)]

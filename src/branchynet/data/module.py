@@ -73,6 +73,11 @@ class ImageData(pl.LightningDataModule):
     std: tuple[float, ...]
     numbered: bool = False
 
+    @property
+    def files_size(self) -> str | None:
+        """How image files are brought to the images' size, see `ImageFiles.size`; None where there are none."""
+        return None if self.folder is None else self.folder.rule.size
+
     def __init__(
         self,
         name: str,

@@ -155,6 +155,12 @@ class FinishedRun:
         """Of the images; from the data set where an older run has left none."""
         return read_facts(self.folder) or facts_of(self.data)
 
+    @property
+    def files_size(self) -> str:
+        """How image files are brought to the images' size, as in training if it had files: `ImageFiles.size`."""
+        # An older run has not kept it: if it had files, it has a setting of their size.
+        return self.facts.files_size or ("crop" if "size" in self.config.data else "bilinear")
+
     @cached_property
     def data(self) -> "ImageData":
         """The data set, set up."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 
-from branchynet.data.image_files import Border, border_of
+from branchynet.data.image_files import SIZES, Border, border_of
 from branchynet.errors import UserError
 from branchynet.forms import what_is_wrong
 from branchynet.regular import read_regular
@@ -33,6 +33,8 @@ class ImageFacts:
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]  # C, the same
     fingerprint: str | None = None  # sha256 of all images and labels; None where a run did not keep it
     border: Border | None = None  # of the training split; None where a run did not keep it
+    # How image files were brought to the size, as `ImageFiles.size`; None: not known, or there were no files.
+    files_size: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +49,13 @@ def facts_of(data: "ImageData") -> ImageFacts:
     fingerprint = data.fingerprint(("train", "val", "test", *calibration))
     border = border_of(data.images("train").numpy())
     return ImageFacts(
-        data.input_shape, tuple(data.classes), tuple(data.mean), tuple(data.std), fingerprint, border
+        data.input_shape,
+        tuple(data.classes),
+        tuple(data.mean),
+        tuple(data.std),
+        fingerprint,
+        border,
+        data.files_size,
     )
 
 
@@ -83,6 +91,8 @@ def read_facts(folder: Path) -> ImageFacts | None:
             raise ValueError("mean and std are not of as many channels as the images")
         if facts.border is not None and len(facts.border.colour) != channels:
             raise ValueError("the border is not of as many channels as the images")
+        if facts.files_size not in (None, *SIZES):
+            raise ValueError(f"files_size is {facts.files_size!r}, must be one of {', '.join(SIZES)}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
