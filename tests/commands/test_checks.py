@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from torch import nn
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.checks import (
@@ -19,8 +20,10 @@ from branchynet.commands.checks import (
     check_memory,
     check_optimizer,
     check_trainer,
+    check_trunk_lr,
 )
 from branchynet.errors import UserError
+from branchynet.networks.branched import BranchedNetwork
 
 CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 
@@ -35,12 +38,31 @@ def test_where_joint_training_starts(tmp_path):
 
 
 def test_whether_the_trunk_is_frozen():
-    assert check_freeze("none", "scratch") is False
-    assert check_freeze("trunk", "baseline") is check_freeze("trunk", "some.ckpt") is True
-    with pytest.raises(UserError, match=r"^freeze=heads: it is none or trunk$"):
-        check_freeze("heads", "baseline")
+    plain = BranchedNetwork([nn.Identity()], [nn.Linear(1, 1)], [])
+    normed = BranchedNetwork([nn.Sequential(nn.BatchNorm1d(1))], [nn.Linear(1, 1)], [])
+    assert check_freeze("none", "scratch", plain) == (False, False)
+    assert (
+        check_freeze("trunk", "baseline", plain) == check_freeze("trunk", "some.ckpt", plain) == (True, False)
+    )
+    assert check_freeze("batch_norms", "baseline", normed) == (False, True)
+    with pytest.raises(UserError, match=r"^freeze=heads: it is none, trunk or batch_norms$"):
+        check_freeze("heads", "baseline", plain)
     with pytest.raises(UserError, match="would leave the trunk untrained"):
-        check_freeze("trunk", "scratch")
+        check_freeze("trunk", "scratch", plain)
+    with pytest.raises(UserError, match="would leave the trunk's batch norms untrained"):
+        check_freeze("batch_norms", "scratch", normed)
+    with pytest.raises(UserError, match="the trunk has none"):
+        check_freeze("batch_norms", "baseline", plain)
+
+
+def test_a_learning_rate_of_the_trunk():
+    check_trunk_lr(None, "trunk", "pretrained")
+    check_trunk_lr(1e-4, "trunk", "baseline")  # of stage 1
+    for wrong in (0, -1, "low", True, math.nan, math.inf):
+        with pytest.raises(UserError, match=rf"^optimizer\.trunk_lr={wrong}: it is a learning rate above 0"):
+            check_trunk_lr(wrong, "none", "baseline")
+    with pytest.raises(UserError, match="the trunk is not trained at all"):
+        check_trunk_lr(1e-4, "trunk", "pretrained")
 
 
 def test_every_stage_has_an_epoch():

@@ -79,7 +79,7 @@ def test_what_an_object_takes_is_its_own_business(overrides):
         ("init=''", "init=: it is a text that is not empty"),
         ("label_smoothing=some", "label_smoothing=some: it is a number"),
         ("ema=often", "ema=often: it is a number"),
-        ("freeze=heads", "freeze=heads: it is none or trunk"),
+        ("freeze=heads", "freeze=heads: it is none, trunk or batch_norms"),
         ("channels_last=maybe", "channels_last=maybe: it is auto or true or false"),
         ("compile=1", "compile=1: it is auto or true or false"),
         ("weights.values=3", "weights.values=3: it is a list, such as [1,2]"),

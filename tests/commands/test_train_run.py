@@ -20,6 +20,7 @@ from branchynet.commands.train_run import (
     without,
 )
 from branchynet.errors import UserError
+from branchynet.networks.resnet import resnet_cifar
 from branchynet.runs.baseline_cache import cache_key
 from branchynet.runs.build import build_data, build_network
 from branchynet.runs.run_config import plain, read_config
@@ -79,8 +80,10 @@ def composed(*overrides):
         (["ema=often"], ["ema=often", "null"]),
         (["trainer.gradient_clip_val=-1"], ["gradient_clip_val=-1", "above 0"]),
         (["trainer.gradient_clip_val=much"], ["gradient_clip_val=much", "null"]),
-        (["freeze=heads"], ["freeze=heads", "none or trunk"]),
+        (["freeze=heads"], ["freeze=heads", "none, trunk or batch_norms"]),
         (["freeze=trunk", "init=scratch"], ["init=scratch", "init=baseline"]),
+        (["freeze=batch_norms"], ["freeze=batch_norms", "the trunk has none"]),
+        (["optimizer.trunk_lr=0"], ["optimizer.trunk_lr=0", "above 0"]),
         (["freeze=trunk", "weights.values=[0,1]"], ["freeze=trunk", "side exits"]),
         (["channels_last=maybe"], ["channels_last=maybe", "auto, true or false"]),
         (["compile=1"], ["compile=1", "auto, true or false"]),
@@ -148,6 +151,33 @@ def test_init_says_what_the_joint_stage_starts_from(tmp_path, capsys):
     # No TensorBoard with logger=none, everything else all the same.
     names = {path.name for path in (tmp_path / "scratch").iterdir()}
     assert "result.json" in names and not any("tfevents" in name for name in names)
+
+
+def test_fine_tuning_is_slow_in_the_trunk_and_leaves_its_batch_norms_alone(tmp_path, monkeypatch):
+    """What both stages are told; what they make of it is training's."""
+
+    def stages_of(*overrides):
+        told = {}
+
+        def fit(module, **_):
+            told[module.stage] = (module.trunk_lr, len(module.fixed))
+            if module.stage == "joint":
+                raise InterruptedError
+            return {}
+
+        monkeypatch.setattr("branchynet.commands.train_run.fit", fit)
+        small = ["model=b_resnet20_efficient", "model.trunk.depth=8", "model.trunk.in_channels=1"]
+        with pytest.raises(InterruptedError):
+            train_run(
+                composed("cache=null", *small, *overrides), tmp_path / str(len(list(tmp_path.iterdir())))
+            )
+        return told
+
+    torch.save(resnet_cifar(8, in_channels=1).state_dict(), tmp_path / "weights.pth")
+    weights, fixed = f"model.weights={tmp_path}/weights.pth", "freeze=batch_norms"
+    # One batch norm behind the first convolution, two in each of three blocks.
+    assert stages_of(weights, fixed, "optimizer.trunk_lr=1e-4") == {"baseline": (1e-4, 7), "joint": (1e-4, 7)}
+    assert stages_of(fixed) == {"baseline": (None, 0), "joint": (None, 7)}, "untrained ones are trained first"
 
 
 def trunk(state):
@@ -233,6 +263,8 @@ def test_whole_groups_that_the_baseline_does_not_depend_on(key_of):
     ):
         assert key_of(override) == key_of(), override
     assert key_of("model.exits.0.convs=[4]", "epochs.joint=1") == key_of()
+    assert key_of("freeze=batch_norms") == key_of() == key_of("model.weights=x")
+    assert key_of("freeze=batch_norms", "model.weights=x") != key_of(), "there they are fixed in stage 1, too"
     # The side exits of the same trunk.
     assert key_of("model=b_lenet_efficient") == key_of()
 

@@ -14,7 +14,7 @@ from branchynet.data.augment import Augmentation
 from branchynet.errors import UserError
 from branchynet.networks.weights import load_network
 from branchynet.training import distilled
-from branchynet.training.module import BranchyClassifier, parameter_groups, trained_parts
+from branchynet.training.module import BranchyClassifier
 from branchynet.training.objective import Joint, exit_losses, side_weights, weighted
 from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit
@@ -42,27 +42,6 @@ def test_a_head_of_weight_zero_is_left_as_it_was_and_changes_nothing(data, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(before, net.heads[0].parameters(), strict=True))
     assert same(net.segments, other.segments) and same(net.heads[1], other.heads[1])
     assert not same(net.segments, network().segments)
-
-
-def shapes(parameters):
-    return sorted(tuple(parameter.shape) for parameter in parameters)
-
-
-def test_weight_decay_spares_biases_and_untrained_heads_are_left_out(network):
-    decayed, spared = parameter_groups(trained_parts(network(), (False, True)))
-    assert shapes(decayed["params"]) == [(3, 16), (4, 1, 3, 3), (4, 4, 3, 3)]
-    assert shapes(spared["params"]) == [(3,), (4,), (4,)]
-    assert spared["weight_decay"] == 0
-
-
-def test_what_comes_after_the_last_trained_head_is_left_out(network):
-    assert shapes(p for part in trained_parts(network(), (True, False)) for p in part.parameters()) == [
-        *((3,), (3, 64)),
-        *((4,), (4, 1, 3, 3)),
-    ]
-    assert shapes(p for part in trained_parts(network(), (True, False), True) for p in part.parameters()) == [
-        *((3,), (3, 64)),
-    ]
 
 
 class Calls(Callback):

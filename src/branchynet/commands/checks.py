@@ -30,9 +30,11 @@ from branchynet.errors import (
     reason_of,
     settings_of,
 )
+from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.size import activation_bytes, weights_bytes
 from branchynet.runs.build import build_network
 from branchynet.training.hardware import trains_on_gpu
+from branchynet.training.parts import batch_norms
 from branchynet.training.schedules import build_schedule
 
 
@@ -81,15 +83,39 @@ def check_memory(
         )
 
 
-def check_freeze(freeze: Any, init: Any) -> bool:
-    """Whether the trunk is frozen in the joint stage: `none`, or `trunk` where there is a trained one."""
-    if freeze not in ("none", "trunk"):
-        raise not_allowed("freeze", freeze, "none or trunk")
-    if freeze == "trunk" and init == "scratch":
+def check_freeze(freeze: Any, init: Any, network: BranchedNetwork) -> tuple[bool, bool]:
+    """Whether the trunk is frozen in the joint stage, and whether the batch norms of a trained one are.
+
+    Args:
+        freeze: none, trunk or batch_norms.
+        init: where joint training starts.
+        network: whose trunk it is.
+    """
+    if freeze not in ("none", *WORDS):
+        raise not_allowed("freeze", freeze, "none, trunk or batch_norms")
+    if freeze != "none" and init == "scratch":
         raise UserError(
-            "freeze=trunk with init=scratch would leave the trunk untrained: take init=baseline or freeze=none"
+            f"freeze={freeze} with init=scratch would leave the {WORDS[freeze]} untrained: take init=baseline or "
+            "freeze=none"
         )
-    return freeze == "trunk"
+    if freeze == "batch_norms" and not batch_norms(network):
+        raise UserError("freeze=batch_norms: the trunk has none, take freeze=none or freeze=trunk")
+    return freeze == "trunk", freeze == "batch_norms"
+
+
+WORDS = {"trunk": "trunk", "batch_norms": "trunk's batch norms"}
+
+
+def check_trunk_lr(value: Any, freeze: Any, init: Any) -> None:
+    """A learning rate, or None, of a trunk that is trained in one of the stages."""
+    if value is not None and (not is_number(value) or not 0 < value < math.inf):
+        allowed = "a learning rate above 0, or null for the heads' (freeze=trunk trains those alone)"
+        raise not_allowed("optimizer.trunk_lr", value, allowed)
+    if value is not None and freeze == "trunk" and init == "pretrained":
+        raise UserError(
+            f"optimizer.trunk_lr={value}: with init=pretrained and freeze=trunk the trunk is not trained at all; "
+            "leave one of them out"
+        )
 
 
 def check_epochs(epochs: Mapping[str, Any]) -> None:

@@ -125,7 +125,7 @@ class Train(Strict):
     cache: Name | None
     label_smoothing: float
     ema: float | None
-    freeze: Literal["none", "trunk"]
+    freeze: Literal["none", "trunk", "batch_norms"]
     channels_last: Auto
     compile: Auto
     optimized_metric: Metric | None

@@ -90,14 +90,17 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     checks.check_memory(config.model, facts.input_shape, facts.num_classes, min(data.batch_size, images), gpu)
     network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
-    optimizer = made("optimizer", config.optimizer)
+    rates = plain(config.optimizer)
+    trunk_lr = rates.pop("trunk_lr", None)  # older runs, and optimisers of somebody's own, have none
+    optimizer = made("optimizer", rates)
     weights_file = config.model.get("weights")
     checks.check_init(config.init, weights_file)
     checks.check_epochs(plain(config.epochs))
     checks.check_optimizer(optimizer, plain(config.schedule), plain(config.epochs), images, data.batch_size)
     if config.ema is not None:
         check_decay(config.ema)
-    frozen = checks.check_freeze(config.freeze, config.init)
+    frozen, norms_frozen = checks.check_freeze(config.freeze, config.init, network)
+    checks.check_trunk_lr(trunk_lr, config.freeze, config.init)
     objective = build_objective(config, network.num_exits, frozen)
     gradients = build_gradients(config)
     taught_by = build_teacher(objective, facts)
@@ -125,6 +128,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         seed=config.seed,
         channels_last=resolve_channels_last(config.channels_last),
         compile=resolve_compile(config.compile, config.trainer.accelerator),
+        trunk_lr=trunk_lr,
     )
 
     if config.init not in INITS:
@@ -140,7 +144,13 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         baseline,
         data,
         partial(stage, callbacks=stage_callbacks(config, weights)),
-        partial(module, baseline, only_last, stage="baseline"),
+        partial(
+            module,
+            baseline,
+            only_last,
+            stage="baseline",
+            freeze_batch_norms=norms_frozen and weights_file is not None,
+        ),
         loggers,
     )
     if config.init in ("baseline", "pretrained"):
@@ -155,6 +165,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
             objective,
             stage="joint",
             freeze_trunk=frozen,
+            freeze_batch_norms=norms_frozen,
             gradients=gradients,
             teacher=teacher,
         ),
@@ -275,8 +286,10 @@ def baseline_determinants(config: DictConfig, data: ImageData, baseline: Branche
         data: the images.
         baseline: not trained yet.
     """
+    fixed = config.freeze == "batch_norms" and config.model.get("weights") is not None
     return {
         **without(plain(config), NOT_OF_BASELINE),
+        **({"batch_norms": "fixed"} if fixed else {}),
         "trainer": trainer_settings(config.trainer, baseline, data),
         "channels_last": resolve_channels_last(config.channels_last),
         "compile": resolve_compile(config.compile, config.trainer.accelerator),

@@ -19,6 +19,7 @@ from branchynet.training.checkpoints import MovableCheckpoint
 from branchynet.training.gradients import Gradients
 from branchynet.training.metrics import PerExit
 from branchynet.training.objective import Objective, asks_a_teacher
+from branchynet.training.parts import batch_norms, parameter_groups, trained_parts
 from branchynet.training.seeds import derive_seed
 from branchynet.training.teacher import Teacher
 
@@ -50,12 +51,15 @@ class BranchyClassifier(L.LightningModule):
             each size would be compiled for itself.
         freeze_trunk: train the side heads alone: the trunk (segments and last head) stays in eval mode and gets no
             gradient; the last exit's weight has to be 0.
+        freeze_batch_norms: leave the trunk's batch norms as they are: in eval mode they normalise by the statistics
+            that they came with, and their scales and offsets get no gradient.
+        trunk_lr: of the segments, in place of the optimiser's; a schedule scales both.
         gradients: how the exits' gradients are added up.
         teacher: another network, for an objective that learns from one.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `learning_rate/<stage>` as it
-    is at the epoch's end.
+    is at the epoch's end, and `learning_rate/<stage>_trunk` where the trunk has its own.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class BranchyClassifier(L.LightningModule):
         channels_last: bool = False,
         compile: bool = False,
         freeze_trunk: bool = False,
+        freeze_batch_norms: bool = False,
+        trunk_lr: float | None = None,
         gradients: Gradients = NOTHING_CHANGED,
         teacher: Teacher | None = None,
     ) -> None:
@@ -90,6 +96,7 @@ class BranchyClassifier(L.LightningModule):
         self.full_batch = 0  # images in the stage's first batch
         self.weights = weights
         self.freeze_trunk = freeze_trunk
+        self.trunk_lr = trunk_lr
         self.gradients = gradients
         self.sharing = gradients.sharing(weights)
         self.steps = 1  # of the optimiser in the whole stage
@@ -104,6 +111,9 @@ class BranchyClassifier(L.LightningModule):
         self.parts = trained_parts(network, self.trained, freeze_trunk)
         for part in self.parts:
             part.requires_grad_(True)
+        self.fixed = batch_norms(network) if freeze_batch_norms else []
+        for layer in self.fixed:
+            layer.requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> "BranchyClassifier":
@@ -113,6 +123,8 @@ class BranchyClassifier(L.LightningModule):
         for part in (*self.network.segments, *self.network.heads):
             if id(part) not in trained:
                 part.eval()
+        for layer in self.fixed:
+            layer.eval()
         if isinstance(self.objective, nn.Module):
             self.objective.eval()  # a teacher is asked, not trained
         return self
@@ -150,15 +162,17 @@ class BranchyClassifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metric)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log(f"learning_rate/{self.stage}", float(rate))
+        groups = self.trainer.optimizers[0].param_groups
+        self.log(f"learning_rate/{self.stage}", float(groups[0]["lr"]))
+        if self.trunk_lr is not None and not self.freeze_trunk:
+            self.log(f"learning_rate/{self.stage}_trunk", float(groups[-1]["lr"]))
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metric)
 
     def configure_optimizers(self) -> Any:
         self.steps = int(self.trainer.estimated_stepping_batches)
-        optimizer = self.optimizer_factory(parameter_groups(self.parts))
+        optimizer = self.optimizer_factory(parameter_groups(self.parts, self.network.segments, self.trunk_lr))
         scheduler = self.schedule_factory(optimizer, self.steps)
         if scheduler is None:
             return optimizer
@@ -227,30 +241,3 @@ def logged_names(weights: Sequence[float]) -> list[str]:
     exits = [f"_exit_{n}" for n, weight in enumerate(weights, 1) if weight > 0]
     kinds = [f"{split}_{kind}" for split in ("val", "train") for kind in ("accuracy", "loss")]
     return [f"{kind}{end}" for end in ("", *exits) for kind in kinds]
-
-
-def trained_parts(
-    network: BranchedNetwork, trained: Sequence[bool], freeze_trunk: bool = False
-) -> list[nn.Module]:
-    """The segments and heads that get a gradient.
-
-    Args:
-        network: N exits.
-        trained: N flags, at least one of them set; heads whose flag is False are left out, and so are the
-            segments after the last head that is trained.
-        freeze_trunk: leave out all segments.
-    """
-    depth = 0 if freeze_trunk else max(n for n, flag in enumerate(trained, start=1) if flag)
-    heads = [head for head, flag in zip(network.heads, trained, strict=True) if flag]
-    return [*network.segments[:depth], *heads]
-
-
-def parameter_groups(parts: Iterable[nn.Module]) -> list[dict[str, Any]]:
-    """The parameters of `parts`, in two groups: weight decay spares biases and the norms' scales."""
-    parameters = list(nn.ModuleList(parts).parameters())
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}]
-    if spared:
-        groups.append({"params": spared, "weight_decay": 0.0})
-    return groups
