@@ -1,15 +1,20 @@
 """Image files in folders, one for each class: found, split, read."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from branchynet.data.datasets import load_dataset
 from branchynet.data.folder import FolderSettings, find_files, read_folder
+from branchynet.data.loader import DeviceLoader, WorkerLoader
+from branchynet.data.mapped import is_mapped, tensor_of
 from branchynet.data.module import ImageData
 from branchynet.errors import ArgumentError, UserError
+from branchynet.runs.image_facts import facts_of
 
 
 def picture(path, value=100, size=(12, 12), mode="RGB"):
@@ -39,9 +44,7 @@ def test_without_splits_each_class_gives_its_share_always_the_same(flat):
     every = [file for files in found.files.values() for file in files]
     assert len(set(every)) == 60
     for split, files in found.files.items():
-        assert [found.classes.index(file.relative_to(flat).parts[0]) for file in files] == list(
-            found.labels[split]
-        )
+        assert [found.classes.index(file.split("/")[0]) for file in files] == list(found.labels[split])
     assert find_files(flat, settings, seed=3).files == found.files
     assert find_files(flat, settings, seed=4).files != found.files
 
@@ -56,7 +59,7 @@ def test_own_splits_are_taken_and_what_is_missing_is_set_aside(tmp_path, caplog)
         found = find_files(tmp_path, FolderSettings(test_share=0.2))
     assert {split: len(files) for split, files in found.files.items()} == {"train": 16, "val": 4, "test": 4}
     assert "has no image of b" in caplog.text
-    assert {file.parent.parent.name for file in found.files["test"]} == {"train"}
+    assert {file.split("/")[0] for file in found.files["test"]} == {"train"}
 
 
 def test_pixels_are_those_of_the_middle_upright_and_on_the_background(tmp_path):
@@ -79,7 +82,7 @@ def test_pixels_are_those_of_the_middle_upright_and_on_the_background(tmp_path):
     found = read_folder(tmp_path, FolderSettings(size=10, val_share=0.2, test_share=0.2, background=90))
     files = find_files(tmp_path, FolderSettings(size=10, val_share=0.2, test_share=0.2, background=90)).files
     images = {
-        file.relative_to(tmp_path).as_posix(): image
+        file: image
         for split, names in files.items()
         for file, image in zip(names, found.parts[split][0], strict=True)
     }
@@ -128,6 +131,9 @@ def test_as_a_data_module(flat):
         ({"val_share": 0.7}, "val_share=0.7: it is a share"),
         ({"background": 256}, "background=256"),
         ({"on_error": "ignore"}, "on_error=ignore"),
+        ({"keep": "cloud"}, "keep=cloud: it is one of auto, memory, disk"),
+        ({"cache": 3}, "cache=3: it is a folder, or null"),
+        ({"num_workers": 1000}, "num_workers=1000: it is a whole number, 0 … 512"),
         ({"sizes": 3}, "sizes=3: there is no such setting"),
     ],
 )
@@ -164,8 +170,50 @@ def test_folders_that_are_no_data_set(tmp_path):
     assert "has no image of empty: put some there" in told(tmp_path / "three")
 
 
-def test_more_than_fits_into_memory_is_refused_before_it_is_read(flat, monkeypatch):
+def folder_data(flat, keep, **options):
+    return ImageData(
+        "folder", path=str(flat), validation_size=None, size=8, keep=keep, num_workers=0, **options
+    )
+
+
+def test_more_than_fits_into_memory_lies_on_the_disk_or_is_refused_before_it_is_read(
+    flat, monkeypatch, caplog
+):
     monkeypatch.setattr("branchynet.data.folder.available_memory", lambda: 20_000)
-    monkeypatch.setattr("branchynet.data.folder.read_image", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(UserError, match=r"60 images of 3×12×12 take .* of memory"):
-        read_folder(flat, FolderSettings(size=12))
+    with caplog.at_level(logging.INFO):
+        found = read_folder(flat, FolderSettings(size=12, num_workers=0))
+    assert (
+        "60 images of 3×12×12 take 0.0 MiB and 0.0 MiB of memory are free: they are kept on the disk"
+        in caplog.text
+    )
+    assert f"decoding into {flat}/.branchynet/" in caplog.text
+    assert all(is_mapped(tensor_of(images)) for images, _ in found.parts.values())
+    monkeypatch.setattr("branchynet.data.decode.read_image", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=r"60 images of 3×12×12 take .* of memory.*data\.keep=disk"):
+        read_folder(flat, FolderSettings(size=12, keep="memory"))
+
+
+def test_on_the_disk_all_is_as_in_memory(flat, caplog):
+    (flat / "cats" / "x.png").write_bytes(b"no picture")
+    augment = {"flip": True, "shift": 1, "crop_scale": [0.5, 1]}
+    with caplog.at_level(logging.INFO):
+        memory, disk = (
+            folder_data(flat, keep, calibration=5, batch_size=16, augment=augment)
+            for keep in ("memory", "disk")
+        )
+        facts = facts_of(memory)
+        assert facts_of(disk) == facts and facts.fingerprint
+    assert "60 images" not in caplog.text and caplog.text.count("1 of 61 images cannot be read") == 2
+    assert "61 images of 3×8×8 take 0.0 MiB and are kept in memory" in caplog.text
+    for split in ("train", "val", "test", "calibration"):
+        assert torch.equal(memory.images(split), disk.images(split))
+        assert is_mapped(disk.images(split)) and not is_mapped(memory.images(split))
+    for of_memory, of_disk in zip(memory.train_dataloader(), disk.train_dataloader(), strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(of_memory, of_disk, strict=True))
+    # To a device it goes batch by batch.
+    trainer = SimpleNamespace(
+        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("meta"))
+    )
+    for data, kind in ((memory, DeviceLoader), (disk, WorkerLoader)):
+        data.trainer = trainer
+        assert type(data.test_dataloader()) is kind

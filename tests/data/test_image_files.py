@@ -16,13 +16,24 @@ def test_the_outermost_pixels_once_each():
 def test_the_border_of_most_images_counts():
     x = np.zeros((1000, 1, 6, 6), np.uint8)
     x[:, :, 2:4, 2:4] = 255  # what they show
-    assert border_of(x) == Border((0,), 0, 0)
+    assert border_of([x]) == Border((0,), 0, 0)
     x[:4] = 255  # less than 1 in 200
-    assert border_of(x) == Border((0,), 0, 0)
+    assert border_of([x]) == Border((0,), 0, 0)
     x[:500] = 100
-    assert border_of(x) == Border((50,), 0, 100)
+    assert border_of([x]) == Border((50,), 0, 100)
     colour = np.broadcast_to(np.uint8([1, 2, 200])[:, None, None], (7, 3, 6, 6))
-    assert border_of(colour) == Border((1, 2, 200), 67, 68)
+    assert border_of([colour]) == Border((1, 2, 200), 67, 68)
+
+
+def test_in_parts_it_is_what_it_is_of_all_at_once():
+    x = np.random.default_rng(0).integers(0, 256, (41, 3, 5, 4), dtype=np.uint8)
+    pixels = around(x)
+    colour = tuple(int(np.median(pixels[:, channel])) for channel in range(3))
+    darkest, lightest = np.quantile(pixels.mean(axis=(1, 2)), (0.005, 0.995))
+    whole = Border(colour, int(darkest), int(np.ceil(lightest)))
+    assert border_of([x]) == border_of([x[:7], x[7:8], x[8:]]) == whole
+    odd = border_of([x[:1, :, :1, :3]])
+    assert odd.colour == tuple(int(np.median(x[0, channel, 0, :3])) for channel in range(3))
 
 
 def test_another_border_is_seen():

@@ -1,7 +1,10 @@
 import os
 
+import pytest
+
 from branchynet.data import memory
-from branchynet.data.memory import available_memory, gib
+from branchynet.data.memory import amount, available_memory, check_disk, gib
+from branchynet.errors import UserError
 
 
 def test_it_is_what_the_system_says():
@@ -25,3 +28,12 @@ def test_a_container_may_have_less(tmp_path, monkeypatch):
 
 def test_in_words():
     assert gib(3 * 2**29) == "1.5 GiB"
+    assert amount(3 * 2**29) == "1.5 GiB" and amount(3 * 2**19) == "1.5 MiB"
+
+
+def test_a_disk_that_is_too_small_is_told(tmp_path):
+    check_disk(tmp_path / "not" / "there", 10, "a set", "data.cache=<folder>")
+    with pytest.raises(
+        UserError, match=r"^a set takes .* GiB on the disk, and .* are free in .*there: set data\.cache"
+    ):
+        check_disk(tmp_path / "not" / "there", 2**62, "a set", "data.cache=<folder>")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchynet.data.normalise import channel_statistics, normalisation, normalise
+from branchynet.data.normalise import byte_counts, channel_statistics, normalisation, normalise
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(0, 256, (103, 2, 7, 6), dtype=torch.uint8, generator=GENERATOR)
@@ -62,3 +62,12 @@ def test_what_is_normalised_by_its_own_statistics_is_standardised():
     # An image alone is normalised as it is among others.
     one = normalise(IMAGES[5:6], *normalisation(*channel_statistics(IMAGES)))
     assert torch.equal(one[0].double(), x[5])
+
+
+def test_statistics_are_the_same_in_parts(monkeypatch):
+    x = torch.randint(0, 256, (37, 3, 5, 4), dtype=torch.uint8)
+    whole = channel_statistics(x)
+    monkeypatch.setattr("branchynet.data.normalise.walk", lambda x: x.split(10))
+    assert channel_statistics(x) == whole
+    counts = byte_counts(x)
+    assert counts.shape == (3, 256) and counts[1, 7] == (x[:, 1] == 7).sum()

@@ -36,7 +36,7 @@ def test_the_facts_of_a_data_set_are_its_own():
     data = ImageData("digits", batch_size=64, validation_size=200)
     facts = facts_of(data)  # sets it up
     everything = data.fingerprint(("train", "val", "test"))
-    border = border_of(data.images("train").numpy())
+    border = border_of([data.images("train").numpy()])
     assert border.colour == (0,) and border.darkest < border.lightest < 80, "light on black"
     assert facts == ImageFacts((1, 28, 28), tuple("0123456789"), data.mean, data.std, everything, border)
     x = data.images("train").double() / 255

@@ -59,6 +59,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     check_free(output, config.overwrite)
 
     # Only now: torch takes seconds to import, and help has to answer at once.
+    from branchynet.data.mapped import walk
     from branchynet.exports.agreement import agreement
     from branchynet.exports.write import write_export
     from branchynet.runs.atomic import put_in_place
@@ -68,7 +69,7 @@ def export(config: DictConfig, _: Path) -> Manifest:
     check_writable(output.parent, "set output=<folder>")
     run.look_for_images(**config.data)
     # An older run has not measured it.
-    border = run.facts.border or border_of(run.data.images("train").numpy())
+    border = run.facts.border or border_of(part.numpy() for part in walk(run.data.images("train")))
     manifest = describe(run, config.format, border, **rule)
     x = run.data.images("test")[: config.compare].numpy()
     normalised = run.data.split("test")[0][: config.compare]

@@ -12,7 +12,16 @@ from branchynet.errors import UserError
 
 # The settings that are paths, in whatever command: on the command line they are taken as they are.
 PATHS = (
-    *("init", "resume", "cache", "data.path", "data.root", "objective.teacher", "model.weights"),
+    *(
+        "init",
+        "resume",
+        "cache",
+        "data.path",
+        "data.root",
+        "data.cache",
+        "objective.teacher",
+        "model.weights",
+    ),
     *("run", "export", "input", "output", "controller.state"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )

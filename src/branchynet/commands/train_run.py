@@ -65,6 +65,7 @@ NOT_OF_BASELINE = (
     "model.weights",  # what they are is known by the trunk's initial weights
     # Where the images are and how they are moved, but not what a batch holds.
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
+    *("data.keep", "data.cache"),
     "data.calibration",  # what it leaves for training is known by the images themselves
     "data.rivals",  # shown beside the results
 )

@@ -20,6 +20,7 @@ from torch import Tensor
 from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge, kind_and_reason, read_idx, read_npz
 from branchynet.data.folder import FolderSettings, read_folder
+from branchynet.data.mapped import forget, rows, tensor_of
 from branchynet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,13 @@ class ImageSet:
 
     def at(self, index: Tensor) -> ImageSet:
         """The images and labels at these places, copied."""
-        return ImageSet(self.x.index_select(0, index), self.y.index_select(0, index))
+        x = self.x.index_select(0, index)
+        forget(self.x)
+        return ImageSet(x, self.y.index_select(0, index))
+
+    def part(self, index: Tensor) -> ImageSet:
+        """The same for a part of any size, its places rising: of a mapped file it lies in a file, too."""
+        return ImageSet(rows(self.x, index), self.y.index_select(0, index))
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The set on a device; the same tensors if it is there already."""
@@ -328,4 +335,4 @@ def _channels_first(x: np.ndarray, source: str) -> np.ndarray:
 
 
 def _image_set(x: np.ndarray, y: np.ndarray) -> ImageSet:
-    return ImageSet(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+    return ImageSet(tensor_of(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))

@@ -4,21 +4,21 @@ S samples, C channels, H, W pixels, K classes. Images become bytes of one size, 
 """
 
 import logging
-import os
+import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from branchynet.data.decode import Decoder, cores
+from branchynet.data.decoded import Decoded, map_decoded, read_images
 from branchynet.data.files import FileProblem
 from branchynet.data.image_files import ImageFiles
-from branchynet.data.memory import available_memory, gib
-from branchynet.data.pictures import endings, find_images, left_out, read_image
+from branchynet.data.memory import amount, available_memory
+from branchynet.data.pictures import endings, find_images, left_out
 from branchynet.data.shares import by_shares
 from branchynet.errors import (
     ArgumentError,
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 ON_ERROR = ("skip", "stop")
+KEEP = ("auto", "memory", "disk")
 SHOWN = 3  # of the files that are named
 
 
@@ -49,6 +50,10 @@ class FolderSettings:
         val_share, test_share: of each class's images, set aside where the folder has no such split.
         background: 0 (black) … 255 (white), below transparency.
         on_error: what becomes of a file that cannot be read: `skip` (named and counted) or `stop`.
+        keep: where decoded images are: in `memory`; on the `disk`, in a file that is made once and mapped into
+            memory; `auto`: there if they take more than half of the memory that is free.
+        cache: the folder of such files; None: see `map_decoded`.
+        num_workers: processes that decode into such a file; None: as many as cores; 0: none.
 
     Raises:
         ArgumentError: an argument that is not allowed.
@@ -60,6 +65,9 @@ class FolderSettings:
     test_share: float = 0.15
     background: int = 255
     on_error: str = "skip"
+    keep: str = "auto"
+    cache: str | None = None
+    num_workers: int | None = None
 
     @property
     def rule(self) -> ImageFiles:
@@ -77,12 +85,15 @@ class FolderSettings:
         if not is_whole(self.background, 0) or self.background > 255:
             raise not_allowed("background", self.background, "0 (black) … 255 (white)")
         check_choice("on_error", self.on_error, ON_ERROR)
+        check_choice("keep", self.keep, KEEP)
+        if self.cache is not None and (not isinstance(self.cache, str) or not self.cache):
+            raise not_allowed("cache", self.cache, "a folder, or null")
 
 
 class FolderFiles(NamedTuple):
-    """Image files by split, with their classes' numbers, and the classes' names."""
+    """Image files by split, as they are called in the folder, their classes' numbers, and the classes' names."""
 
-    files: Mapping[str, list[Path]]
+    files: Mapping[str, list[str]]
     labels: Mapping[str, np.ndarray]
     classes: tuple[str, ...]
 
@@ -103,31 +114,55 @@ def read_folder(folder: Path, settings: FolderSettings, seed: int = 0) -> Folder
         settings: see there.
         seed: of drawing the splits that the folder does not have.
 
+    Returns:
+        Images in memory, or in a mapped file that cannot be written to.
+
     Raises:
-        UserError: no such folder, classes or images, more than fit into memory, or, with `on_error=stop`, a file
-            that cannot be read.
+        UserError: no such folder, classes or images, more than fit into memory or on the disk, or, with
+            `on_error=stop`, a file that cannot be read.
     """
     found = find_files(folder, settings, seed)
-    size = settings.size or _one_size([file for files in found.files.values() for file in files])
+    size = settings.size or _one_size(folder, [name for names in found.files.values() for name in names])
     height, width = (size, size) if isinstance(size, int) else size
-    shape = (settings.channels, height, width)
+    decoder = Decoder(folder, (settings.channels, height, width), settings.rule)
     count = sum(map(len, found.files.values()))
-    needed, memory = count * int(np.prod(shape)), available_memory()
-    if needed > memory / 2:
-        raise UserError(
-            f"{count:,} images of {settings.channels}×{height}×{width} take {gib(needed)} of memory, and "
-            f"{gib(memory)} are free here: make data.size smaller, or take fewer"
-        )
-    problems: list[FileProblem] = []
+    if _fits_into_memory(decoder, count, settings.keep):
+        decoded = read_images(decoder, found.files, settings.on_error)
+    else:
+        apart = (settings.val_share, settings.test_share, seed)
+        processes = cores() if settings.num_workers is None else settings.num_workers
+        cache = None if settings.cache is None else Path(settings.cache).expanduser()
+        decoded = map_decoded(decoder, found.files, apart, cache, processes, settings.on_error)
     parts = {}
-    for split, files in found.files.items():
-        images, label = _read(files, found.labels[split], shape, settings.rule, problems, settings.on_error)
-        parts[split] = (images, label)
-    _tell(folder, problems, count)
+    for split, images in decoded.images.items():
+        parts[split] = (images, np.delete(found.labels[split], decoded.missing[split]))
+    _tell(folder, decoded, count)
     missing = [split for split, (_, label) in parts.items() if not len(label)]
     if missing:
         raise UserError(f"{folder}: no image of {missing[0]} can be read")
     return FolderImages(parts, found.classes)
+
+
+def _fits_into_memory(decoder: Decoder, count: int, keep: str) -> bool:
+    """Whether decoded images are kept in memory, said in a line; half of what is free is for them."""
+    needed, free = count * math.prod(decoder.shape), available_memory()
+    what = f"{counted(count, 'image')} of {'×'.join(map(str, decoder.shape))} take {amount(needed)}"
+    fits = needed <= free / 2
+    if keep == "memory" and not fits:
+        raise UserError(
+            f"{what} of memory, and {amount(free)} are free here: set data.keep=disk, make data.size smaller, or "
+            "take fewer"
+        )
+    if keep == "memory" or (keep == "auto" and fits):
+        log.info("%s: %s and are kept in memory", decoder.folder, what)
+        return True
+    why = (
+        "and are kept on the disk"
+        if fits
+        else f"and {amount(free)} of memory are free: they are kept on the disk"
+    )
+    log.info("%s: %s %s", decoder.folder, what, why)
+    return False
 
 
 def find_files(folder: Path, settings: FolderSettings, seed: int = 0) -> FolderFiles:
@@ -152,7 +187,7 @@ def find_files(folder: Path, settings: FolderSettings, seed: int = 0) -> FolderF
             f"{base} has {counted(len(classes), 'folder')}: it has one for each class, 2 at least, with "
             "images in it"
         )
-    files: dict[str, list[Path]] = {}
+    files: dict[str, list[str]] = {}
     labels: dict[str, np.ndarray] = {}
     for split, own in there.items():
         place = own or (folder if split == "train" else None)
@@ -163,7 +198,7 @@ def find_files(folder: Path, settings: FolderSettings, seed: int = 0) -> FolderF
             raise UserError(f"{place} has a folder {unknown[0]}, which no class in {base} is called")
         files[split], numbers = [], []
         for number, name in enumerate(classes):
-            own_files = _images(place / name)
+            own_files = [str(path.relative_to(folder)) for path in _images(place / name)]
             files[split] += own_files
             numbers += [number] * len(own_files)
         labels[split] = np.array(numbers, np.int64)
@@ -206,7 +241,7 @@ def _check_classes(place: Path, label: np.ndarray, classes: Sequence[str], split
 
 
 def _set_aside(
-    files: dict[str, list[Path]], labels: dict[str, np.ndarray], split: str, share: float, seed: int
+    files: dict[str, list[str]], labels: dict[str, np.ndarray], split: str, share: float, seed: int
 ) -> None:
     """Move a share of each class's training images to another split."""
     label = labels["train"]
@@ -224,12 +259,12 @@ def _set_aside(
     files["train"], labels["train"] = [names[n] for n in stays], label[stays]
 
 
-def _one_size(files: Sequence[Path]) -> tuple[int, int]:
+def _one_size(folder: Path, names: Sequence[str]) -> tuple[int, int]:
     """Height and width of all files, where they are the same."""
     sizes = set()
-    for file in files:
+    for name in names:
         try:
-            with Image.open(file) as image:
+            with Image.open(folder / name) as image:
                 sizes.add((image.height, image.width))
         except Exception:  # told when it is read
             continue
@@ -244,40 +279,11 @@ def _one_size(files: Sequence[Path]) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _read(
-    files: Sequence[Path],
-    label: np.ndarray,
-    shape: tuple[int, int, int],
-    rule: ImageFiles,
-    problems: list[FileProblem],
-    on_error: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """All files that can be read, decoded side by side: Pillow lets other threads run meanwhile."""
-    images = np.empty((len(files), *shape), np.uint8)
-    fine = np.zeros(len(files), bool)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for n, given in enumerate(pool.map(partial(_decoded, shape=shape, rule=rule), files)):
-            if isinstance(given, FileProblem):
-                if on_error == "stop":
-                    pool.shutdown(cancel_futures=True)
-                    raise UserError(f"{given}: mend or remove it, or data.on_error=skip leaves it out")
-                problems.append(given)
-            else:
-                images[n], fine[n] = given, True
-    return (images, label) if fine.all() else (images[fine], label[fine])
-
-
-def _decoded(file: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.ndarray | FileProblem:
-    try:
-        return read_image(file, shape, rule)
-    except FileProblem as problem:
-        return problem
-
-
-def _tell(folder: Path, problems: Sequence[FileProblem], count: int) -> None:
-    if not problems:
+def _tell(folder: Path, decoded: Decoded, count: int) -> None:
+    number = sum(map(len, decoded.missing.values()))
+    if not number:
         return
-    named = "; ".join(str(problem) for problem in problems[:SHOWN])
-    more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
-    text = f"{len(problems):,} of {counted(count, 'image')} cannot be read and are left out: {named}{more}"
+    named = "; ".join(decoded.problems[:SHOWN])
+    more = f"; and {number - SHOWN:,} more" if number > SHOWN else ""
+    text = f"{number:,} of {counted(count, 'image')} cannot be read and are left out: {named}{more}"
     log.warning("%s: %s", folder, text)

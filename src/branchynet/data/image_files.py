@@ -3,7 +3,7 @@
 Shapes: S samples, C channels, H, W pixels, P of them on the border.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +55,26 @@ def background_of(value: Any, channels: int) -> tuple[int, ...]:
     return tuple(values)
 
 
-def border_of(x: np.ndarray) -> Border:
-    """The border of images (S, C, H, W) uint8."""
-    pixels = around(x)
-    means = pixels.mean(axis=(1, 2))
-    darkest, lightest = np.quantile(means, (0.005, 0.995))
-    colour = np.median(pixels.swapaxes(0, 1).reshape(x.shape[1], -1), axis=1)
-    return Border(tuple(map(int, colour)), int(darkest), int(np.ceil(lightest)))
+def border_of(parts: Iterable[np.ndarray]) -> Border:
+    """The border of images (S, C, H, W) uint8 in parts, of which one is looked at at a time."""
+    means: list[np.ndarray] = []
+    counts: np.ndarray | int = 0  # (C, 256): how often each byte is there
+    for part in parts:
+        pixels = around(part)
+        means.append(pixels.mean(axis=(1, 2)))
+        counts = counts + np.stack(
+            [np.bincount(values.reshape(-1), minlength=256) for values in pixels.swapaxes(0, 1)]
+        )
+    darkest, lightest = np.quantile(np.concatenate(means), (0.005, 0.995))
+    colour = tuple(map(_median, np.asarray(counts)))
+    return Border(colour, int(darkest), int(np.ceil(lightest)))
+
+
+def _median(counts: np.ndarray) -> int:
+    """Of values 0, 1, … that are there so often, rounded down."""
+    places, count = np.cumsum(counts), int(counts.sum())
+    lower, upper = np.searchsorted(places, ((count - 1) // 2, count // 2), side="right")
+    return int(lower + upper) // 2
 
 
 def is_far(x: np.ndarray, border: tuple[int, int]) -> bool:

@@ -1,11 +1,14 @@
-"""What memory this machine has, looked at before something large is read or built."""
+"""What memory and disk this machine has, looked at before something large is read, built or written."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
+from branchynet.errors import UserError
+
 CGROUP = Path("/sys/fs/cgroup")
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def available_memory() -> int:
@@ -22,6 +25,29 @@ def available_memory() -> int:
 def gib(count: float) -> str:
     """A number of bytes in words."""
     return f"{count / GIB:,.1f} GiB"
+
+
+def amount(count: float) -> str:
+    """The same, of few bytes, too."""
+    return gib(count) if count >= GIB / 10 else f"{count / MIB:,.1f} MiB"
+
+
+def check_disk(folder: Path, needed: int, what: str, cure: str) -> None:
+    """A UserError if a folder has no room for so many bytes more.
+
+    Args:
+        folder: it, or the first above it that is there.
+        needed: bytes.
+        what: they are of.
+        cure: what to do about it, first.
+    """
+    there = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), Path("/"))
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(
+            f"{what} takes {amount(needed)} on the disk, and {amount(free)} are free in {folder}: set {cure}, or "
+            "make data.size smaller"
+        )
 
 
 def _of_the_system() -> int:

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
 from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
+from branchynet.data.decode import cores
 from branchynet.data.folder import FolderSettings
 from branchynet.data.loader import DeviceLoader, WorkerLoader
+from branchynet.data.mapped import is_mapped, walk
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.data.shares import by_shares
 from branchynet.errors import (
@@ -36,6 +38,7 @@ LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test", "calibration")
 FEW = 100  # training images of a class: fewer are divided class by class
 MOST_WORKERS = 512  # processes
+FETCHING = 4  # of them, that read images from the disk for a GPU, if nothing is said
 
 
 class ImageData(pl.LightningDataModule):
@@ -52,9 +55,10 @@ class ImageData(pl.LightningDataModule):
         stratify: whether each class gives an equal share of its images: True, False, or `auto`: where a class has
             fewer than 100.
         augment: such as `{shift: 4, flip: true}`, see `Augmentation`; None for none. Training only.
-        loader: `device` keeps the set on the training device; `dataloader` leaves it in the host's memory
-            and fetches through torch's DataLoader. Same batches.
-        num_workers: processes of `dataloader`; 0 = none.
+        loader: `device` keeps the set on the training device, unless it lies on the disk; `dataloader` leaves it in
+            the host's memory and fetches through torch's DataLoader. Same batches.
+        num_workers: processes of `dataloader`, and that decode a folder's files, see `FolderSettings`; 0 = none;
+            None: of `dataloader` none, or a few where the images lie on the disk.
         seed: of training order and augmentation.
         eval_batch_size: images per batch in validation and test.
 
@@ -92,7 +96,7 @@ class ImageData(pl.LightningDataModule):
         stratify: bool | str = False,
         augment: Mapping[str, Any] | None = None,
         loader: str = "device",
-        num_workers: int = 0,
+        num_workers: int | None = None,
         seed: int = 0,
         eval_batch_size: int = 1000,
         **of_folder: Any,
@@ -105,7 +109,9 @@ class ImageData(pl.LightningDataModule):
                 raise ArgumentError(key, f"={value}: there is no such setting; see conf/data")
             if name != "folder":
                 raise ArgumentError(key, f"={value} is for data=folder only")
-        self.folder = FolderSettings(**of_folder) if name == "folder" else None
+        if num_workers is not None:
+            check_whole("num_workers", num_workers, 0, MOST_WORKERS)
+        self.folder = FolderSettings(num_workers=num_workers, **of_folder) if name == "folder" else None
         if name == "arrays" and path is None:
             raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
         if name == "folder" and path is None:
@@ -123,10 +129,9 @@ class ImageData(pl.LightningDataModule):
             raise not_allowed("calibration", calibration, allowed)
         if stratify != "auto" and not isinstance(stratify, bool):
             raise not_allowed("stratify", stratify, "auto, true or false")
-        check_whole("num_workers", num_workers, 0, MOST_WORKERS)
         check_whole("split_seed", split_seed, 0, 2**32 - 1)
         check_whole("seed", seed, 0)
-        if num_workers and loader != "dataloader":
+        if num_workers and loader != "dataloader" and self.folder is None:
             raise ArgumentError("num_workers", f"={num_workers} needs loader=dataloader")
         self.data_name, self.root, self.download, self.path = name, root, download, path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -154,7 +159,7 @@ class ImageData(pl.LightningDataModule):
                 raise not_allowed(f"augment.{name}", pixels, f"below the image's side of {side} pixels")
         parts = self._divided(data)
         self._sets = {
-            which: data.train if len(part) == len(data.train) else data.train.at(part)
+            which: data.train if len(part) == len(data.train) else data.train.part(part)
             for which, part in parts.items()
         } | {"test": data.test}
         if data.val is not None:
@@ -219,7 +224,8 @@ class ImageData(pl.LightningDataModule):
         for which in splits:
             images = self._set(which)
             digest.update(str(tuple(images.x.shape)).encode())
-            digest.update(images.x.numpy().data)
+            for part in walk(images.x):
+                digest.update(part.numpy().data)
             digest.update(images.y.numpy().data)
         return digest.hexdigest()
 
@@ -241,8 +247,11 @@ class ImageData(pl.LightningDataModule):
             options.update(rank=self.trainer.global_rank, ranks=self.trainer.world_size)
         images = self._set(which)
         options.update(mean=self.mean, std=self.std, device=device, numbered=self.numbered)
-        if self.loader == "dataloader":
-            return WorkerLoader(images, batch_size, num_workers=self.num_workers, **options)
+        on_disk = is_mapped(images.x)
+        if self.loader == "dataloader" or (on_disk and device.type != "cpu"):
+            few = min(FETCHING, cores()) if on_disk and device.type != "cpu" else 0
+            workers = few if self.num_workers is None else self.num_workers
+            return WorkerLoader(images, batch_size, num_workers=workers, **options)
         key = (which, device)
         if key not in self._on_device:
             self._on_device[key] = images.to(device)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from branchynet.data.mapped import walk
+
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of bytes x (S, C, H, W), values / 255; exact, by counting.
@@ -13,14 +15,22 @@ def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
-    for channel in range(x.shape[1]):
-        counts = torch.bincount(x[:, channel].reshape(-1), minlength=256).to(torch.float64)
+    for counts in byte_counts(x).to(torch.float64):
         weights = counts / counts.sum()
         mean = weights @ values
         deviation = (weights @ (values - mean) ** 2).sqrt()
         means.append(mean.item())
         deviations.append(deviation.item() if torch.count_nonzero(counts) > 1 else 1.0)
     return tuple(means), tuple(deviations)
+
+
+def byte_counts(x: Tensor) -> Tensor:
+    """How often each byte is there, per channel of x (S, C, H, W) uint8: (C, 256) int64."""
+    counts = torch.zeros(x.shape[1], 256, dtype=torch.int64, device=x.device)
+    for part in walk(x):
+        for channel, values in zip(counts, part.unbind(1), strict=True):
+            channel += torch.bincount(values.reshape(-1), minlength=256)
+    return counts
 
 
 def normalisation(

@@ -66,7 +66,8 @@ def _files_in(folder: Path, problems: list[FileProblem] | None = None) -> list[P
             problems.append(FileProblem(f"{error.filename} cannot be read ({error.strerror})"))
 
     found = []
-    for place, _, names in os.walk(folder, onerror=unreadable):
+    for place, below, names in os.walk(folder, onerror=unreadable):
+        below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return found
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 
 from branchynet.data.image_files import SIZES, Border, border_of
+from branchynet.data.mapped import walk
 from branchynet.errors import UserError
 from branchynet.forms import what_is_wrong
 from branchynet.regular import read_regular
@@ -47,7 +48,7 @@ def facts_of(data: "ImageData") -> ImageFacts:
     data.setup()
     calibration = ("calibration",) if len(data.images("calibration")) else ()
     fingerprint = data.fingerprint(("train", "val", "test", *calibration))
-    border = border_of(data.images("train").numpy())
+    border = border_of(part.numpy() for part in walk(data.images("train")))
     return ImageFacts(
         data.input_shape,
         tuple(data.classes),
