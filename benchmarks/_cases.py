@@ -135,7 +135,7 @@ def of_run(folder: str, count: int) -> Case:
     from branchynet.runs.finished_run import open_run
 
     run = open_run(folder)
-    images = run.data.split("test")[0][:count].numpy()
+    images = next(run.data.batches("test", count))[0].numpy()
     name = run.result["experiment"]
     return Case(name, run.network, run.baseline.trunk(), run.criteria, run.thresholds, images)
 

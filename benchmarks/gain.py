@@ -50,7 +50,7 @@ def compare(case: Case, backend: Backend, arguments: argparse.Namespace) -> None
     count = case.network.num_exits
     engine = make_engine(backend, case.network, case.criteria, case.thresholds, case.shape, arguments.threads)
     baseline = backend.classifier(case.baseline, case.shape, arguments.threads)
-    real = run_for_real(engine, baseline, case.images, arguments.threads)
+    real = run_for_real(engine, baseline, lambda: [case.images], arguments.threads)
     rates = np.bincount(real.outcome.exit_index, minlength=count) / len(case.images)
 
     x = case.images[:1]

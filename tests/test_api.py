@@ -265,7 +265,7 @@ def test_what_type_checkers_are_told_is_what_there_is():
 def test_the_ways_of_the_package_lead_from_a_trunk_to_thresholds(images, finished):
     """attach, trace and sweep, as the documentation chains them."""
     run = open_run(finished)
-    x, label = run.data.split("val")
+    x, label = next(run.data.batches("val", 10_000))
     found = branchynet.trace(run.network, branchynet.Margin(), x, label)
     points = branchynet.sweep(found, thresholds=[0.5])
     assert found.num_exits == 2 and len(points) == 3

@@ -62,7 +62,7 @@ def test_it_leaves_the_traces_of_the_fitted_network_and_prints_the_table(
     end(network)
     assert "operating point, measured" in capsys.readouterr().out
     for which in ("val", "test"):
-        x, y = bright_data.split(which)
+        x, y = next(bright_data.batches(which, 10_000))
         found = read_trace(folder / f"trace-{which}.npz")
         with torch.no_grad():
             expected = torch.stack([Entropy()(logits) for logits in network(x)], 1)
@@ -125,7 +125,7 @@ def test_what_the_criterion_has_learned_is_left_with_its_settings(ended, bright_
     end(network, stored=told, criterion=Share())
     stored = read_criterion(folder / "criterion.pt")
     assert (stored.settings, stored.traced_by) == (told, "torch")
-    x, y = stored.fitting.samples(bright_data)
+    (x,), y = stored.fitting.normalised(bright_data), stored.fitting.labels(bright_data)
     assert len(y) == 50, "half of validation; the other half chooses"
     shares = [float((logits.argmax(1) == y).float().mean()) for logits in network(x)]
     assert shares[0] != shares[1]
@@ -179,10 +179,10 @@ def test_shares_are_fitted_and_left_with_the_criterion(ended, bright_network, br
     end(network, combining=Average())
     stored, result = read_criterion(folder / "criterion.pt"), json.loads((folder / "result.json").read_text())
     with torch.no_grad():
-        x, y = bright_data.split("val")
+        x, y = next(bright_data.batches("val", 10_000))
         fitted = part_of_validation(y, 0.5).val  # the others choose
         assert stored.shares == fit_shares(network(x[fitted]), y[fitted]) == tuple(result["shares"])
-        x, y = bright_data.split("test")
+        x, y = next(bright_data.batches("test", 10_000))
         expected = [logits.argmax(1) for logits in network(x)]
     assert torch.equal(read_trace(folder / "trace-test.npz").alone, torch.stack(expected, 1))
     assert network.shares is None, "the trained network stays as it was"

@@ -178,7 +178,7 @@ def test_another_criterion_needs_the_network_and_may_be_shown_other_images(finis
     assert found["knee"]["criterion"] == "margin"
     assert found["knee"]["measured"]["accuracy"] == found["knee"]["accuracy"]
     run = open_run(finished)
-    x, _ = run.data.split("test")
+    x, _ = next(run.data.batches("test", 10_000))
     with np.load(tmp_path / "out" / "trace-test.npz") as trace:
         expected = Margin()(run.network(x)[0]).detach().numpy()
         assert trace["uncertainty"][:, 0] == pytest.approx(expected, abs=1e-5)
@@ -296,7 +296,7 @@ def test_exits_of_a_trained_run_may_average(copied, tmp_path, caplog):
     again = evaluate(copied, tmp_path / "again", "combine=average", "combine.shares=[0,0.5]", "from=trace")
     assert again["exits"] == found["exits"] and again["shares"] == [0, 0.5]
     run = open_run(copied)
-    x, _ = run.data.split("test")
+    x, _ = next(run.data.batches("test", 10_000))
     with torch.no_grad():
         first, second = run.separate(x)
     with np.load(copied / "trace-test.npz") as stored:
@@ -316,7 +316,7 @@ def test_what_is_fitted_is_fitted_on_images_that_do_not_choose(copied, tmp_path)
     """On half of validation, which then chooses nothing: in the traces, in the stored run, in the report."""
     found = evaluate(copied, copied, "combine=average", "in_place=true", *QUICK)
     assert found["fitting"] == {"split": "validation", "images": 100, "images_of_choice": 100}
-    stored, label = read_criterion(copied / "criterion.pt"), open_run(copied).data.split("val")[1]
+    stored, label = read_criterion(copied / "criterion.pt"), open_run(copied).data.labels("val")
     with np.load(copied / "trace-val.npz") as trace, np.load(copied / "baseline.npz") as baseline:
         assert np.array_equal(trace["label"], label[~stored.fitting.val].numpy())
         assert len(baseline["val_correct"]) == 100

@@ -36,7 +36,7 @@ def test_the_stream_begins_with_the_test_images_as_they_are(finished):
     config = settings(finished, "seed=3", "begin=0.5", "end=0.5")
     one, again = make_stream(run, "blur", config), make_stream(run, "blur", config)
     assert (one.uncertainty == again.uncertainty).all() and (one.begin, one.end, len(one)) == (600, 600, 1200)
-    label = run.data.split("test")[1].numpy()
+    label = run.data.labels("test").numpy()
     # The first round is every test image once.
     assert sorted(one.label[:360].tolist()) == sorted(label.tolist())
     other = make_stream(run, "blur", settings(finished, "seed=4", "begin=0.5", "end=0.5"))

@@ -96,7 +96,7 @@ def test_calibration_images_neither_train_nor_validate(tmp_path, calibration):
     ) and held == sorted(held)
     without = mine(tmp_path / "f.npz", CLASSES, **options)
     assert numbers(without, "val") == numbers(data, "val"), "validation is the same with and without"
-    assert numbers(without, "calibration") == [] and len(without.split("calibration")[1]) == 0
+    assert numbers(without, "calibration") == [] and len(without.labels("calibration")) == 0
     assert without.fingerprint() != data.fingerprint(), "a baseline of other training images is another one"
 
 
@@ -148,7 +148,7 @@ def test_a_sets_own_validation_images_are_taken_as_they_are(tmp_path):
     data = mine(tmp_path / "f.npz", CLASSES, own=[3, 400, 2], validation_size=None, stratify="auto")
     assert numbers(data, "train") == list(range(473))
     assert data.images("val")[:, 0, 2, 2].tolist() == [1, 1, 1]
-    assert data.split("val")[1].tolist() == [0, 1, 0]
+    assert data.labels("val").tolist() == [0, 1, 0]
     assert len(data.inexact("val")) == 0
 
 
@@ -159,14 +159,17 @@ def test_a_sets_own_validation_images_are_not_left_out_in_silence(tmp_path):
 
 
 def test_training_split_is_standardised(data):
-    x, y = data.split("train")
+    x, y = next(data.batches("train", 10_000))
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
     assert x.mean().item() == pytest.approx(0, abs=1e-5)
     assert x.std().item() == pytest.approx(1, abs=1e-5)
     # The others are not: they use the training split's numbers.
     values = data.images("test").double() / 255
     torch.testing.assert_close(
-        data.split("test")[0].double(), (values - data.mean[0]) / data.std[0], rtol=1e-5, atol=1e-5
+        next(data.batches("test", 10_000))[0].double(),
+        (values - data.mean[0]) / data.std[0],
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -180,7 +183,7 @@ def test_describes_the_data(data):
 def test_evaluation_is_in_order_and_not_augmented(which):
     data = digits(augment={"shift": 3, "flip": True}, eval_batch_size=70)
     loader = data.val_dataloader() if which == "val" else data.test_dataloader()
-    x, y = data.split(which)
+    x, y = next(data.batches(which, 10_000))
     assert torch.equal(torch.cat([batch for batch, _ in loader]), x)
     assert torch.equal(torch.cat([labels for _, labels in loader]), y)
 

@@ -79,7 +79,11 @@ class Wider(Before):
 @pytest.fixture
 def half(bright_data):
     """Of the 100 validation images."""
-    return part_of_validation(bright_data.split("val")[1], 0.5)
+    return part_of_validation(bright_data.labels("val"), 0.5)
+
+
+def samples(fitting, data):
+    return torch.cat(list(fitting.normalised(data))), fitting.labels(data)
 
 
 def test_what_does_not_learn_is_shared(bright_network, bright_data):
@@ -90,7 +94,7 @@ def test_what_does_not_learn_is_shared(bright_network, bright_data):
 def test_what_learns_learns_at_its_own_exit(bright_network, bright_data, half):
     network, criterion = bright_network(), Distance()
     first, last = fit_criteria(criterion, network, bright_data, half)
-    x, label = half.samples(bright_data)
+    x, label = samples(half, bright_data)
     features = [network.segments[0](x), network.segments[1](network.segments[0](x))]
     for n, own in enumerate((first, last)):
         right = network.heads[n](features[n]).argmax(1) == label
@@ -107,14 +111,14 @@ def test_features_are_for_those_that_want_them(bright_network, bright_data, half
     network = bright_network()
     _, last = fit_criteria(OfLogits(), network, bright_data, half)
     with torch.no_grad():
-        assert torch.allclose(last.seen, network(half.samples(bright_data)[0])[1])
+        assert torch.allclose(last.seen, network(samples(half, bright_data)[0])[1])
 
 
 @torch.no_grad()
 def test_shares_are_fitted_on_what_is_set_aside(bright_network, bright_data, half, monkeypatch):
-    monkeypatch.setattr("branchynet.evaluation.fitting.CHUNK", 30)
+    monkeypatch.setattr("branchynet.evaluation.fitting.at_once", lambda shape: 30)
     network = bright_network()
-    x, label = half.samples(bright_data)
+    x, label = samples(half, bright_data)
     assert find_shares(Average(), network, bright_data, half) == fit_shares(network(x), label)
     assert find_shares(Separate(), network, bright_data, None) is None
     with pytest.raises(UserError, match=r"^combine\.shares=\[0, 0.5, 1\]: it is 2 numbers"):
@@ -125,7 +129,7 @@ def test_shares_are_fitted_on_what_is_set_aside(bright_network, bright_data, hal
 def test_what_learns_learns_from_averaged_answers(bright_network, bright_data, half):
     network = bright_network()
     _, last = fit_criteria(OfLogits(), network.with_shares((0, 0.25)), bright_data, half)
-    first, second = network(half.samples(bright_data)[0])
+    first, second = network(samples(half, bright_data)[0])
     assert torch.allclose(last.seen, 0.75 * second + 0.25 * first)
 
 
@@ -167,11 +171,9 @@ def test_calibration_images_fit_and_all_of_validation_chooses(bright_data):
     data.setup()
     found = images_to_fit_on(Distance(), Separate(), data, 0.5)
     assert (found.images, found.split, found.val) == (40, "calibration", None)
-    x, label = found.samples(data)
-    assert len(x) == len(label) == 40 and torch.equal(x, data.split("calibration")[0])
-    assert torch.equal(
-        Unseen(data, found).split("val")[0], bright_data.split("val")[0] * 0 + data.split("val")[0]
-    )
+    x, label = samples(found, data)
+    assert len(x) == len(label) == 40 and torch.equal(x, next(data.batches("calibration", 10_000))[0])
+    assert torch.equal(next(Unseen(data, found).normalised("val")), next(data.batches("val", 10_000))[0])
     # Those of validation are the same with and without.
     assert torch.equal(data.images("val"), bright_data.images("val"))
 
@@ -192,12 +194,14 @@ def test_too_few_to_fit_on_are_told_with_the_number_needed(bright_data):
 
 def test_what_chooses_has_not_fitted(bright_data, half):
     unseen = Unseen(bright_data, half)
-    x, label = unseen.split("val")
-    assert len(x) == 50 and torch.equal(label, bright_data.split("val")[1][~half.val])
+    x, label = torch.cat(list(unseen.normalised("val", 30))), unseen.labels("val")
+    assert len(x) == 50 and torch.equal(label, bright_data.labels("val")[~half.val])
     assert torch.equal(unseen.images("val"), bright_data.images("val")[~half.val])
     for which in ("test", "train"):
-        assert torch.equal(unseen.split(which)[0], bright_data.split(which)[0])
-    assert torch.equal(Unseen(bright_data, None).split("val")[0], bright_data.split("val")[0])
+        assert torch.equal(next(unseen.normalised(which)), next(bright_data.batches(which, 10_000))[0])
+    assert torch.equal(
+        next(Unseen(bright_data, None).normalised("val")), next(bright_data.batches("val", 10_000))[0]
+    )
 
 
 def test_what_was_fitted_stays_where_the_images_are_the_same(half):

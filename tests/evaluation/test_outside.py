@@ -1,5 +1,7 @@
 """What exits make of images from outside, on traces made by hand."""
 
+from functools import partial
+
 import torch
 
 from branchynet.evaluation.evidence import trace
@@ -23,11 +25,12 @@ def test_engines_of_another_precision_say_themselves_how_unsure_they_are(
 ):
     settings = make_settings()
     network = bright_network()
-    x, y = bright_data.split("test")
+    x, y = next(bright_data.batches("test", 10_000))
+    batches, shape = partial(x.split, 30), bright_data.input_shape
     criteria = [settings.criterion] * network.num_exits
-    exact = uncertainties(x, network, criteria, settings.engine, 1)
-    assert torch.equal(exact, trace(network, criteria, x, y).uncertainty)
-    rough = uncertainties(x, network, criteria, coarse, 1)
+    exact = uncertainties(batches, 100, network, criteria, settings.engine, 1, shape)
+    assert torch.allclose(exact, trace(network, criteria, x, y).uncertainty, atol=1e-6)
+    rough = uncertainties(batches, 100, network, criteria, coarse, 1, shape)
     assert torch.equal(rough, (2 * rough).round() / 2) and rough.shape == exact.shape
 
 

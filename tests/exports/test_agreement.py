@@ -11,7 +11,7 @@ from branchynet.exports.write import write_export
 
 
 def test_agreement_is_found_and_so_is_its_lack(folders, network, criteria, manifest, pixels, normalised):
-    x = torch.from_numpy(normalised)
+    x = torch.from_numpy(normalised).split(100)
     found = agreement(folders["segments"], network, criteria, manifest, pixels, x)
     assert found.images == 257 and found.operating_point.unexplained == found.elsewhere.unexplained == 0
     assert 0 < found.uncertainty < 1e-5 and found.confidence < 1e-5
@@ -28,7 +28,7 @@ def test_agreement_is_found_and_so_is_its_lack(folders, network, criteria, manif
 def test_every_exits_own_criterion_is_compared(
     network, own_criteria, manifest, pixels, normalised, thirds, tmp_path
 ):
-    x = torch.from_numpy(normalised)
+    x = torch.from_numpy(normalised).split(100)
     manifest = replace(manifest, thresholds=thirds(network, own_criteria, normalised))
     write_export(tmp_path, network, own_criteria, manifest)
     found = agreement(tmp_path, network, own_criteria, manifest, pixels, x)
@@ -49,7 +49,7 @@ def test_other_formats_agree_too(name, folders, network, criteria, manifest, pix
         criteria,
         replace(manifest, format=name),
         pixels[:60],
-        torch.from_numpy(normalised[:60]),
+        [torch.from_numpy(normalised[:60])],
     )
     assert found.images == 60 and found.operating_point.unexplained == found.elsewhere.unexplained == 0
     assert found.uncertainty < 1e-5 and found.confidence < 1e-5

@@ -303,7 +303,7 @@ def test_a_depthwise_and_residual_head_leaves_every_engine_with_the_same_numbers
     head, x = cheap("both"), torch.randn(3, 3, 17, 17)
     network = BranchedNetwork([nn.Identity()], [head], []).eval()
     found, predicted = trace_engine(
-        make_engine(ENGINES[name], network, Entropy(), (), (3, 17, 17)), x.numpy()
+        make_engine(ENGINES[name], network, Entropy(), (), (3, 17, 17)), [x.numpy()]
     )
     with torch.no_grad():
         logits = head(x)

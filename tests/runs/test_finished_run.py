@@ -22,7 +22,7 @@ from branchynet.runtime.catalogue import ENGINES
 def test_the_network_gives_the_runs_own_trace(finished):
     run = open_run(finished)
     trace = np.load(finished / "trace-test.npz")
-    x, y = run.data.split("test")
+    x, y = next(run.data.batches("test", 10_000))
     logits = run.network(x)
     assert torch.equal(y, torch.from_numpy(trace["label"]))
     for n, (out, criterion) in enumerate(zip(logits, run.criteria, strict=True)):
@@ -235,7 +235,7 @@ def test_the_evidence_is_what_the_choice_was_made_from(finished):
     assert evidence.classes == tuple("0123456789")
     assert (evidence.machine, evidence.versions) == (run.result["machine"], run.result["versions"])
     for split in ("val", "test"):
-        label = run.data.split(split)[1]
+        label = run.data.labels(split)
         assert torch.equal(evidence.traces[split].label, label)
         assert evidence.baseline_correct[split].shape == label.shape
     right = evidence.baseline_correct["test"].double().mean()

@@ -55,7 +55,7 @@ def test_bfloat16_leaves_where_its_own_trace_says(network, images):
         exact = torch.stack([Entropy()(out) for out in network(torch.from_numpy(images))], dim=1).numpy()
     engine = make_engine("openvino_bf16", network, Entropy(), (1.0, 1.0), SHAPE)
     for batch in (1, 50):
-        uncertainty, prediction = trace_engine(engine, images, batch)
+        uncertainty, prediction = trace_engine(engine, [images], batch)
         assert np.abs(uncertainty - exact).max() < 0.3
         again = copy.copy(engine)
         again.thresholds = [float(np.quantile(uncertainty[:, n], 0.4)) for n in range(2)]

@@ -15,7 +15,7 @@ def test_the_trace_of_an_engine_is_the_networks(engine, network, images):
     labels = torch.zeros(len(images), dtype=torch.int64)
     trace = compute_trace(exit_steps(network, [Entropy()] * 3), [torch.from_numpy(images)], labels)
     engine.thresholds = (0.5, 0.25)
-    uncertainty, prediction = trace_engine(engine, images, batch=100)
+    uncertainty, prediction = trace_engine(engine, [images[:150], images[150:]], batch=100)
     np.testing.assert_allclose(uncertainty, trace.uncertainty.numpy(), atol=1e-5)
     assert np.array_equal(prediction, trace.prediction.numpy())
     assert uncertainty.dtype == np.float32 and prediction.dtype == np.int64
@@ -41,7 +41,7 @@ class Recorder:
 
 def test_every_exit_runs_in_batches_of_the_size_asked_for():
     engine = Recorder()
-    uncertainty, prediction = trace_engine(engine, np.zeros((5, 1, 2, 2), np.float32), batch=2)
+    uncertainty, prediction = trace_engine(engine, [np.zeros((5, 1, 2, 2), np.float32)], batch=2)
     assert engine.asked == [(n, size) for n in range(3) for size in (2, 2, 1)]
     assert prediction.tolist() == [[0, 1, 2]] * 5 and np.array_equal(uncertainty, prediction)
 
@@ -49,5 +49,5 @@ def test_every_exit_runs_in_batches_of_the_size_asked_for():
 def test_the_thresholds_are_restored_after_a_failure():
     engine = Recorder(fails_at=1)
     with pytest.raises(RuntimeError, match="memory"):
-        trace_engine(engine, np.zeros((5, 1, 2, 2), np.float32))
+        trace_engine(engine, [np.zeros((5, 1, 2, 2), np.float32)])
     assert engine.thresholds == (0.5, 0.25)

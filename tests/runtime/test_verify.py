@@ -25,7 +25,7 @@ def test_every_sample_leaves_where_the_sweep_says(backend, engine, network, imag
         said.append(classify(x))
         return said[-1]
 
-    run = run_for_real(engine, baseline, images)
+    run = run_for_real(engine, baseline, lambda: [images[:200], images[200:]])
     found = compare(
         trace,
         engine.thresholds,
@@ -55,7 +55,7 @@ def test_every_layer_has_run_before_the_clock_starts(engine, images):
             return super().run(x)
 
     engine.__class__ = Watched
-    run = run_for_real(engine, lambda _: 0, images[:3])
+    run = run_for_real(engine, lambda _: 0, lambda: [images[:3]])
     assert seen[0] == 2 and set(seen[1:]) == {0} and run.outcome.exit_index.tolist() == [0, 0, 0]
     assert engine.thresholds == forced(0, 3)
 
@@ -84,7 +84,7 @@ def test_latencies_by_hand(monkeypatch):
     engine = Slow(monkeypatch)
     x = np.repeat(np.float32([1, 2, 6]), 100).reshape(-1, 1, 1, 1)
     before = torch.get_num_threads()
-    run = run_for_real(engine, engine.baseline, x, threads=before + 1)
+    run = run_for_real(engine, engine.baseline, lambda: x.reshape(-1, 100, 1, 1, 1), threads=before + 1)
     assert run.latency_us == pytest.approx(3000) and run.baseline_latency_us == pytest.approx(6000)
     assert run.latency_iqr_us == pytest.approx(2500)  # 1.5 … 4
     assert engine.threads == {before + 1} and torch.get_num_threads() == before

@@ -72,7 +72,7 @@ def test_the_criterion_has_learned_and_the_trace_is_of_what_it_learned(run):
     assert len(set(temperatures)) == 2 and 1.0 not in temperatures
     code = (
         f"import branchynet; n = branchynet.load({str(run)!r}, trust=True).finished_run;"
-        "x, y = n.data.split('test'); import torch;"
+        "x, y = next(n.data.batches('test', 10_000)); import torch;"
         f"t = {temperatures};"
         "p = [out / t[i] for i, out in enumerate(n.network(x))];"
         "import numpy; e = torch.stack([torch.distributions.Categorical(logits=q).entropy() for q in p], 1);"

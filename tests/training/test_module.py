@@ -110,7 +110,7 @@ def test_a_frozen_trunk_gives_the_heads_the_features_of_eval_mode(data, tmp_path
     """The heads are trained to the very weights that a head alone gets from features computed once."""
     data.augmentation = Augmentation()
     net = with_norms()
-    x, _ = data.split("train")
+    x, _ = next(data.batches("train", 10_000))
     with torch.no_grad():
         expected = net.eval().segments[0](x[:8])
     seen = []
@@ -183,7 +183,7 @@ def test_logged_numbers_are_those_of_a_slow_loop_and_the_best_epoch_is_kept(
     fit(module(net, (1.0, 0.3)), data, 5, tmp_path, TRAINER, callbacks=[metrics])
     best = max(metrics.epochs, key=lambda epoch: epoch["joint/val_accuracy"])
 
-    x, y = data.split("val")
+    x, y = next(data.batches("val", 10_000))
     with torch.no_grad():
         logits = net.eval()(x)
 

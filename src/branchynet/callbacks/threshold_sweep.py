@@ -42,8 +42,8 @@ class ThresholdSweep(Callback):
         resolved: all settings as YAML, for its text tab.
         combine: the settings that made what an exit answers, likewise.
 
-    The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `split`, `images`,
-    `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+    The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `labels`, `batches`,
+    `images`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
 from branchynet.commands.rivals import rivals_of
+from branchynet.data.batches import at_once
 from branchynet.data.normalise import normalisation, normalise
-from branchynet.data.outside import check_sources, outside_images
+from branchynet.data.outside import OutsideImages, check_sources
 from branchynet.errors import UserError, check_flag, settings_of
 from branchynet.evaluation.evidence import Evidence, traced_by
 from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on, same_images
@@ -94,11 +96,19 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data, fitting)
         images = Unseen(run.data, fitting).images(settings.split)
         root = config.data.root or os.environ.get("BRANCHYNET_DATA") or run.config.data.root
-        shown = {name: _from_outside(name, images, run, root) for name in outside}
+        shown = {name: OutsideImages(name, images, root) for name in outside}
         report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
         unsure = {
-            name: uncertainties(x, network, criteria, settings.engine, report.threads)
-            for name, x in shown.items()
+            name: uncertainties(
+                partial(_normalised, source, run),
+                len(source),
+                network,
+                criteria,
+                settings.engine,
+                report.threads,
+                run.data.input_shape,
+            )
+            for name, source in shown.items()
         }
         report = replace(report, outside=look_outside(report.trace, unsure, report.point.thresholds))
         stored = StoredCriterion.of(
@@ -169,10 +179,10 @@ def why_network(
     return f"there is no stored latency of {missing[0]}" if missing else ""
 
 
-def _from_outside(name: str, own: Tensor, run: FinishedRun, root: str | None) -> Tensor:
-    """Images that the network should not know, as its own would be given to it: (S, C, H, W) float32."""
-    images = outside_images(name, own, root)
-    return normalise(images, *normalisation(run.data.mean, run.data.std))
+def _normalised(source: OutsideImages, run: FinishedRun) -> Iterator[Tensor]:
+    """Images that the network should not know, as its own would be given to it: (B, C, H, W) float32 each."""
+    factors = normalisation(run.data.mean, run.data.std)
+    return (normalise(x, *factors) for x in source.batches(at_once(run.data.input_shape)))
 
 
 def _words(settings: Mapping[str, Any]) -> str:

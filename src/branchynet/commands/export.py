@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app
 from branchynet.commands.paths import quote_paths
+from branchynet.data.batches import at_once
 from branchynet.data.image_files import Border, ImageFiles, background_of, border_of
 from branchynet.errors import UserError, check_choice, check_flag, check_whole, printable
 from branchynet.exports.manifest import FILE, FORMATS, SCHEMA, Cost, Costs, Manifest
@@ -59,8 +60,11 @@ def export(config: DictConfig, _: Path) -> Manifest:
     check_free(output, config.overwrite)
 
     # Only now: torch takes seconds to import, and help has to answer at once.
+    import torch
+
     from branchynet.data.mapped import walk
     from branchynet.exports.agreement import agreement
+    from branchynet.exports.replay import CHUNK
     from branchynet.exports.write import write_export
     from branchynet.runs.atomic import put_in_place
     from branchynet.runs.finished_run import open_run
@@ -72,7 +76,8 @@ def export(config: DictConfig, _: Path) -> Manifest:
     border = run.facts.border or border_of(part.numpy() for part in walk(run.data.images("train")))
     manifest = describe(run, config.format, border, **rule)
     x = run.data.images("test")[: config.compare].numpy()
-    normalised = run.data.split("test")[0][: config.compare]
+    batches = run.data.batches("test", at_once(run.data.input_shape, CHUNK), torch.arange(len(x)))
+    normalised = (part for part, _ in batches)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_scratch(output)

@@ -93,7 +93,7 @@ def asked() -> list[str]:
 
 def make_stream(run: FinishedRun, kind: str, config: DictConfig) -> Stream:
     """The test images in a random order, again and again, as they become harder; and what all exits say of them."""
-    images, (_, label) = run.data.images("test"), run.data.split("test")
+    images, label = run.data.images("test"), run.data.labels("test")
     random = torch.Generator().manual_seed(config.seed)
     rounds = -(-config.images // len(images))
     order = torch.cat([torch.randperm(len(images), generator=random) for _ in range(rounds)])[: config.images]

@@ -6,7 +6,7 @@ S samples, C channels, H, W pixels, K classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
+from branchynet.data.batches import in_batches
 from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
 from branchynet.data.decode import cores
 from branchynet.data.folder import FolderSettings
@@ -203,11 +204,20 @@ class ImageData(pl.LightningDataModule):
         names = ("val", "calibration", "train")
         return {name: torch.from_numpy(np.sort(part)) for name, part in zip(names, cuts, strict=True)}
 
-    def split(self, which: str) -> tuple[Tensor, Tensor]:
-        """All of `train`, `val`, `test` or `calibration`, which may be empty, on the CPU, in the data set's order:
-        normalised, not augmented images, (S, C, H, W) float32, and labels, (S,) int64."""
-        images = self._set(which)
-        return normalise(images.x, *normalisation(self.mean, self.std)), images.y
+    def labels(self, which: str) -> Tensor:
+        """Of `train`, `val`, `test` or `calibration`, which may be empty: (S,) int64, in the data set's order."""
+        return self._set(which).y
+
+    def batches(self, which: str, size: int, part: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same split's images and labels on the CPU: normalised, not augmented, (B, C, H, W) float32, and (B,).
+
+        Args:
+            size: B, `branchynet.data.batches.at_once` says how many are not too many; the last batch may be
+                smaller.
+            part: (P,) int64, the numbers of those that are wanted; None: all.
+        """
+        images, factors = self._set(which), normalisation(self.mean, self.std)
+        return ((normalise(x, *factors), y) for x, y in in_batches(images.x, images.y, size, part))
 
     def images(self, which: str) -> Tensor:
         """The bytes of a split, (S, C, H, W) uint8 on the CPU, in the data set's order."""

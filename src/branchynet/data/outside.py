@@ -3,7 +3,8 @@
 S samples, C channels, H, W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,35 +14,37 @@ from branchynet.data.datasets import EMBEDDED, PUBLISHED, load_dataset
 from branchynet.errors import check_choice, not_allowed
 
 
-def noise(own: Tensor, seed: int = 0) -> Tensor:
-    """Every byte drawn by itself, 0 … 255 equally often; as many and as large as `own` (S, C, H, W) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(256, own.shape, dtype=torch.uint8, generator=generator)
+def noise(own: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Every byte drawn by itself, 0 … 255 equally often; as many and as large as the network's own images."""
+    generator = torch.Generator().manual_seed(0)
+    for x in own:
+        yield torch.randint(256, x.shape, dtype=torch.uint8, generator=generator)
 
 
-def shuffled(own: Tensor, seed: int = 0) -> Tensor:
+def shuffled(own: Iterable[Tensor]) -> Iterator[Tensor]:
     """The network's own images with their pixels in a random order, another one for each: as dark and as light as
     they were, and nothing to be seen."""
-    generator = torch.Generator().manual_seed(seed)
-    pixels = own.flatten(2)
-    order = torch.rand(len(own), 1, pixels.shape[2], generator=generator).argsort(dim=2)
-    return pixels.gather(2, order.expand_as(pixels)).reshape(own.shape)
+    generator = torch.Generator().manual_seed(0)
+    for x in own:
+        pixels = x.flatten(2)
+        order = torch.rand(len(x), 1, pixels.shape[2], generator=generator).argsort(dim=2)
+        yield pixels.gather(2, order.expand_as(pixels)).reshape(x.shape)
 
 
-MADE = {"noise": noise, "shuffled": shuffled}
+MADE: dict[str, Callable[[Iterable[Tensor]], Iterator[Tensor]]] = {"noise": noise, "shuffled": shuffled}
 NAMES = (*MADE, *PUBLISHED, *EMBEDDED)
 
 
 def check_sources(names: object) -> None:
-    """An ArgumentError unless these are names of `outside_images`."""
+    """An ArgumentError unless these are names of `OutsideImages`."""
     if not isinstance(names, Sequence) or isinstance(names, str) or len(set(map(str, names))) < len(names):
         raise not_allowed("outside", names, f"a list of different names out of {', '.join(NAMES)}")
     for name in names:
         check_choice("outside", name, NAMES)
 
 
-def outside_images(name: str, own: Tensor, root: str | Path | None = None) -> Tensor:
-    """(S, C, H, W) uint8, no more than the network's own and of their shape.
+class OutsideImages:
+    """Images from outside, no more than the network's own and of their shape: made as they are asked for.
 
     Args:
         name: `noise`, `shuffled`, or a data set, of which it is the test images.
@@ -49,12 +52,29 @@ def outside_images(name: str, own: Tensor, root: str | Path | None = None) -> Te
         root: the folder of published data sets; nothing is downloaded.
 
     Raises:
-        UserError: unknown name, or a data set that cannot be read.
+        UserError: unknown name, or a data set that cannot be read or has no such form.
     """
-    check_choice("outside", name, NAMES)
-    if name in MADE:
-        return MADE[name](own)
-    return in_form(load_dataset(name, root).test.x[: len(own)], tuple(own.shape[1:]))
+
+    def __init__(self, name: str, own: Tensor, root: str | Path | None = None) -> None:
+        check_choice("outside", name, NAMES)
+        if name in MADE:
+            self._images, self._made = own, MADE[name]
+        else:
+            self._images = load_dataset(name, root).test.x[: len(own)]
+            self._made = partial(_formed, shape=tuple(own.shape[1:]))
+            in_form(self._images[:1], tuple(own.shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """(B, C, H, W) uint8, `size` at a time: the same ones whenever they are asked for, in whatever batches."""
+        return self._made(self._images.split(size))
+
+
+def _formed(images: Iterable[Tensor], shape: tuple[int, ...]) -> Iterator[Tensor]:
+    for x in images:
+        yield in_form(x, shape)
 
 
 def in_form(images: Tensor, shape: tuple[int, ...]) -> Tensor:

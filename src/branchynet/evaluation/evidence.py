@@ -3,13 +3,15 @@
 Shapes: C channels, H, W, N exits, S samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from branchynet.data.batches import at_once
 from branchynet.errors import UserError
 from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.noise import Noise, company, worst
@@ -25,7 +27,6 @@ from branchynet.runtime.others import free_cores, others, read
 from branchynet.runtime.steps import steps_for_inference
 from branchynet.runtime.trace_engine import trace_engine
 
-CHUNK = 1000  # images per forward pass of a trace
 FEW = 16  # images that a criterion is tried on
 PYTORCH = "torch"  # whose outputs serve for every exact engine
 
@@ -70,7 +71,7 @@ def gather(
         network: N exits, in eval mode, on the CPU.
         criteria: N.
         baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
-        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+        data: has `labels`, `batches`, `images`, `inexact`, `input_shape` and `classes`, as
             `branchynet.data.module.ImageData` has.
         fitting: the images that the network's shares or the criteria were fitted on.
     """
@@ -78,15 +79,14 @@ def gather(
     trunk = baseline.trunk().eval()
     traces, correct = {}, {}
     for which in ("val", "test"):
-        split = unseen.split(which)
+        label, batches = unseen.labels(which), partial(unseen.normalised, which)
         if engine.exact:
-            traces[which] = trace(network, criteria, *split)
-            correct[which] = trunk_correct(for_inference(trunk), split)
+            traces[which] = trace(network, criteria, batches(), label)
+            correct[which] = trunk_answers(for_inference(trunk), batches()) == label
         else:
-            whole = undivided(trunk)
-            traces[which] = own_trace(engine, measuring.threads, network, criteria, split, data.input_shape)
-            on_engine = own_trace(engine, measuring.threads, whole, criteria[-1:], split, data.input_shape)
-            correct[which] = on_engine.correct[:, 0]
+            own = partial(own_trace, engine, measuring.threads, batches, label, data.input_shape)
+            traces[which] = own(network, criteria)
+            correct[which] = own(undivided(trunk), criteria[-1:]).correct[:, 0]
     machine, versions = describe_machine(measuring.engines)
     latencies, noise = measure(measuring, network, criteria, trunk, data.input_shape)
     return Evidence(
@@ -129,20 +129,25 @@ def traced_by(engine: Backend) -> str:
 
 
 def trace(
-    network: BranchedNetwork, criterion: Criterion | Sequence[Criterion], images: Tensor, label: Tensor
+    network: BranchedNetwork,
+    criterion: Criterion | Sequence[Criterion],
+    images: Tensor | Iterable[Tensor],
+    label: Tensor,
 ) -> Trace:
     """What every exit says of S images, as PyTorch's engine would: all that a sweep needs.
 
     Args:
         network: N exits, on the CPU; it runs in evaluation mode, and keeps its own.
         criterion: one for all exits, or N of them.
-        images: (S, C, H, W) float32, normalised as in training.
+        images: (S, C, H, W) float32, normalised as in training; or batches of them, one after another, where all
+            of them are too many for memory.
         label: (S,) int64.
     """
     criteria = one_per_exit(criterion, network.num_exits)
     steps = steps_for_inference(network, criteria)
     averaged = network.shares is not None
-    outputs = run_all([step.function(own=averaged) for step in steps], images.split(CHUNK), own=averaged)
+    batches = images.split(at_once(images.shape[1:])) if isinstance(images, Tensor) else images
+    outputs = run_all([step.function(own=averaged) for step in steps], batches, own=averaged)
     for n, own in enumerate(criteria):
         if not outputs.confidence[:, n].isfinite().all():
             raise UserError(
@@ -168,7 +173,7 @@ def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> 
     """
     if criterion.learns:
         return
-    x = data.split("val")[0][:FEW]
+    x, _ = next(iter(data.batches("val", FEW)))
     criteria = [criterion] * network.num_exits
     handed: list[Tensor] = []
     for n, step in enumerate(steps_for_inference(network, criteria)):
@@ -183,28 +188,32 @@ def try_criterion(criterion: Criterion, network: BranchedNetwork, data: Any) -> 
 def own_trace(
     engine: Backend,
     threads: int,
+    batches: Callable[[], Iterable[Tensor]],
+    label: Tensor,
+    input_shape: tuple[int, int, int],
     network: BranchedNetwork,
     criteria: Sequence[Criterion],
-    split: tuple[Tensor, Tensor],
-    input_shape: tuple[int, int, int],
 ) -> Trace:
-    """The trace of a split, (images (S, C, H, W), labels (S,)), from an engine at batch 1."""
-    x, y = split
+    """The trace of S samples from an engine at batch 1.
+
+    Args:
+        batches: gives the images, batches (B, C, H, W) float32 that add up to S, as often as it is called.
+        label: (S,) int64.
+    """
 
     def traced(network: BranchedNetwork) -> list[Tensor]:
         made = engine.engine(network, criteria, forced(0, network.num_exits), input_shape, threads)
-        return [torch.from_numpy(found) for found in trace_engine(made, x.numpy())]
+        return [torch.from_numpy(found) for found in trace_engine(made, (x.numpy() for x in batches()))]
 
     uncertainty, prediction = traced(network)
     alone = None if network.shares is None else traced(network.with_shares(None))[1]
     for n, own in enumerate(criteria):
-        check_uncertainty(own, n + 1, uncertainty[:, n], len(y))
-    return Trace(uncertainty, prediction, y, alone)
+        check_uncertainty(own, n + 1, uncertainty[:, n], len(label))
+    return Trace(uncertainty, prediction, label, alone)
 
 
-def trunk_correct(trunk: nn.Module, split: tuple[Tensor, Tensor]) -> Tensor:
-    """(S,) bool: which samples of a split, (images (S, C, H, W), labels (S,)), the undivided network gets right."""
-    x, y = split
+def trunk_answers(trunk: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """(S,) int64: the classes that the undivided network gives images, batches of (B, C, H, W) float32."""
     with torch.inference_mode():
-        answers = [trunk(part).argmax(dim=1) for part in x.split(CHUNK)]
-    return torch.cat(answers) == y
+        answers = [trunk(x).argmax(dim=1) for x in batches]
+    return torch.cat(answers)

@@ -8,6 +8,7 @@ judge the samples by several criteria, none of which is the one that ships.
 Shapes: K classes, N exits, S samples.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from branchynet.data.batches import at_once
 from branchynet.data.shares import by_shares
 from branchynet.errors import ArgumentError, UserError, settings_of
 from branchynet.exits.combining import Combining, Shares, answers
 from branchynet.exits.criteria import Criterion, check_state, for_exits, judge
 from branchynet.networks.branched import BranchedNetwork
 
-CHUNK = 1000  # images per forward pass
 SHARE = 0.5  # of validation that is set aside, if nothing else is said
 
 
@@ -46,10 +47,16 @@ class Fitting:
         """`calibration` or `validation`."""
         return "calibration" if self.val is None else "validation"
 
-    def samples(self, data: Any) -> tuple[Tensor, Tensor]:
-        """Images (S, C, H, W) and labels (S,)."""
-        x, label = data.split("calibration" if self.val is None else "val")
-        return (x, label) if self.val is None else (x[self.val], label[self.val])
+    def labels(self, data: Any) -> Tensor:
+        """(S,) int64."""
+        label: Tensor = data.labels("calibration" if self.val is None else "val")
+        return label if self.val is None else label[self.val]
+
+    def normalised(self, data: Any) -> Iterator[Tensor]:
+        """The images as a network is given them, in batches (B, C, H, W) float32."""
+        which = "calibration" if self.val is None else "val"
+        part = None if self.val is None else self.val.nonzero()[:, 0]
+        return (x for x, _ in data.batches(which, at_once(data.input_shape), part))
 
 
 def images_to_fit_on(
@@ -59,7 +66,7 @@ def images_to_fit_on(
 
     Args:
         criterion, combining: as their settings made them.
-        data: has `split`, `images` and `classes`, as `branchynet.data.module.ImageData` has.
+        data: has `labels`, `images` and `classes`, as `branchynet.data.module.ImageData` has.
         share: of validation, where there are no calibration images.
 
     Raises:
@@ -68,7 +75,7 @@ def images_to_fit_on(
     if not (criterion.learns or combining.fits):
         return None
     count = len(data.images("calibration"))
-    fitting = Fitting(count) if count else part_of_validation(data.split("val")[1], share)
+    fitting = Fitting(count) if count else part_of_validation(data.labels("val"), share)
     least = criterion.least(len(data.classes))
     if fitting.images < least:
         more = "data.calibration" if count else "data.calibration, data.validation_size or sweep.fit_share"
@@ -112,7 +119,7 @@ class Unseen:
     """A run's data without the validation images that something was fitted on: what may choose and be reported.
 
     Args:
-        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+        data: has `labels`, `batches`, `images`, `inexact`, `input_shape` and `classes`, as
             `branchynet.data.module.ImageData` has.
         fitting: None where nothing was fitted.
     """
@@ -121,17 +128,24 @@ class Unseen:
         self.input_shape, self.classes, self.inexact = data.input_shape, data.classes, data.inexact
         self._data, self._fitted = data, None if fitting is None else fitting.val
 
-    def split(self, which: str) -> tuple[Tensor, Tensor]:
-        """Images (S, C, H, W) and labels (S,) of `val` or `test`, normalised."""
-        x, label = self._data.split(which)
-        if self._fitted is None or which != "val":
-            return x, label
-        return x[~self._fitted], label[~self._fitted]
+    def _part(self, which: str) -> Tensor | None:
+        """The numbers of those of `val` or `test` that are unseen; None: all."""
+        return None if self._fitted is None or which != "val" else (~self._fitted).nonzero()[:, 0]
+
+    def labels(self, which: str) -> Tensor:
+        """(S,) int64, of `val` or `test`."""
+        label, part = self._data.labels(which), self._part(which)
+        return label if part is None else label[part]
+
+    def normalised(self, which: str, size: int | None = None) -> Iterator[Tensor]:
+        """Their images as a network is given them, in batches (B, C, H, W) float32; None: as many as fit."""
+        batches = self._data.batches(which, size or at_once(self.input_shape), self._part(which))
+        return (x for x, _ in batches)
 
     def images(self, which: str) -> Tensor:
         """Their bytes, (S, C, H, W) uint8."""
-        x: Tensor = self._data.images(which)
-        return x if self._fitted is None or which != "val" else x[~self._fitted]
+        x, part = self._data.images(which), self._part(which)
+        return x if part is None else x[part]
 
 
 @torch.no_grad()
@@ -149,9 +163,8 @@ def find_shares(
 
     def outputs() -> tuple[list[Tensor], Tensor]:
         assert fitting is not None  # `fits` says so
-        x, label = fitting.samples(data)
-        parts = zip(*(network(part) for part in x.split(CHUNK)), strict=True)
-        return [torch.cat(logits).float() for logits in parts], label
+        parts = zip(*map(network, fitting.normalised(data)), strict=True)
+        return [torch.cat(logits).float() for logits in parts], fitting.labels(data)
 
     with settings_of("combine"):
         combining.check(network.num_exits)
@@ -167,15 +180,15 @@ def fit_criteria(
     Args:
         criterion: as its settings made it.
         network: N exits, in eval mode, on the CPU.
-        data: has `split`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
+        data: has `labels`, `batches`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
         fitting: what it is fitted on.
     """
     criteria = for_exits(criterion, network.feature_shapes(data.input_shape), len(data.classes))
     if not criterion.learns:
         return criteria
     assert fitting is not None  # `learns` says so
-    x, label = fitting.samples(data)
-    parts = [network.with_features(part) for part in x.split(CHUNK)]
+    label = fitting.labels(data)
+    parts = [network.with_features(x) for x in fitting.normalised(data)]
     heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
     state: Tensor | None = None
     for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):

@@ -4,9 +4,8 @@ A network answers whatever it is shown. An exit that is sure of it lets it go ea
 exits, S samples, O samples from outside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,15 +67,21 @@ def look_outside(
 
 
 def uncertainties(
-    images: Tensor,
+    batches: Callable[[], Iterable[Tensor]],
+    count: int,
     network: BranchedNetwork,
     criteria: Sequence[Criterion],
     engine: Backend,
     threads: int,
+    input_shape: tuple[int, int, int],
 ) -> Tensor:
-    """(O, N) of images (O, C, H, W) float32, normalised as the network's own, as `engine` decides by them."""
-    nothing = torch.zeros(len(images), dtype=torch.int64)
+    """(O, N) of images from outside, as `engine` decides by them.
+
+    Args:
+        batches: gives the images, as often as it is called: (B, C, H, W) float32, normalised as the network's own.
+        count: O.
+    """
+    nothing = torch.zeros(count, dtype=torch.int64)
     if engine.exact:
-        return trace(network, criteria, images, nothing).uncertainty
-    shape: Any = tuple(images.shape[1:])
-    return own_trace(engine, threads, network, criteria, (images, nothing), shape).uncertainty
+        return trace(network, criteria, batches(), nothing).uncertainty
+    return own_trace(engine, threads, batches, nothing, input_shape, network, criteria).uncertainty

@@ -7,9 +7,10 @@ Shapes: N exits, S samples, V threshold vectors.
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,7 +26,7 @@ from branchynet.exits.rules import Cost, View, select
 from branchynet.exits.sweep import compare
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import Backend
-from branchynet.runtime.verify import run_for_real
+from branchynet.runtime.verify import run_for_real, whole_blocks
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def sweep(
         network: N exits, in eval mode, on the CPU.
         criteria: N, fitted.
         baseline: its trunk and last head are the baseline; in eval mode, on the CPU.
-        data: has `split`, `images`, `inexact`, `input_shape` and `classes`, as
+        data: has `labels`, `batches`, `images`, `inexact`, `input_shape` and `classes`, as
             `branchynet.data.module.ImageData` has.
         fitting: the images that the network's shares or the criteria were fitted on.
     """
@@ -164,13 +165,17 @@ def verify(
     network: BranchedNetwork,
     criteria: Sequence[Criterion],
     trunk: nn.Module,
-    data: Any,
+    data: Unseen,
 ) -> Verified:
     """Run the report's operating point over its split for real, sample by sample, on `engine`."""
     shape, threads = data.input_shape, report.threads
     made = engine.engine(network, criteria, report.point.thresholds, shape, threads)
-    x, y = data.split(report.split)
-    run = run_for_real(made, engine.classifier(trunk, shape, threads), x.numpy(), threads)
+    y = data.labels(report.split)
+
+    def images() -> Iterator[np.ndarray]:
+        return (x.numpy() for x in data.normalised(report.split, whole_blocks(shape)))
+
+    run = run_for_real(made, engine.classifier(trunk, shape, threads), images, threads)
     taken, prediction = torch.from_numpy(run.outcome.exit_index), torch.from_numpy(run.outcome.prediction)
     found = compare(report.trace, made.thresholds, taken, prediction)
     if traced_by(settings.engine) == engine.name == PYTORCH and found.unexplained:

@@ -3,7 +3,7 @@
 Shapes: C channels, H, W, N exits, P threshold vectors, S samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -19,8 +19,6 @@ from branchynet.exports.replay import replay
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.base import forced
 from branchynet.runtime.steps import exit_steps
-
-CHUNK = 500  # images per forward pass
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def agreement(
     criteria: Sequence[Criterion],
     manifest: Manifest,
     x: np.ndarray,
-    normalised: Tensor,
+    normalised: Iterable[Tensor],
 ) -> Agreement:
     """Run an export in a process of its own, without PyTorch where its format allows, and compare.
 
@@ -52,10 +50,10 @@ def agreement(
         criteria: N.
         manifest: of the export.
         x: (S, C, H, W) uint8: what the export is given.
-        normalised: the same images, float32, as in training and not by the export's own code: what the network
-            is given.
+        normalised: the same images, in batches (B, C, H, W) float32, as in training and not by the export's own
+            code: what the network is given.
     """
-    outputs = run_all(exit_steps(network, criteria), normalised.split(CHUNK))
+    outputs = run_all(exit_steps(network, criteria), normalised)
     last = network.num_exits - 1
     halves = np.median(outputs.uncertainty[:, :last].numpy(), axis=0)
     points = [manifest.thresholds, halves, *(forced(n, last + 1) for n in range(last + 1))]

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from branchynet.data.batches import at_once
 from branchynet.exports.load import Answer, load_export
 
-# The number of images that are run one by one; the rest run in one batch.
-ALONE = 32
+# So many images are run one by one, the rest in batches of so many.
+ALONE, CHUNK = 32, 500
 
 
 def replay(folder: Path, x: np.ndarray, thresholds: np.ndarray, trust: bool) -> list[Answer]:
@@ -59,7 +60,9 @@ def main(folder: str, given: str, answers: str, *flags: str) -> None:
     exported = load_export(folder, trust=trust)
     with np.load(given) as stored:
         x, points = stored["x"], stored["thresholds"]
-    parts = [x[i : i + 1] for i in range(min(ALONE, len(x)))] + ([x[ALONE:]] if len(x) > ALONE else [])
+    size = at_once(x.shape[1:], CHUNK)
+    parts = [x[i : i + 1] for i in range(min(ALONE, len(x)))]
+    parts += [x[i : i + size] for i in range(ALONE, len(x), size)]
     found = []
     for thresholds in points:
         exported.thresholds = thresholds

@@ -4,12 +4,14 @@ Shapes: C channels, H, W, N exits, S samples.
 """
 
 import copy
-import statistics
 import time
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from branchynet.data.batches import at_once
 from branchynet.runtime.base import Classifier, Engine, Outcome, forced
 from branchynet.runtime.early_exit import torch_threads
 
@@ -29,16 +31,29 @@ class RealRun:
     baseline_latency_us: float
 
 
-def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: int = 1) -> RealRun:
-    """Run every sample of x (S, C, H, W) float32 by itself, at batch 1, on both.
+def whole_blocks(shape: Sequence[int]) -> int:
+    """How many images (C, H, W) are in memory at once: as many as fit, in whole blocks."""
+    return max(1, at_once(shape) // BLOCK) * BLOCK
+
+
+def run_for_real(
+    engine: Engine,
+    baseline: Classifier,
+    images: Callable[[], Iterable[np.ndarray]],
+    threads: int = 1,
+) -> RealRun:
+    """Run S samples each by itself, at batch 1, on both.
 
     Engine and baseline take turns in blocks of 100 samples. There are up to three passes; a sample's time is
     the median of its own, so that a disturbance counts for no sample; the mean over the samples, which leave
     at different exits, is the operating point's latency.
+
+    Args:
+        images: gives them, once for each pass: (…, C, H, W) float32, some whole blocks at a time, S in all. They
+            are read between blocks, while no clock runs.
     """
-    samples = [np.ascontiguousarray(x[s : s + 1]) for s in range(len(x))]
-    times: list[list[int]] = [[] for _ in samples]
-    baseline_times: list[list[int]] = [[] for _ in samples]
+    times: list[array[int]] = []  # by pass, nanoseconds of each sample
+    baseline_times: list[array[int]] = []
     outcomes: list[Outcome] = []
     clock = time.perf_counter_ns
     with torch_threads(threads):
@@ -46,35 +61,51 @@ def run_for_real(engine: Engine, baseline: Classifier, x: np.ndarray, threads: i
         to_the_end = copy.copy(engine)
         exits = len(engine.thresholds) + 1
         to_the_end.thresholds = forced(exits - 1, exits)
+        samples = _one_by_one(next(iter(images()))[:20])
         to_the_end.run(samples[0])
-        for sample in samples[:20]:
+        for sample in samples:
             engine.run(sample)
             baseline(sample)
         begin = time.perf_counter()
         for turn in range(PASSES):
             if turn and (time.perf_counter() - begin) * (turn + 1) / turn > SECONDS:
                 break
-            for block in range(0, len(samples), BLOCK):
-                indices = range(block, min(block + BLOCK, len(samples)))
-                for s in indices:
-                    start = clock()
-                    outcome = engine.run(samples[s])
-                    times[s].append(clock() - start)
-                    if turn == 0:
-                        outcomes.append(outcome)
-                for s in indices:
-                    start = clock()
-                    baseline(samples[s])
-                    baseline_times[s].append(clock() - start)
-    per_sample = np.array([statistics.median(t) for t in times]) / 1000
-    blocks = [per_sample[b : b + BLOCK].mean() for b in range(0, len(samples), BLOCK)]
+            times.append(array("q"))
+            baseline_times.append(array("q"))
+            for x in images():
+                samples = _one_by_one(x)
+                for first in range(0, len(samples), BLOCK):
+                    block = samples[first : first + BLOCK]
+                    found = []
+                    for sample in block:
+                        start = clock()
+                        outcome = engine.run(sample)
+                        times[turn].append(clock() - start)
+                        if turn == 0:
+                            found.append(outcome)
+                    for sample in block:
+                        start = clock()
+                        baseline(sample)
+                        baseline_times[turn].append(clock() - start)
+                    if found:
+                        outcomes.append(_joined(found))
+    per_sample = np.median(np.array(times), axis=0) / 1000
+    blocks = [per_sample[b : b + BLOCK].mean() for b in range(0, len(per_sample), BLOCK)]
     low, high = np.percentile(blocks, [25, 75])
     return RealRun(
-        outcome=Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True))),
+        outcome=_joined(outcomes),
         latency_us=float(per_sample.mean()),
         latency_iqr_us=float(high - low),
-        baseline_latency_us=float(np.mean([statistics.median(t) for t in baseline_times]) / 1000),
+        baseline_latency_us=float(np.median(np.array(baseline_times), axis=0).mean() / 1000),
     )
+
+
+def _one_by_one(x: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(x[s : s + 1]) for s in range(len(x))]
+
+
+def _joined(outcomes: Iterable[Outcome]) -> Outcome:
+    return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
 
 
 def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
@@ -82,8 +113,7 @@ def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:
 
     x may lie in a file (`np.load(…, mmap_mode="r")`): a batch is in memory as long as it runs.
     """
-    outcomes = [
+    return _joined(
         engine.run(np.require(x[start : start + batch], np.float32, ["C", "W"]))
         for start in range(0, len(x), batch)
-    ]
-    return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
+    )
