@@ -1,6 +1,7 @@
 """Files decoded side by side: in their order, in their places, by however many."""
 
 import logging
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -47,6 +48,18 @@ def test_whoever_stops_early_waits_for_no_more_than_is_at_work(decoder, monkeypa
     next(found)
     found.close()
     assert len(read) == decode.TOGETHER
+
+
+def test_whoever_stops_ends_its_processes(decoder):
+    path = decoder.folder / "images"
+    path.write_bytes(bytes(70 * 12))
+    before = set(multiprocessing.active_children())
+    found = decode_into_file(decoder, NAMES, path, 1)
+    next(found)
+    (process,) = set(multiprocessing.active_children()) - before
+    found.close()
+    process.join(5)
+    assert process.exitcode == 1, "it did not wait for the rest"
 
 
 def test_how_far_it_is_is_told_every_ten_seconds(monkeypatch, caplog):

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from itertools import islice
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -116,7 +117,9 @@ def _decode_some(decoder: Decoder, path: Path, part: tuple[int, Sequence[str]]) 
 def _by_processes(work: Callable[[S], T], parts: Iterable[S], processes: int) -> Iterator[T]:
     """`map`, by processes of their own; some parts ahead and no more, so that memory stays what it is."""
     parts = iter(parts)
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, context, _begin, (theirs,))
     try:
         ahead = deque(pool.submit(work, part) for part in islice(parts, 4 * processes))
         while ahead:
@@ -127,20 +130,23 @@ def _by_processes(work: Callable[[S], T], parts: Iterable[S], processes: int) ->
             "a process that decodes images has died, of too little memory perhaps: set data.num_workers to fewer, "
             "or to 0 in a script that has no `if __name__ == '__main__':`"
         ) from error
+    except BaseException:
+        ours.close()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        ours.close()
 
 
-def _begin() -> None:
-    """In a process that decodes: Ctrl-C is for the one that waits for it, and it does not outlive that one."""
+def _begin(pipe: Connection) -> None:
+    """In a process that decodes: Ctrl-C is for the one that waits for it; it ends when that one is done or dead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, args=(pipe,), daemon=True).start()
 
 
-def _follow(parent: BaseProcess) -> None:
-    parent.join()
+def _follow(pipe: Connection) -> None:
+    with suppress(EOFError, OSError):
+        pipe.recv_bytes()  # nothing is ever sent
     os._exit(1)
 
 

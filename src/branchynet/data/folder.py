@@ -146,7 +146,7 @@ def read_folder(folder: Path, settings: FolderSettings, seed: int = 0) -> Folder
 def _fits_into_memory(decoder: Decoder, count: int, keep: str) -> bool:
     """Whether decoded images are kept in memory, said in a line; half of what is free is for them."""
     needed, free = count * math.prod(decoder.shape), available_memory()
-    what = f"{counted(count, 'image')} of {'×'.join(map(str, decoder.shape))} take {amount(needed)}"
+    what = f"{count:,} images of {'×'.join(map(str, decoder.shape))} take {amount(needed)}"
     fits = needed <= free / 2
     if keep == "memory" and not fits:
         raise UserError(
