@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from branchynet.data.datasets import ImageSet
+from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.mapped import STEP, forget, is_mapped, map_images, rows, tensor_of, walk
 from branchynet.errors import UserError
 
@@ -70,6 +71,24 @@ def test_some_of_them_lie_in_a_file_again_that_nobody_else_sees(tmp_path):
     assert is_mapped(part.x) and torch.equal(part.x, x[index]) and torch.equal(part.y, index)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
     assert not is_mapped(rows(x.clone(), index)) and torch.equal(rows(x.clone(), index), x[index])
+
+
+def test_they_lie_elsewhere_where_the_folder_is_not_ours(tmp_path, monkeypatch):
+    x, index = mapped(tmp_path), torch.tensor([2, 3])
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr("branchynet.data.mapped.os.access", lambda *_: False)
+    monkeypatch.setattr("branchynet.data.mapped.tempfile.gettempdir", lambda: str(tmp_path / "mine"))
+    asked = []
+    monkeypatch.setattr("branchynet.data.mapped.check_disk", lambda folder, *_: asked.append(folder))
+    assert torch.equal(rows(x, index), x[index]) and asked == [tmp_path / "mine"]
+
+
+def test_processes_that_fetch_see_the_same_file(tmp_path):
+    images = ImageSet(mapped(tmp_path), torch.arange(50))
+    loader = WorkerLoader(images, 20, (0.5,) * 3, (1.0,) * 3, num_workers=1)
+    other = DeviceLoader(ImageSet(torch.from_numpy(IMAGES), torch.arange(50)), 20, (0.5,) * 3, (1.0,) * 3)
+    for one, two in zip(loader, other, strict=True):
+        assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 
 
 def test_no_room_for_some_of_them_is_told(tmp_path, monkeypatch):

@@ -129,3 +129,16 @@ def test_it_goes_to_another_process_and_to_another_device():
     assert torch.equal(pickle.loads(pickle.dumps(teacher))(x, "val"), teacher(x, "val"))
     teacher.to(torch.device("meta"), torch.channels_last)
     assert teacher.network[1].weight.is_meta and teacher(x.to("meta"), "val").is_meta
+
+
+def test_of_too_many_images_nothing_is_remembered(monkeypatch):
+    monkeypatch.setattr("branchynet.training.teacher.MOST", 14)
+    memory, asked = Memory(5), []
+
+    def ask(new):
+        asked.append(int(new.sum()))
+        return torch.arange(3.0)[:, None].expand(3, 3)
+
+    for _ in range(2):
+        assert memory.said(torch.tensor([4, 0, 2]), ask)[:, 0].tolist() == [0, 1, 2]
+    assert asked == [3, 3] and memory.answers is None

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from branchynet.commands import control
 from branchynet.data.drift import DRIFTS, drifted, rising
+from branchynet.data.mapped import forget
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.errors import UserError, check_choice, check_flag, check_whole
 from branchynet.evaluation.evidence import trace
@@ -102,6 +103,7 @@ def make_stream(run: FinishedRun, kind: str, config: DictConfig) -> Stream:
     uncertainty, prediction = [], []
     for number, (chosen, how_much) in enumerate(zip(order.split(CHUNK), strength.split(CHUNK), strict=True)):
         x = drifted(images[chosen], kind, how_much, config.seed + number)
+        forget(images)
         found = trace(run.network, run.criteria, normalise(x, *factors), label[chosen])
         uncertainty.append(found.uncertainty.numpy())
         prediction.append(found.prediction.numpy())

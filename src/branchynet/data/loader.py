@@ -1,13 +1,14 @@
 """Loaders: batches by index from tensors, in an order that depends on (seed, epoch) and on nothing else.
 
-`DeviceLoader` keeps the bytes on the training device; `WorkerLoader` leaves them in the host's memory and
-fetches them through torch's DataLoader. Both give the same batches.
+`DeviceLoader` keeps the bytes on the training device; `WorkerLoader` leaves them in the host's memory, or on the
+disk, and fetches them through torch's DataLoader. Both give the same batches.
 
 S samples, B batch, C channels, H, W pixels.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from branchynet.data.augment import Augmentation, Draws, augment, cutout, draw
 from branchynet.data.datasets import ImageSet
+from branchynet.data.mapped import is_mapped
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.errors import UserError
 
@@ -151,7 +153,7 @@ class DeviceLoader:
 
 
 class WorkerLoader(DeviceLoader):
-    """The same batches for a set that does not fit on the device: it stays in the host's memory, worker
+    """The same batches for a set that does not fit on the device: it stays where it is, worker
     processes gather the bytes (torch's DataLoader), and only the batch goes to the device, still as bytes.
     """
 
@@ -159,12 +161,17 @@ class WorkerLoader(DeviceLoader):
         super().__init__(*args, **kwargs)
         self.num_workers = num_workers
 
+    def _is_mapped_and_forks(self) -> bool:
+        return is_mapped(self.images.x) and "fork" in multiprocessing.get_all_start_methods()
+
     def _fetch(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         batches: DataLoader = DataLoader(
             _Rows(self.images),
             batch_sampler=[index.tolist() for index in indices],
             collate_fn=_as_they_are,
             num_workers=self.num_workers,
+            # A process that begins anew would be sent a copy of the whole file.
+            multiprocessing_context="fork" if self.num_workers and self._is_mapped_and_forks() else None,
             pin_memory=self.device.type == "cuda",
             # Its own generator: the global one is to be in the same state as with DeviceLoader.
             generator=torch.Generator(),

@@ -6,11 +6,12 @@ all images does so by `walk`, which forgets. S samples, C channels, H, W pixels.
 
 import math
 import mmap
+import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -21,6 +22,8 @@ from branchynet.data.memory import check_disk
 from branchynet.errors import UserError
 
 STEP = 2**25  # bytes of images that are looked at together
+
+T = TypeVar("T")
 
 
 class Mapping(mmap.mmap):
@@ -71,27 +74,36 @@ def walk(x: Tensor, step: int = STEP) -> Iterator[Tensor]:
         forget(x)
 
 
+def forgetting(x: Tensor, items: Iterable[T]) -> Iterator[T]:
+    """The same items, each of which is what was made of a part of x; see `forget`."""
+    for item in items:
+        yield item
+        forget(x)
+
+
 def rows(x: Tensor, index: Tensor) -> Tensor:
     """A copy of x (S, C, H, W) at these places, rising; of a mapped file in another, which this process alone sees.
 
     Raises:
-        UserError: the folder of the file has no room for it, or cannot be written.
+        UserError: the folder of the file, or of temporary files, has no room for it.
     """
     mapping = _mapping(x)
     if mapping is None:
         return x.index_select(0, index)
     shape = (len(index), *x.shape[1:])
-    check_disk(mapping.folder, math.prod(shape), f"a part of {len(index):,} images", "data.cache=<folder>")
+    # Where others have made the file, its folder may be theirs.
+    folder = mapping.folder if os.access(mapping.folder, os.W_OK) else Path(tempfile.gettempdir())
+    check_disk(folder, math.prod(shape), f"a part of {len(index):,} images", "data.cache=<folder>")
     try:
-        with tempfile.TemporaryFile(dir=mapping.folder) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             for part in index.split(max(1, STEP // x[:1].nbytes)):
                 file.write(x.index_select(0, part).numpy().data)
                 forget(x)
             file.flush()
-            return tensor_of(map_images(file, mapping.folder, shape))
+            return tensor_of(map_images(file, folder, shape))
     except OSError as error:
         raise UserError(
-            f"{mapping.folder} cannot be written ({error.strerror}), and a part of the images would lie there: set "
+            f"{folder} cannot be written ({error.strerror}), and a part of the images would lie there: set "
             "data.cache=<folder>"
         ) from error
 

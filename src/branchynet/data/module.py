@@ -21,7 +21,7 @@ from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dat
 from branchynet.data.decode import cores
 from branchynet.data.folder import FolderSettings
 from branchynet.data.loader import DeviceLoader, WorkerLoader
-from branchynet.data.mapped import is_mapped, walk
+from branchynet.data.mapped import forgetting, is_mapped, walk
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.data.shares import by_shares
 from branchynet.errors import (
@@ -217,7 +217,8 @@ class ImageData(pl.LightningDataModule):
             part: (P,) int64, the numbers of those that are wanted; None: all.
         """
         images, factors = self._set(which), normalisation(self.mean, self.std)
-        return ((normalise(x, *factors), y) for x, y in in_batches(images.x, images.y, size, part))
+        found = forgetting(images.x, in_batches(images.x, images.y, size, part))
+        return ((normalise(x, *factors), y) for x, y in found)
 
     def images(self, which: str) -> Tensor:
         """The bytes of a split, (S, C, H, W) uint8 on the CPU, in the data set's order."""

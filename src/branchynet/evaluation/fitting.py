@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.batches import at_once
+from branchynet.data.mapped import rows
 from branchynet.data.shares import by_shares
 from branchynet.errors import ArgumentError, UserError, settings_of
 from branchynet.exits.combining import Combining, Shares, answers
@@ -145,7 +146,7 @@ class Unseen:
     def images(self, which: str) -> Tensor:
         """Their bytes, (S, C, H, W) uint8."""
         x, part = self._data.images(which), self._part(which)
-        return x if part is None else x[part]
+        return x if part is None else rows(x, part)
 
 
 @torch.no_grad()

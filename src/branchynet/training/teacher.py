@@ -54,17 +54,23 @@ class Teacher:
         return self.network(x.contiguous(memory_format=self.memory_format)).float()
 
 
+MOST = 2**27  # numbers, that are remembered of a split: half a GiB
+
+
 class Memory:
-    """What was said of the S images of a split, (S, K) float32, each asked about once."""
+    """What was said of the S images of a split, (S, K) float32, each asked about once; of too many nothing."""
 
     def __init__(self, images: int) -> None:
         self.images = self.left = images
+        self.too_many = False
         # Made when the first is asked about: before, neither K nor the device is known.
         self.answers: Tensor | None = None
         self.known: Tensor | None = None  # (S,) bool
 
     def said(self, numbers: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, K), of the images with these numbers (B,); `ask` gives it of those where its argument is true."""
+        if self.too_many:
+            return ask(torch.ones_like(numbers, dtype=torch.bool))
         # With all of them known nobody waits for a GPU's answer to that, batch after batch.
         if self.left:
             if self.known is None:
@@ -72,6 +78,9 @@ class Memory:
             new = ~self.known[numbers]
             if new.any():
                 answers = ask(new)
+                if self.images * answers.shape[1] > MOST:  # then there is nothing to remember
+                    self.too_many = True
+                    return answers
                 if self.answers is None:
                     self.answers = answers.new_zeros(self.images, answers.shape[1])
                 self.answers[numbers[new]], self.known[numbers] = answers, True
