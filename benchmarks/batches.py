@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from branchynet.data.datasets import MNIST_FILES
 from branchynet.data.module import ImageData
+from branchynet.data.published import MNIST_FILES
 from branchynet.runtime.costs import describe_machine
 
 IMAGES = 10_240  # per round: 20 batches, so that a rival's round takes a second or two

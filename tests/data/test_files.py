@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from branchynet.data import files
-from branchynet.data.files import FileProblem, read_idx, read_npz
+from branchynet.data.files import FileProblem, class_names, read_idx, read_npz
+from branchynet.errors import ArgumentError
 
 
 def idx(values: np.ndarray, magic: bytes | None = None) -> bytes:
@@ -139,7 +140,7 @@ def test_bad_npz_is_one_line_in_bounded_memory(tmp_path, members, says):
 
 def test_the_memory_that_a_run_needs_is_looked_at_before_anything_is_read(tmp_path, monkeypatch):
     path = written(tmp_path / "f.npz")
-    needed = 2 * X.nbytes + 2 * Y.nbytes + 4 * X.nbytes  # all arrays, and the test split as float32
+    needed = 2 * X.nbytes + 2 * Y.nbytes + X.nbytes  # all arrays, and the training images once more
     monkeypatch.setattr(files, "available_memory", lambda: needed)
     read_npz(path)
     monkeypatch.setattr(files, "available_memory", lambda: needed - 1)
@@ -193,3 +194,31 @@ def test_npz_never_unpickles(tmp_path):
     np.savez(path, x_train=objects, y_train=objects, x_test=objects, y_test=objects)
     with pytest.raises(FileProblem, match="x_train holds Python objects"):
         read_npz(path)
+
+
+# Names of classes, in a setting
+
+
+def test_class_names_from_a_list_or_a_file(tmp_path):
+    (tmp_path / "names.txt").write_text("wren\r\n grey heron \ngull\n\n", encoding="utf-8")
+    assert class_names(None) is None
+    assert class_names(["wren", 7]) == ("wren", "7")
+    assert class_names(str(tmp_path / "names.txt")) == ("wren", "grey heron", "gull")
+
+
+def test_class_names_that_cannot_be(tmp_path):
+    (tmp_path / "twice.txt").write_text("wren\ngull\nwren\n")
+    (tmp_path / "gap.txt").write_text("wren\n\ngull\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xff")
+    for value, says in (
+        (str(tmp_path / "twice.txt"), "it has 'wren' twice"),
+        (str(tmp_path / "gap.txt"), "name 2 is empty"),
+        (str(tmp_path / "bytes.txt"), "it cannot be read"),
+        (str(tmp_path), "it cannot be read (ValueError: it is a folder)"),
+        ("nowhere.txt", "it cannot be read"),
+        ([], "it has no names"),
+        (7, "a list of names, or a text file"),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            class_names(value)
+        assert says in str(caught.value) and "\n" not in str(caught.value)

@@ -120,7 +120,7 @@ def test_as_a_data_module(flat):
     assert data.input_shape == (1, 8, 8) and data.classes == ("cats", "dogs")
     assert sum(len(data.images(split)) for split in ("train", "val", "test")) == 60
     assert data.files_size == "crop" and ImageData("digits").files_size is None
-    assert load_dataset("folder", path=flat, folder=FolderSettings(size=8)).train.x.shape[1:] == (3, 8, 8)
+    assert load_dataset("folder", path=flat, own=FolderSettings(size=8)).train.x.shape[1:] == (3, 8, 8)
 
 
 @pytest.mark.parametrize(

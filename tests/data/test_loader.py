@@ -3,7 +3,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from branchynet.data.augment import Augmentation, augment
-from branchynet.data.datasets import ImageSet
+from branchynet.data.checked import ImageSet
 from branchynet.data.loader import DeviceLoader, WorkerLoader, shares
 from branchynet.data.normalise import channel_statistics, normalisation, normalise
 from branchynet.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from branchynet.data.datasets import ImageSet
+from branchynet.data.checked import ImageSet
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.mapped import STEP, forget, is_mapped, map_images, rows, tensor_of, walk
 from branchynet.errors import UserError

@@ -12,10 +12,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from branchynet.data.datasets import NAMES
-from branchynet.data.folder import FolderSettings
+from branchynet.data.datasets import KINDS, NAMES
 from branchynet.data.module import ImageData
-from branchynet.errors import UserError
+from branchynet.errors import ArgumentError, UserError
 
 
 def digits(**options) -> ImageData:
@@ -263,12 +262,13 @@ def test_config_has_every_argument_and_nothing_else(name, monkeypatch):
     assert options.pop("_target_") == "branchynet.data.module.ImageData"
     # Of the data, and for the report alone.
     assert isinstance(options.pop("rivals"), list)
-    of_folder = {field.name for field in fields(FolderSettings)} if name == "folder" else set()
-    assert set(options) == set(inspect.signature(ImageData).parameters) - {"of_folder"} | of_folder
+    own = {field.name for field in fields(KINDS[name].settings)}
+    # A source is for sets that are none of these.
+    assert set(options) == set(inspect.signature(ImageData).parameters) - {"own", "source"} | own
     assert options["name"] == name
     assert (options["root"], options["seed"]) == ("somewhere", 7)
     ImageData(
-        **{**options, "path": "file.npz" if name in ("arrays", "folder") else None}
+        **{**options, "path": "file.npz" if KINDS[name].path else None}
     )  # every value is an allowed one
 
 
@@ -410,3 +410,28 @@ def test_what_is_sent_to_another_process_holds_no_images_and_reads_them_again(da
     received = pickle.loads(sent)
     assert torch.equal(received.images("train"), data.images("train"))
     assert received.mean == data.mean and len(data.images("val")) == 200
+
+
+# Validation images of its own, or a tenth
+
+
+def test_auto_takes_the_sets_own_validation_images_or_a_tenth():
+    own, tenth = (ImageData(name, validation_size="auto") for name in ("digits_cluttered", "digits"))
+    assert (len(own.labels("val")), len(own.labels("train"))) == (2000, 12_000)
+    assert (len(tenth.labels("val")), len(tenth.labels("train"))) == (143, 1437 - 143)
+
+
+def test_a_fixed_normalisation_reaches_the_batches():
+    data = ImageData("digits", validation_size=200, mean=[0.25], std=[0.5])
+    x, _ = next(data.batches("test", 7))
+    assert (data.mean, data.std) == ((0.25,), (0.5,))
+    assert torch.allclose(x, (data.images("test")[:7] / 255 - 0.25) / 0.5, atol=1e-6)
+
+
+def test_a_set_of_somebody_elses_has_a_name_of_its_own():
+    x, y = np.random.default_rng(0).integers(0, 256, (40, 5, 4), dtype=np.uint8), np.arange(40) % 2
+    source = ({"train": (x, y), "test": (x[:8], y[:8])}, None)
+    data = ImageData("birds", source=source, validation_size=10, classes=["wren", "gull"])
+    assert len(data.labels("train")) == 30 and data.classes == ("wren", "gull")
+    with pytest.raises(ArgumentError, match=r"size=8: with data\.source there is no such setting"):
+        ImageData("birds", source=source, size=8)

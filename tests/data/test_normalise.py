@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchynet.data.normalise import byte_counts, channel_statistics, normalisation, normalise
+from branchynet.data.normalise import (
+    byte_counts,
+    channel_statistics,
+    fixed_normalisation,
+    for_channels,
+    normalisation,
+    normalise,
+)
+from branchynet.errors import ArgumentError
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(0, 256, (103, 2, 7, 6), dtype=torch.uint8, generator=GENERATOR)
@@ -71,3 +79,36 @@ def test_statistics_are_the_same_in_parts(monkeypatch):
     assert channel_statistics(x) == whole
     counts = byte_counts(x)
     assert counts.shape == (3, 256) and counts[1, 7] == (x[:, 1] == 7).sum()
+
+
+# Fixed
+
+
+def test_fixed_normalisation():
+    assert fixed_normalisation() is None
+    mean, std = for_channels(fixed_normalisation("imagenet"), 3)
+    assert (mean[0], std[2]) == (0.485, 0.225)
+    assert for_channels(fixed_normalisation("half"), 4) == ((0.5,) * 4, (0.5,) * 4)
+    assert for_channels(fixed_normalisation(mean=[0.1, 0.2], std=[1, 0.5]), 2) == ((0.1, 0.2), (1.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"normalise": "imagnet"}, "normalise=imagnet: it is one of train, imagenet, half"),
+        ({"mean": [0.5]}, "std=None: it is a list of one number per channel"),
+        ({"mean": [0.5], "std": [0.0]}, "of numbers above 0"),
+        ({"mean": [123.7], "std": [58.4]}, "bytes are divided by 255 first"),
+        ({"mean": 0.5, "std": [0.5]}, "mean=0.5: it is a list"),
+        ({"mean": [float("nan")], "std": [0.5]}, "mean=.nan.: it is a list"),
+        ({"normalise": "half", "mean": [0.5], "std": [0.5]}, "mean and std are given, too"),
+    ],
+)
+def test_fixed_normalisation_that_cannot_be(settings, says):
+    with pytest.raises(ArgumentError, match=says):
+        fixed_normalisation(**settings)
+
+
+def test_fixed_normalisation_is_for_so_many_channels():
+    with pytest.raises(ArgumentError, match="of 1 number: so many channels"):
+        for_channels(fixed_normalisation("imagenet"), 1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from branchynet.data.datasets import ImageSet
+from branchynet.data.checked import ImageSet
 from branchynet.data.loader import DeviceLoader
 from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork

@@ -79,7 +79,7 @@ def test_torchs_own_error_in_a_step(data, tmp_path):
 def test_a_loader_that_asks_for_too_much(loader, data, tmp_path, monkeypatch):
     data.loader = loader
     data.setup()  # which takes images, too
-    monkeypatch.setattr("branchynet.data.datasets.ImageSet.at", lambda images, index: np.empty(TOO_MUCH))
+    monkeypatch.setattr("branchynet.data.checked.ImageSet.at", lambda images, index: np.empty(TOO_MUCH))
     text = message(data, tmp_path)
     assert "in training" in text and "data.batch_size" in text
 

@@ -67,7 +67,7 @@ NOT_OF_BASELINE = (
     *("data.root", "data.download", "data.path", "data.num_workers", "data.eval_batch_size"),
     *("data.keep", "data.cache"),
     "data.calibration",  # what it leaves for training is known by the images themselves
-    "data.rivals",  # shown beside the results
+    *("data.rivals", "data.classes"),  # shown beside the results
 )
 
 

@@ -12,21 +12,32 @@ import io
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from branchynet.data.memory import available_memory, gib
-from branchynet.errors import reason_of
-from branchynet.regular import check_regular
+from branchynet.errors import ArgumentError, not_allowed, reason_of
+from branchynet.regular import check_regular, read_regular
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OWN_VALIDATION = ("x_val", "y_val")
+# What arrays of images and labels are called: ours, which are Keras', and MedMNIST's.
+LAYOUTS = (
+    {name: name for name in (*ARRAYS, *OWN_VALIDATION)},
+    {
+        f"{short}_{part}": f"{part}_{long}"
+        for part in ("train", "test", "val")
+        for short, long in (("x", "images"), ("y", "labels"))
+    },
+)
 INEXACT = ("inexact_train", "inexact_test")
 HEADER = 10_100  # bytes; NumPy takes none above 10,000
 MOST_CLASSES = 100_000  # names
+MOST_TOLD = 12  # arrays of a file
 
 
 class FileProblem(Exception):
@@ -82,28 +93,31 @@ class ArrayFile:
     """What an .npz file of images holds."""
 
     parts: dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of train, test and perhaps val
+    names: dict[str, str]  # what x_train, y_train … are called in the file
     classes: tuple[str, ...] | None  # names
     inexact: dict[str, np.ndarray]  # train, test: numbers of images that differ from the published ones
 
 
-def read_npz(path: Path) -> ArrayFile:
-    """The arrays x_train, y_train, x_test, y_test of an .npz file, and what it has beside them.
+def read_npz(path: Path, keys: Mapping[str, str] | None = None) -> ArrayFile:
+    """Images and labels of an .npz file, and what it has beside them.
 
     Nothing is ever unpickled. Raises `FileProblem` if the file or one of the arrays cannot be read.
+
+    Args:
+        path: the file.
+        keys: what x_train, y_train, x_test, y_test, x_val, y_val and classes are called in it; None: as in one of
+            LAYOUTS.
     """
     check_there(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            there = set(archive.namelist())
-            own = any(f"{name}.npy" in there for name in OWN_VALIDATION)
-            needed = (*ARRAYS, *OWN_VALIDATION) if own else ARRAYS
-            missing = [name for name in needed if f"{name}.npy" not in there]
-            if missing:
-                raise FileProblem(f"{path} has no {', '.join(missing)}")
-            names = [name for name in (*needed, "classes", *INEXACT) if f"{name}.npy" in there]
-            sizes = {name: _size(path, archive, name) for name in names}
+            there = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+            called = _called(path, there, keys)
+            beside = {"classes": (keys or {}).get("classes", "classes"), **{name: name for name in INEXACT}}
+            called |= {name: key for name, key in beside.items() if key in there}
+            sizes = {name: _size(path, archive, key) for name, key in called.items()}
             check_fits(path, _peak(sizes))
-            arrays = {name: _array(path, archive, name) for name in names}
+            arrays = {name: _array(path, archive, key) for name, key in called.items()}
     except FileProblem:
         raise
     except OSError as error:
@@ -112,12 +126,32 @@ def read_npz(path: Path) -> ArrayFile:
         raise FileProblem(
             f"{path} cannot be read: it is no .npz file, or a damaged one ({kind_and_reason(error)})"
         ) from error
-    parts = ("train", "test", "val") if own else ("train", "test")
+    parts = ("train", "test", "val") if "x_val" in called else ("train", "test")
     return ArrayFile(
         parts={part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in parts},
+        names={name: key for name, key in called.items() if name not in beside},
         classes=_names(path, arrays["classes"]) if "classes" in arrays else None,
         inexact={name.removeprefix("inexact_"): _numbers(path, arrays, name) for name in INEXACT},
     )
+
+
+def _called(path: Path, there: set[str], keys: Mapping[str, str] | None) -> dict[str, str]:
+    """What the file calls x_train, y_train …, those of validation among them only where it has them."""
+    layouts = (
+        [{**LAYOUTS[0], **{name: key for name, key in keys.items() if name in LAYOUTS[0]}}]
+        if keys
+        else LAYOUTS
+    )
+    # The one of which most is there, so that what is said to be missing is missed.
+    layout = max(layouts, key=lambda layout: len(there & set(layout.values())))
+    own = any(layout[name] in there for name in OWN_VALIDATION)
+    own = own or any(name in (keys or ()) for name in OWN_VALIDATION)
+    needed = (*ARRAYS, *OWN_VALIDATION) if own else ARRAYS
+    missing = [layout[name] for name in needed if layout[name] not in there]
+    if missing:
+        has = ", ".join(sorted(there)[:MOST_TOLD]) + (" …" if len(there) > MOST_TOLD else "")
+        raise FileProblem(f"{path} has no {', '.join(missing)}; it has {has or 'no arrays'}")
+    return {name: layout[name] for name in needed}
 
 
 def check_there(path: Path) -> None:
@@ -158,12 +192,9 @@ def _size(path: Path, archive: zipfile.ZipFile, name: str) -> int:
 
 
 def _peak(sizes: Mapping[str, int]) -> int:
-    """The bytes that a run needs at its height, from those of the arrays.
-
-    Training images are copied once, as validation images are taken out; a split is swept as float32.
-    """
-    swept = max(size for name, size in sizes.items() if name in ("x_test", "x_val"))
-    return sum(sizes.values()) + max(sizes["x_train"], 4 * swept)
+    """The bytes that a run needs at its height, from those of the arrays: the training images are copied once, as
+    validation images are taken out."""
+    return sum(sizes.values()) + sizes["x_train"]
 
 
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -173,6 +204,38 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if member.read(1):
             raise FileProblem(f"{path}: {name} is longer than its header says")
     return array
+
+
+def class_names(value: Any) -> tuple[str, ...] | None:
+    """The names of a setting `classes`: a list of them, a text file with one in each line, or None for none.
+
+    Raises:
+        ArgumentError: anything else, a file that cannot be read, or a name that stands there twice.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        path = Path(value).expanduser()
+        try:
+            lines = read_regular(path).decode().rstrip().splitlines()
+        except (OSError, ValueError) as error:
+            raise ArgumentError(
+                "classes", f"={value}: it cannot be read ({kind_and_reason(error)})"
+            ) from error
+        names = [line.strip() for line in lines]
+    elif isinstance(value, Sequence) and all(isinstance(name, str | int) for name in value):
+        names = [str(name) for name in value]
+    else:
+        raise not_allowed("classes", value, "null, a list of names, or a text file with a name in each line")
+    empty = next((number for number, name in enumerate(names, 1) if not name), None)
+    if not names or empty is not None:
+        raise ArgumentError(
+            "classes", f"={value}: " + (f"name {empty} is empty" if names else "it has no names")
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ArgumentError("classes", f"={value}: it has {twice[0]!r} twice")
+    return tuple(names)
 
 
 def _names(path: Path, classes: np.ndarray) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from branchynet.data.augment import Augmentation, Draws, augment, cutout, draw
-from branchynet.data.datasets import ImageSet
+from branchynet.data.checked import ImageSet
 from branchynet.data.mapped import is_mapped
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.errors import UserError

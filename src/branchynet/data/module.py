@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,16 +16,22 @@ from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
 from branchynet.data.batches import in_batches
-from branchynet.data.datasets import NAMES, NO_FILE, Dataset, ImageSet, load_dataset
+from branchynet.data.checked import Dataset, ImageSet
+from branchynet.data.datasets import NAMES, check_path, decodes, given, load_dataset, own_settings
 from branchynet.data.decode import cores
-from branchynet.data.folder import FolderSettings
+from branchynet.data.files import class_names
 from branchynet.data.loader import DeviceLoader, WorkerLoader
 from branchynet.data.mapped import forgetting, is_mapped, walk
-from branchynet.data.normalise import channel_statistics, normalisation, normalise
+from branchynet.data.normalise import (
+    channel_statistics,
+    fixed_normalisation,
+    for_channels,
+    normalisation,
+    normalise,
+)
 from branchynet.data.shares import by_shares
 from branchynet.errors import (
     ArgumentError,
-    UserError,
     check_choice,
     check_flag,
     check_whole,
@@ -38,6 +43,7 @@ from branchynet.errors import (
 LOADERS = ("device", "dataloader")
 SPLITS = ("train", "val", "test", "calibration")
 FEW = 100  # training images of a class: fewer are divided class by class
+AUTO, MOST_VALIDATION = "auto", 5000  # images for validation: a tenth, if nothing is said
 MOST_WORKERS = 512  # processes
 FETCHING = 4  # of them, that read images from the disk for a GPU, if nothing is said
 
@@ -49,7 +55,7 @@ class ImageData(pl.LightningDataModule):
         name, root, download, path: see `load_dataset`.
         batch_size: training images per step, over all processes; the last step of an epoch takes the rest.
         validation_size: images taken out of the training set for validation; None for the set's own validation
-            images.
+            images; `auto`: these, or where there are none a tenth of the training images, 5,000 at most.
         calibration: training images that neither train nor validate, for what is fitted after training: how many,
             or below 1 which share of the set's training images.
         split_seed: which ones these are; apart from `seed`, so that all seeds share one split.
@@ -62,10 +68,14 @@ class ImageData(pl.LightningDataModule):
             None: of `dataloader` none, or a few where the images lie on the disk.
         seed: of training order and augmentation.
         eval_batch_size: images per batch in validation and test.
+        classes: the classes' names, in place of the set's own, see `class_names`.
+        normalise, mean, std: see `fixed_normalisation`.
+        source: of a set that is none of ours, see `given`; then `name` is what it is called.
+        own: the settings that this kind of set has of its own, see `own_settings`.
 
-    After `setup()`: `input_shape` (C, H, W), `num_classes` K, `classes` (K names), and per channel `mean` and
-    `std` of the training split, values / 255. Set `numbered`, and batches come with the images' numbers where
-    nothing is drawn, see `DeviceLoader`.
+    After `setup()`: `input_shape` (C, H, W), `num_classes` K, `classes` (K names), and per channel the `mean` and
+    `std` that images are normalised by, values / 255. Set `numbered`, and batches come with the images' numbers
+    where nothing is drawn, see `DeviceLoader`.
 
     Raises:
         UserError: an argument that is not allowed (at once); data that cannot be read (in `setup`).
@@ -77,11 +87,14 @@ class ImageData(pl.LightningDataModule):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     numbered: bool = False
+    own: Any = None  # the settings that this kind of set has of its own
+    decodes: bool = False  # whether one of these is how many processes decode it
 
     @property
     def files_size(self) -> str | None:
         """How image files are brought to the images' size, see `ImageFiles.size`; None where there are none."""
-        return None if self.folder is None else self.folder.rule.size
+        rule = getattr(self.own, "rule", None)
+        return None if rule is None else rule.size
 
     def __init__(
         self,
@@ -90,7 +103,7 @@ class ImageData(pl.LightningDataModule):
         download: bool = False,
         path: str | None = None,
         batch_size: int = 512,
-        validation_size: int | None = 5000,
+        validation_size: int | str | None = 5000,
         calibration: int | float = 0,
         split_seed: int = 0,
         # As runs were split that do not know of it.
@@ -100,31 +113,32 @@ class ImageData(pl.LightningDataModule):
         num_workers: int | None = None,
         seed: int = 0,
         eval_batch_size: int = 1000,
-        **of_folder: Any,
+        classes: Sequence[str] | str | None = None,
+        normalise: str = "train",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        source: Any = None,
+        **own: Any,
     ) -> None:
         super().__init__()
-        check_choice("name", name, NAMES)
-        known = {field.name for field in fields(FolderSettings)}
-        for key, value in of_folder.items():
-            if key not in known:
-                raise ArgumentError(key, f"={value}: there is no such setting; see conf/data")
-            if name != "folder":
-                raise ArgumentError(key, f"={value} is for data=folder only")
         if num_workers is not None:
             check_whole("num_workers", num_workers, 0, MOST_WORKERS)
-        self.folder = FolderSettings(num_workers=num_workers, **of_folder) if name == "folder" else None
-        if name == "arrays" and path is None:
-            raise UserError(f"data=arrays needs data.path=<file.npz>, or take {NO_FILE}")
-        if name == "folder" and path is None:
-            raise UserError(f"data=folder needs data.path=<folder>, or take {NO_FILE}")
-        if name not in ("arrays", "folder") and path is not None:
-            raise ArgumentError("path", f"={path!r} is for data=arrays and data=folder; {name} has data.root")
+        if source is None:
+            check_choice("name", name, NAMES)
+            self.decodes = decodes(name)
+            self.own = own_settings(name, own | ({"num_workers": num_workers} if self.decodes else {}))
+            check_path(name, path)
+        elif own:
+            key, value = next(iter(own.items()))
+            raise ArgumentError(
+                key, f"={value}: with data.source there is no such setting; give it to the source"
+            )
         check_flag("download", download)
         check_choice("loader", loader, LOADERS)
         check_whole("batch_size", batch_size)
         check_whole("eval_batch_size", eval_batch_size)
-        if validation_size is not None:
-            check_whole("validation_size", validation_size)
+        if validation_size not in (None, AUTO):
+            check_whole("validation_size", validation_size, hint=", auto or null")
         if not is_whole(calibration, 0) and not (is_number(calibration) and 0 < calibration < 1):
             allowed = "a number of images, 0 or more, or a share of the training images below 1"
             raise not_allowed("calibration", calibration, allowed)
@@ -132,8 +146,10 @@ class ImageData(pl.LightningDataModule):
             raise not_allowed("stratify", stratify, "auto, true or false")
         check_whole("split_seed", split_seed, 0, 2**32 - 1)
         check_whole("seed", seed, 0)
-        if num_workers and loader != "dataloader" and self.folder is None:
+        if num_workers and loader != "dataloader" and not self.decodes:
             raise ArgumentError("num_workers", f"={num_workers} needs loader=dataloader")
+        self.fixed = fixed_normalisation(normalise, mean, std)
+        self.names, self.source = class_names(classes), source
         self.data_name, self.root, self.download, self.path = name, root, download, path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.split_seed, self.seed = validation_size, split_seed, seed
@@ -152,7 +168,7 @@ class ImageData(pl.LightningDataModule):
         """Load, check and split, once."""
         if self._sets:
             return
-        data = load_dataset(self.data_name, self.root, self.download, self.path, self.folder, self.split_seed)
+        data = self._loaded()
         channels, height, width = data.train.x.shape[1:]
         side = min(height, width)
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
@@ -170,18 +186,31 @@ class ImageData(pl.LightningDataModule):
         } | {"test": data.inexact_test}
         self.input_shape = (channels, height, width)
         self.classes, self.num_classes = data.classes, len(data.classes)
-        self.mean, self.std = channel_statistics(self._sets["train"].x)
+        if self.fixed is None:
+            self.mean, self.std = channel_statistics(self._sets["train"].x)
+        else:
+            self.mean, self.std = for_channels(self.fixed, channels)
+
+    def _loaded(self) -> Dataset:
+        if self.source is not None:
+            return given(self.data_name, self.source, self.names)
+        return load_dataset(
+            self.data_name, self.root, self.download, self.path, self.own, self.split_seed, self.names
+        )
 
     def _divided(self, data: Dataset) -> dict[str, Tensor]:
         """By split, `train`, `val` and `calibration`: the numbers of the set's training images, each rising."""
         count, own = len(data.train), data.val is not None
-        if own and self.validation_size is not None:
+        validation = self.validation_size
+        if validation == AUTO:
+            validation = None if own else min(MOST_VALIDATION, max(1, count // 10))
+        if own and validation is not None:
             allowed = f"null: {self.data_name} has {len(data.val or ())} validation images of its own"
-            raise not_allowed("validation_size", self.validation_size, allowed)
-        if not own and (self.validation_size is None or self.validation_size >= count):
+            raise not_allowed("validation_size", validation, allowed)
+        if not own and (validation is None or int(validation) >= count):
             allowed = f"below {count}, the number of training images of {self.data_name}"
-            raise not_allowed("validation_size", self.validation_size, allowed)
-        validation = self.validation_size or 0
+            raise not_allowed("validation_size", validation, allowed)
+        validation = int(validation or 0)
         calibration = round(self.calibration * count) if self.calibration < 1 else int(self.calibration)
         if validation + calibration >= count:
             left = (

@@ -1,11 +1,74 @@
 """Bytes to what networks see: (x / 255 - mean) / std, per channel. S samples, B batch, C channels, H, W pixels."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from branchynet.data.mapped import walk
+from branchynet.errors import ArgumentError, check_choice, counted, is_number, not_allowed
+
+# Mean and standard deviation per channel that published weights were trained with: of ImageNet's photographs, as
+# those of torchvision; and what brings bytes to -1 … 1, as some of timm. One number is for any number of channels.
+READY: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,), (0.5,)),
+}
+NORMALISATIONS = ("train", *READY)
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def fixed_normalisation(
+    normalise: str = "train", mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Normalisation | None:
+    """The mean and standard deviation that images are normalised by, None where they are the training split's.
+
+    Args:
+        normalise: `train`, or a name of READY.
+        mean, std: numbers, of values 0 … 1: one per channel, or one for all; in place of a name.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    check_choice("normalise", normalise, NORMALISATIONS)
+    if mean is None and std is None:
+        return READY.get(normalise)
+    if normalise != "train":
+        raise ArgumentError("normalise", f"={normalise}: mean and std are given, too; leave it or them out")
+    for name, values in (("mean", mean), ("std", std)):
+        numbers = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        if (
+            values is None
+            or not numbers
+            or not all(is_number(each) and math.isfinite(each) for each in values)
+        ):
+            other = "std" if name == "mean" else "mean"
+            raise not_allowed(
+                name, values, f"a list of one number per channel, of values 0 … 1, as {other} is"
+            )
+    assert mean is not None and std is not None
+    if any(each <= 0 for each in std):
+        raise not_allowed("std", list(std), "of numbers above 0")
+    if max(map(abs, mean)) > 1 or max(std) > 1:
+        name, values = ("mean", mean) if max(map(abs, mean)) > 1 else ("std", std)
+        raise not_allowed(name, list(values), "of values 0 … 1: bytes are divided by 255 first")
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def for_channels(fixed: Normalisation, channels: int) -> Normalisation:
+    """The same with a number for each channel.
+
+    Raises:
+        ArgumentError: it is for another number of channels.
+    """
+    mean, std = (values * channels if len(values) == 1 else values for values in fixed)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise not_allowed(
+                name, list(values), f"of {counted(channels, 'number')}: so many channels the images have"
+            )
+    return mean, std
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from branchynet.data.datasets import EMBEDDED, PUBLISHED, load_dataset
+from branchynet.data.datasets import EMBEDDED, load_dataset
+from branchynet.data.published import PUBLISHED
 from branchynet.errors import check_choice, not_allowed
 
 

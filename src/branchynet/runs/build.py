@@ -107,7 +107,7 @@ def _group(setting: str) -> str:
     return setting.replace(".", "/")
 
 
-def build_data(data: DictConfig) -> "ImageData":
+def build_data(data: Any) -> "ImageData":
     """The data set, set up."""
     from branchynet.data.module import ImageData as Wanted  # only here: it brings Lightning
 

@@ -164,7 +164,13 @@ class FinishedRun:
     @cached_property
     def data(self) -> "ImageData":
         """The data set, set up."""
-        return build_data(self.config.data)
+        settings = self.config.data
+        if settings.get("classes") is not None and (facts := read_facts(self.folder)) is not None:
+            settings = {
+                **plain(settings),
+                "classes": list(facts.classes),
+            }  # their file need not be there any more
+        return build_data(settings)
 
     def look_for_images(self, root: str | None, path: str | None) -> None:
         """From now on, in these places instead of where the run found them; None leaves one as it was."""

@@ -1,0 +1,167 @@
+"""Images and labels, looked at: what every data set is made of, wherever it comes from.
+
+S samples, C channels, H, W pixels, K classes. Images stay unsigned bytes, 0 (background) to 255.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from branchynet.data.files import FileProblem
+from branchynet.data.mapped import forget, rows, tensor_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """x: images, (S, C, H, W) uint8; y: labels, (S,) int64, 0 … K-1."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def at(self, index: Tensor) -> ImageSet:
+        """The images and labels at these places, copied."""
+        x = self.x.index_select(0, index)
+        forget(self.x)
+        return ImageSet(x, self.y.index_select(0, index))
+
+    def part(self, index: Tensor) -> ImageSet:
+        """The same for a part of any size, its places rising: of a mapped file it lies in a file, too."""
+        return ImageSet(rows(self.x, index), self.y.index_select(0, index))
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The set on a device; the same tensors if it is there already."""
+        return ImageSet(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test set of equal image shape, and the K class names.
+
+    `val` is the set's own validation set, None where it has none: then one is taken out of the training set.
+    `inexact_train` and `inexact_test` are the numbers of images that differ from the published ones, where
+    the file says so; (I,) int64.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    val: ImageSet | None = None
+    inexact_train: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    inexact_test: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+
+def build(
+    name: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    classes: tuple[str, ...] | None,
+    source: str,
+    called: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Check images and labels, and make tensors of them.
+
+    Args:
+        name: of the set.
+        parts: `train`, `test` and perhaps `val`: images uint8 (S, H, W), (S, C, H, W) or (S, H, W, C) with C ≤ 4,
+            and labels, integers (S,) or (S, 1).
+        classes: the names of all classes; None: they are numbered.
+        source: where all this comes from, for what is said of it.
+        called: what `x_train`, `y_train` … are called there, if not so.
+
+    Raises:
+        FileProblem: they are anything else, or do not fit each other.
+    """
+    said = {f"{letter}_{part}": f"{letter}_{part}" for part in parts for letter in "xy"} | dict(called or {})
+    labels = {}
+    for part, (x, y) in parts.items():
+        if x.dtype != np.uint8:
+            raise FileProblem(f"{source}: {said[f'x_{part}']} is {x.dtype}, must be uint8 (0 … 255)")
+        labels[part] = _one_label(y, f"{source}: {said[f'y_{part}']}")
+    images = {part: _channels_first(x, source) for part, (x, _) in parts.items()}
+    for part, x in images.items():
+        if len(x) != len(labels[part]):
+            raise FileProblem(
+                f"{source}: {len(x)} images in {said[f'x_{part}']}, {len(labels[part])} labels in "
+                f"{said[f'y_{part}']}"
+            )
+        if x.shape[1:] != images["train"].shape[1:]:
+            shapes = f"{images['train'].shape[1:]} in {said['x_train']}, {x.shape[1:]} in {said[f'x_{part}']}"
+            raise FileProblem(f"{source}: images are {shapes}")
+    named = classes is not None
+    if classes is None:
+        # More classes than images: these are no class numbers.
+        count = min(int(labels["train"].max()) + 1, len(labels["train"]))
+        classes = tuple(str(k) for k in range(count))
+    if len(classes) < 2:
+        raise FileProblem(f"{source}: {len(classes)} class, at least 2 are needed")
+    top = len(classes) - 1
+    for part, y in labels.items():
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high > top:
+            raise FileProblem(
+                f"{source}: labels {low} … {high} in {said[f'y_{part}']}, allowed are 0 … {top}"
+            )
+    _check_classes(labels["train"], classes, named, source)
+    sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
+    return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
+
+
+def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source: str) -> None:
+    """A FileProblem where classes that nobody has named have no training image, a warning where they have names."""
+    there = set(np.unique(y).tolist())
+    empty = [name for k, name in enumerate(classes) if k not in there]
+    if not empty:
+        return
+    shown = ", ".join(empty[:8]) + (" …" if len(empty) > 8 else "")
+    what = f"no training image is of class {shown}" if len(empty) == 1 else f"no training image is of {shown}"
+    if named:
+        log.warning("%s: %s", source, what)
+        return
+    cure = "the labels seem to begin at 1: subtract 1" if empty == ["0"] else "number the classes 0 … K-1"
+    raise FileProblem(f"{source}: {what}; {cure}, or name all of them by data.classes")
+
+
+def _one_label(y: np.ndarray, what: str) -> np.ndarray:
+    """Integers (S,) or, as Keras and MedMNIST have them, (S, 1), as (S,)."""
+    whole = y.dtype.kind in "iu"
+    if whole and y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0]
+    if y.ndim == 2 and y.shape[1] > 1 and (y == 1).sum() + (y == 0).sum() == y.size:
+        if (y.sum(axis=1) == 1).all():
+            raise FileProblem(
+                f"{what} is {y.dtype} {y.shape}, one column for each class: store y.argmax(axis=1)"
+            )
+        raise FileProblem(
+            f"{what} is {y.dtype} {y.shape}, several labels for an image: exits answer with one class, so every "
+            "image needs one label"
+        )
+    if not whole or y.ndim != 1:
+        raise FileProblem(f"{what} is {y.dtype} {y.shape}, must be integers of shape (S,) or (S, 1)")
+    return y
+
+
+def _channels_first(x: np.ndarray, source: str) -> np.ndarray:
+    """(S, H, W), (S, C, H, W) or (S, H, W, C) with C ≤ 4, as (S, C, H, W)."""
+    if x.size and x.ndim == 3:
+        return x[:, None]
+    if x.size and x.ndim == 4 and x.shape[1] <= 4:
+        return x
+    if x.size and x.ndim == 4 and x.shape[3] <= 4:
+        return x.transpose(0, 3, 1, 2)
+    allowed = "(S, H, W), (S, H, W, C) or (S, C, H, W) with C ≤ 4"
+    raise FileProblem(f"{source}: images of shape {x.shape}, must be {allowed}")
+
+
+def _image_set(x: np.ndarray, y: np.ndarray) -> ImageSet:
+    return ImageSet(tensor_of(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
