@@ -96,6 +96,11 @@ def test_the_criterions_macs_are_counted_and_told_apart():
     assert [a - b for a, b in zip(with_it.exits, without.exits, strict=True)] == [35, 70, 105]
     averaged = count_macs(network.with_shares((0.0, 0.5, 0.5)), (1, 4, 4), [criterion] * 3)
     assert criterion_macs(averaged) == (35, 40), "and K for the average"
+    for counted in (with_it, without, averaged):
+        older = replace(counted, decisions=None)
+        assert criterion_macs(older) == criterion_macs(counted), (
+            "so it is worked out where it was not recorded"
+        )
 
 
 def test_qualities_of_a_report(report):

@@ -129,7 +129,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 def hparams(run: FinishedRun, settings: SweepSettings) -> dict[str, str | int | float]:
     """The run's settings for TensorBoard's HParams tab, with those of this evaluation instead of its own."""
-    objective = build_objective(run.config, len(run.config.model.exits) + 1, run.config.freeze == "trunk")
+    objective = build_objective(run.config, len(run.result["exits"]), run.config.freeze == "trunk")
     return flat_hparams(run.config, objective.weights, settings)
 
 

@@ -120,8 +120,10 @@ def _moment(key: Tensor, won: Tensor) -> int:
 def criterion_macs(macs: Macs) -> tuple[int, ...]:
     """N-1: MACs of the criterion of each side exit, and of averaging, where exits average.
 
-    What leaving at an exit counts, less the trunk up to there and the heads on the way: so the criterion is in it.
+    Where they are not recorded: what leaving at an exit counts, less the trunk up to there and the heads so far.
     """
+    if macs.decisions is not None:
+        return macs.decisions[:-1]
     found: list[int] = []
     heads = 0
     for with_all, alone, trunk in zip(macs.exits[:-1], macs.static, macs.trunk_only, strict=False):

@@ -9,7 +9,7 @@ from torch import fx, nn
 from branchynet.errors import ArgumentError, UserError, reason_of
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.graph import clean_cuts, split, traced
-from branchynet.networks.heads import build_head
+from branchynet.networks.heads import EXITS, build_head, with_names
 
 INPUT = "input"  # the image itself: a place like any other, where the segment is the identity
 
@@ -25,8 +25,9 @@ def attach(
     Args:
         trunk: any module from (B, C, H, W) to logits (B, K) that torch.fx can trace at its outer levels. Its
             parameters are shared, not copied. Its last layer with parameters becomes head N.
-        exits: N-1 descriptions, shallow to deep: `after`, a place on the trunk, and the head's layers, or
-            `head`, a function that makes one (see `build_head`).
+        exits: descriptions, shallow to deep: `after`, a place on the trunk, and the head's layers, or
+            `head`, a function that makes one (see `build_head`); perhaps also `exits`, those inside that head,
+            `after` one of its layers.
         input_shape: (C, H, W).
         num_classes: K.
 
@@ -34,7 +35,29 @@ def attach(
         UserError: no exit, a place that is unknown, named twice, out of order or cannot be cut at, a head
             that cannot be built, or a trunk that does not fit the images or the classes.
     """
-    legal = ", ".join(legal_places(trunk))
+    return _attached(trunk, exits, input_shape, num_classes, input_shape[1:])
+
+
+def _attached(
+    trunk: nn.Module,
+    exits: Sequence[Mapping[str, Any]],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    image: tuple[int, int],
+    inside: bool = False,
+) -> BranchedNetwork:
+    """The same for anything that is cut: a trunk, or a head that carries exits inside.
+
+    Args:
+        trunk, exits, num_classes: see `attach`.
+        input_shape: of what it gets, without the batch.
+        image: (H, W) of the images.
+        inside: whether it is a head.
+    """
+    free = legal_places(trunk)[1:] if inside else legal_places(trunk)  # at its input hangs the head itself
+    if not free:
+        raise UserError("there is no layer before the classifier for an exit to hang on: give it some")
+    legal = ", ".join(free)
     if not isinstance(exits, list | tuple) or not exits:
         raise ArgumentError(
             "exits",
@@ -48,7 +71,8 @@ def attach(
 
     cuts: list[fx.Node] = []
     for place in places:
-        found = next(iter(order)) if place == INPUT else _only(outputs.get(place, []), place, legal)
+        at_input = place == INPUT and not inside
+        found = next(iter(order)) if at_input else _only(outputs.get(place, []), place, legal)
         if order[found] >= order[classifier]:
             raise UserError(
                 f"{place!r} is the trunk's classifier, the last exit by itself, or comes after it: "
@@ -78,10 +102,24 @@ def attach(
     segments = parts[:-1]
     shapes = _shapes(parts, input_shape, num_classes)
     heads = [
-        build_head(description, shape, num_classes, input_shape[1:])
+        _head(description, shape, num_classes, image)
         for description, shape in zip(exits, shapes, strict=False)
     ]
-    return BranchedNetwork(segments, [*heads, parts[-1]], places)
+    return BranchedNetwork(segments, [*heads, parts[-1]], places, input_shape=input_shape if inside else ())
+
+
+def _head(
+    description: Mapping[str, Any], shape: tuple[int, ...], num_classes: int, image: tuple[int, int]
+) -> nn.Module:
+    """The head of an exit; one that carries exits is cut as the trunk is."""
+    own = {key: value for key, value in description.items() if key != EXITS}
+    head = build_head(own, shape, num_classes, image)
+    if not description.get(EXITS):
+        return head
+    try:
+        return _attached(with_names(head), description[EXITS], shape, num_classes, image, inside=True)
+    except UserError as error:
+        raise UserError(f"inside the head of the exit after {description['after']!r}: {error}") from error
 
 
 def legal_places(trunk: nn.Module) -> list[str]:
@@ -137,7 +175,7 @@ def classifier_node(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
 
 
 def _shapes(
-    parts: Sequence[nn.Module], input_shape: tuple[int, int, int], num_classes: int
+    parts: Sequence[nn.Module], input_shape: tuple[int, ...], num_classes: int
 ) -> list[tuple[int, ...]]:
     """What each part gives, without the batch, worked out on the meta device: nothing is computed or copied."""
     x = torch.zeros(2, *input_shape, device="meta")

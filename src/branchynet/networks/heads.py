@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H, W, K classes.
 """
 
 import copy
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "tokens": "mean",
     "fc": [],
 }
+EXITS = "exits"  # beside these, those inside the head: see `branchynet.networks.attach`
 BEFORE = ("relu", "pool2", "pool3", "lrn", "batch", "layer")
 NORMS = ("none", "batch", "lrn")
 POOLS = (0, 2, 3)
@@ -75,11 +77,36 @@ def build_head(
         return _own_head(spec, where, tuple(input_shape), num_classes)
     unknown = [key for key in spec if key not in ("after", "head", *DEFAULTS)]
     if unknown:
-        raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {', '.join(DEFAULTS)}")
+        raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {EXITS}, {', '.join(DEFAULTS)}")
     head = _Builder(where, input_shape)
     if channels_last(input_shape, image):
         head.add(ChannelsFirst())
     return _kind(input_shape, where).build({**DEFAULTS, **spec}, head, num_classes)
+
+
+def with_names(head: nn.Module) -> nn.Module:
+    """A head whose layers have names to hang an exit on: conv1, norm1, relu1, conv2 …; others have their own."""
+    if type(head) is not nn.Sequential:
+        return head
+    counts: Counter[str] = Counter()
+    named = OrderedDict()
+    for layer in head:
+        name = _NAMES.get(type(layer), type(layer).__name__.lower())
+        counts[name] += 1
+        named[f"{name}{counts[name]}"] = layer
+    return nn.Sequential(named)
+
+
+_NAMES: dict[type[nn.Module], str] = {
+    nn.Conv2d: "conv",
+    nn.BatchNorm2d: "norm",
+    nn.LayerNorm: "norm",
+    nn.LocalResponseNorm: "norm",
+    nn.MaxPool2d: "pool",
+    nn.AdaptiveAvgPool2d: "global_pool",
+    nn.Linear: "fc",
+    BasicBlock: "block",
+}
 
 
 def channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:

@@ -269,7 +269,14 @@ def build_gradients(config: DictConfig) -> Gradients:
 
 
 def _with_head(setting: str, description: Any) -> Any:
-    """The description of an exit, with its head's `_target_` as a function of `shape` and `num_classes`."""
-    if not isinstance(description, Mapping) or not isinstance(description.get("head"), Mapping):
+    """The description of an exit, with its head's `_target_` as a function of `shape` and `num_classes`; likewise
+    those of the exits inside."""
+    if not isinstance(description, Mapping):
         return description
-    return {**description, "head": made(f"{setting}.head", {**description["head"], "_partial_": True})}
+    made_of = dict(description)
+    if isinstance(description.get("head"), Mapping):
+        made_of["head"] = made(f"{setting}.head", {**description["head"], "_partial_": True})
+    if isinstance(description.get("exits"), list):
+        inside = enumerate(description["exits"])
+        made_of["exits"] = [_with_head(f"{setting}.exits.{n}", each) for n, each in inside]
+    return made_of

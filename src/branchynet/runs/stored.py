@@ -193,22 +193,26 @@ def write_costs(path: Path, report: Report) -> None:
     """Write what leaving at each exit costs on each engine, after a line for the baseline.
 
     `macs` and `latency_us` (median; `_iqr_us` its spread) count all heads on the way, `static_…` the trunk
-    up to the exit and its own head alone, `trunk_only_…` no side heads.
+    up to the exit and its own head alone, `trunk_only_…` no side heads; `decision_macs` are of the exit's criterion
+    and average alone.
     """
     header = ["engine", "exit"]
     for kind in ("", "static_", "trunk_only_"):
         header += [f"{kind}macs", f"{kind}latency_us", f"{kind}latency_iqr_us"]
+    decisions = report.macs.decisions
+    header += [] if decisions is None else ["decision_macs"]
     macs = (report.macs.exits, report.macs.static, report.macs.trunk_only)
     rows: list[list[Any]] = []
     for engine, latencies in report.latencies.items():
         whole = latencies.baseline
-        rows.append([engine, "baseline", report.macs.baseline, whole.median_us, whole.iqr_us, *[""] * 6])
+        rows.append([engine, "baseline", report.macs.baseline, whole.median_us, whole.iqr_us])
+        rows[-1] += [""] * (len(header) - len(rows[-1]))
         timed = (latencies.exits, latencies.static, latencies.trunk_only)
         for n in range(report.num_exits):
             row: list[Any] = [engine, n + 1]
             for counted, latency in zip(macs, timed, strict=True):
                 row += [counted[n], latency[n].median_us, latency[n].iqr_us]
-            rows.append(row)
+            rows.append([*row, *([] if decisions is None else [decisions[n]])])
     write_csv(path, header, rows)
 
 
@@ -236,12 +240,14 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
         baseline, *exits = next(iter(engines.values()))
         counts = [tuple(int(row[f"{kind}macs"]) for row in exits) for kind in ("", "static_", "trunk_only_")]
         whole = int(baseline["macs"])
+        known = "decision_macs" in exits[0]
+        decisions = tuple(int(row["decision_macs"]) for row in exits) if known else None
         # The trunk alone may count nothing: up to an exit at the input, there is none of it.
-        if min(whole, *counts[0], *counts[1]) < 1 or min(counts[2]) < 0:
+        if min(whole, *counts[0], *counts[1]) < 1 or min(*counts[2], *(decisions or ())) < 0:
             raise ValueError("MACs are above 0")
         if any(len(timed.exits) != len(exits) for timed in latencies.values()):
             raise ValueError("the engines' numbers of exits differ")
-        return Macs(whole, *counts), latencies
+        return Macs(whole, *counts, decisions), latencies
     except FileNotFoundError:
         raise UserError(f"there is no {path}; a finished run has one") from None
     except (*DAMAGED, StopIteration, csv.Error) as error:

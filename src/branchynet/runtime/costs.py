@@ -8,9 +8,10 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import branchynet
 from branchynet.exits.criteria import Criterion, judge
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.runtime.base import Backend, Chain, forced
+from branchynet.runtime.base import Backend, forced
 from branchynet.runtime.for_inference import frozen
 
 # Seconds that one candidate runs at a stretch, before the next one's turn: long against the clock, short
@@ -42,6 +43,8 @@ class Macs:
     exits: tuple[int, ...]  # leaving at exit n, all heads on the way included
     static: tuple[int, ...]  # the trunk up to exit n and its head, nothing else
     trunk_only: tuple[int, ...]  # the trunk up to exit n; at the last one with the classifier
+    # Of each exit's criterion and average alone; None: an older record does not say.
+    decisions: tuple[int, ...] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,29 +80,46 @@ def count_macs(
         criteria: N, or none: then they cost nothing, as those do that multiply no matrices.
     """
     network = copy.deepcopy(network).to("meta").eval()
-    x = torch.zeros(1, *input_shape, device="meta")
-    segments, heads, decisions = [], [], []
+    told: list[tuple[torch.Tensor, torch.Tensor]] = []
+    of_part = _macs_of_parts(network, torch.zeros(1, *input_shape, device="meta"), told)
+    decisions = []
     state: torch.Tensor | None = None
-    for n, (segment, head) in enumerate(zip(network.segments, network.heads, strict=True)):
-        x, macs = _run_counting(segment, x)
-        segments.append(macs)
-        logits, macs = _run_counting(head, x)
-        heads.append(macs)
+    for n, (logits, features) in enumerate(told):
         decision = 0
         if criteria:
             criterion = copy.deepcopy(criteria[n]).to("meta")
-            (_, state), decision = _run_counting(partial(judge, criterion), logits, x, state)
+            (_, state), decision = _run_counting(partial(judge, criterion), logits, features, state)
         averages = network.shares is not None and network.shares[n] > 0
         decisions.append(decision + (logits.shape[1] if averages else 0))
-    count = network.num_exits
-    trunk = [sum(segments[: n + 1]) for n in range(count)]
-    baseline = trunk[-1] + heads[-1]
+
+    def macs(parts: Iterable[nn.Module]) -> int:
+        return sum(of_part[part] for part in dict.fromkeys(parts))  # those that exits share, once
+
+    ways = network.ways()
+    passed = [chain.from_iterable([*trunk, *own] for trunk, own in ways[:n]) for n in range(1, len(ways) + 1)]
+    static = tuple(macs([*trunk, *own]) for trunk, own in ways)
     return Macs(
-        baseline=baseline,
-        exits=tuple(trunk[n] + sum(heads[: n + 1]) + sum(decisions[: n + 1]) for n in range(count)),
-        static=tuple(trunk[n] + heads[n] for n in range(count)),
-        trunk_only=(*trunk[:-1], baseline),
+        baseline=static[-1],
+        exits=tuple(macs(parts) + sum(decisions[:n]) for n, parts in enumerate(passed, start=1)),
+        static=static,
+        trunk_only=(*(macs(trunk) for trunk, _ in ways[:-1]), static[-1]),
+        decisions=tuple(decisions),
     )
+
+
+def _macs_of_parts(
+    network: BranchedNetwork, x: torch.Tensor, told: list[tuple[torch.Tensor, torch.Tensor]]
+) -> dict[nn.Module, int]:
+    """Of each segment and head, also inside heads; what each exit gives, and is given, is added to `told`."""
+    found = {}
+    for segment, head in zip(network.segments, network.heads, strict=True):
+        x, found[segment] = _run_counting(segment, x)
+        if isinstance(head, BranchedNetwork):
+            found |= _macs_of_parts(head, x, told)
+            continue
+        logits, found[head] = _run_counting(head, x)
+        told.append((logits, x))
+    return found
 
 
 def measure_latencies(
@@ -138,9 +158,12 @@ def measure_latencies(
         made = copy.copy(made)
         made.thresholds = forced(n, count)
         candidates[f"exits {n}"] = made.run
-        static = nn.Sequential(*network.segments[: n + 1], network.heads[n])
-        candidates[f"static {n}"] = backend.classifier(static, input_shape, threads)
-        candidates[f"trunk_only {n}"] = _trunk_only(backend, network, n, input_shape, threads)
+        trunk, own = network.ways()[n]
+        candidates[f"static {n}"] = backend.classifier(nn.Sequential(*trunk, *own), input_shape, threads)
+        # As the engine has it: the last segment and the classifier are one model.
+        alone = trunk if n < count - 1 else [*trunk[:-1], nn.Sequential(trunk[-1], *own)]
+        layers = [part for part in alone if not isinstance(part, nn.Identity)]
+        candidates[f"trunk_only {n}"] = backend.chain(layers, input_shape, threads)
     x = np.random.default_rng(0).standard_normal((1, *input_shape)).astype(np.float32)
     measured = in_turns({name: _call(f, x) for name, f in candidates.items()}, threads, seconds)
     return Latencies(
@@ -213,16 +236,6 @@ def _run_counting(function: Callable[..., T], *x: torch.Tensor | None) -> tuple[
     with FlopCounterMode(display=False) as counter:
         y = function(*x)
     return y, counter.get_total_flops() // 2  # it counts 2 per multiply-accumulate
-
-
-def _trunk_only(
-    backend: Backend, network: BranchedNetwork, n: int, input_shape: tuple[int, int, int], threads: int
-) -> Chain:
-    modules: list[nn.Module] = [s for s in network.segments[: n + 1] if not isinstance(s, nn.Identity)]
-    if n == network.num_exits - 1:
-        # As the engine has it: the last segment and the classifier are one model.
-        modules[-1:] = [nn.Sequential(modules[-1], network.heads[n])]
-    return backend.chain(modules, input_shape, threads)
 
 
 def _call(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Callable[[], object]:

@@ -15,6 +15,7 @@ from branchynet.exits.combining import average
 from branchynet.exits.criteria import Criterion, judge
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.shared_start import with_shared_starts
+from branchynet.networks.tree import OnTop, features_in, path_of
 from branchynet.runtime.for_inference import for_inference, frozen
 
 # From features (R, …), and what else the step before hands on, to the features after the segment, the answer
@@ -146,6 +147,7 @@ def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> 
 
     Not where a criterion looks at the features at an exit's place: they have to be those that it was fitted on.
     """
+    network = path_of(network)
     if any(criterion.of_features for criterion in criteria):
         return network
     return with_shared_starts(network)
@@ -153,6 +155,8 @@ def without_repeats(network: BranchedNetwork, criteria: Sequence[Criterion]) -> 
 
 def exit_steps(network: BranchedNetwork, criteria: Sequence[Criterion]) -> list[ExitStep]:
     """N steps that, one after the other, are the network; they share its parameters, in its mode."""
+    network = path_of(network)
+    criteria = [_at_head(*each) for each in zip(network.heads, criteria, strict=True)]
     shares = network.shares or (0.0,) * network.num_exits
     behind = [
         HandsOn(answer=share > 0, state=criterion.of_history and following.of_history)
@@ -160,6 +164,23 @@ def exit_steps(network: BranchedNetwork, criteria: Sequence[Criterion]) -> list[
     ]
     parts = (network.segments, network.heads, criteria, shares, [NOTHING, *behind], [*behind, NOTHING])
     return [ExitStep(*each) for each in zip(*parts, strict=True)]
+
+
+class AtHead(Criterion):
+    """A criterion that looks at the features of an exit inside a head, where they lie on top of a stack."""
+
+    def __init__(self, criterion: Criterion, head: OnTop) -> None:
+        super().__init__()
+        self.criterion, self.stack, self.of = criterion, head.stack, head.of
+        self.name, self.unit = criterion.name, criterion.unit  # type: ignore[misc]
+        self.of_features, self.of_history = True, criterion.of_history  # type: ignore[misc]
+
+    def forward(self, logits: Tensor, features: Tensor, *state: Tensor | None) -> object:
+        return self.criterion.forward(logits, features_in(features, self.stack, self.of), *state)
+
+
+def _at_head(head: nn.Module, criterion: Criterion) -> Criterion:
+    return AtHead(criterion, head) if isinstance(head, OnTop) and criterion.of_features else criterion
 
 
 def steps_for_inference(

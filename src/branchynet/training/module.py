@@ -120,7 +120,7 @@ class BranchyClassifier(L.LightningModule):
         """What is not trained stays in eval mode: no dropout, and batch norm keeps its statistics."""
         super().train(mode)
         trained = {id(part) for part in self.parts}
-        for part in (*self.network.segments, *self.network.heads):
+        for part in self.network.parts():
             if id(part) not in trained:
                 part.eval()
         for layer in self.fixed:

@@ -12,7 +12,7 @@ from branchynet.networks.branched import BranchedNetwork
 def trained_parts(
     network: BranchedNetwork, trained: Sequence[bool], freeze_trunk: bool = False
 ) -> list[nn.Module]:
-    """The segments and heads that get a gradient.
+    """The segments and heads that get a gradient; of heads with exits inside, those of their own.
 
     Args:
         network: N exits.
@@ -20,9 +20,15 @@ def trained_parts(
             segments after the last head that is trained.
         freeze_trunk: leave out all segments.
     """
-    depth = 0 if freeze_trunk else max(n for n, flag in enumerate(trained, start=1) if flag)
-    heads = [head for head, flag in zip(network.heads, trained, strict=True) if flag]
-    return [*network.segments[:depth], *heads]
+    flags = [trained[span] for span in network.spans]
+    depth = 0 if freeze_trunk else max(n for n, own in enumerate(flags, start=1) if any(own))
+    parts = list(network.segments[:depth])
+    for head, own in zip(network.heads, flags, strict=True):
+        if isinstance(head, BranchedNetwork):
+            parts += trained_parts(head, own) if any(own) else []
+        elif any(own):
+            parts.append(head)
+    return parts
 
 
 def batch_norms(network: BranchedNetwork) -> list[nn.Module]:
