@@ -247,7 +247,7 @@ def read_costs(path: Path) -> tuple[Macs, dict[str, Latencies]]:
             raise ValueError("MACs are above 0")
         if any(len(timed.exits) != len(exits) for timed in latencies.values()):
             raise ValueError("the engines' numbers of exits differ")
-        return Macs(whole, *counts, decisions=decisions), latencies
+        return Macs(whole, counts[0], counts[1], counts[2], decisions), latencies
     except FileNotFoundError:
         raise UserError(f"there is no {path}; a finished run has one") from None
     except (*DAMAGED, StopIteration, csv.Error) as error:
