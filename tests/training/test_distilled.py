@@ -168,3 +168,14 @@ def test_wrong_settings_get_one_line(settings, says):
     with pytest.raises(UserError) as caught:
         Distilled(**{"weights": (1.0, 1.0), **settings})
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_with_weights_of_classes_an_image_counts_in_the_teachers_part_too():
+    torch.manual_seed(0)
+    logits, target = [torch.randn(4, 3), torch.randn(4, 3)], torch.tensor([0, 0, 1, 2])
+    plain, weighted = (Distilled((1.0, 0.5), class_weights=weights) for weights in (None, (2.0, 0.0, 0.0)))
+    # Of two classes nothing counts: what is left is the loss of the first two images, doubled, over four.
+    halved = plain([each[:2] for each in logits], target[:2])
+    whole = weighted(logits, target)
+    assert whole[0].item() == pytest.approx(halved[0].item(), rel=1e-5)
+    assert whole[1].tolist() == pytest.approx(halved[1].tolist(), rel=1e-5)

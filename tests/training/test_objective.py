@@ -172,3 +172,18 @@ def test_with_a_frozen_trunk_the_last_exits_weight_counts_as_zero():
     assert side_weights((1.0, 0.0, 0.3)) == (1.0, 0.0, 0.0)
     with pytest.raises(UserError, match=r"freeze=trunk.*freeze=none"):
         side_weights((0.0, 0.0, 1.0))
+
+
+def test_weights_of_classes_by_hand():
+    # Two classes, p(target) = 1/2 and 1/4 of two images: ln 2 and ln 4, counted 0.5 and 3 times.
+    logits = torch.tensor([[1.0, 1.0], [3.0, 1.0]]).log()
+    target = torch.tensor([0, 1])
+    total, losses = Joint((1.0,), class_weights=(0.5, 3.0))([logits], target)
+    assert total.item() == losses[0].item() == pytest.approx((0.5 * math.log(2) + 3 * math.log(4)) / 2)
+    assert Joint((1.0,), class_weights=(1.0, 1.0))([logits], target)[0].item() == pytest.approx(
+        Joint((1.0,))([logits], target)[0].item()
+    )
+    # What an image counts does not depend on its batch: the mean of two halves is the whole.
+    halves = [exit_losses([logits[n : n + 1]], target[n : n + 1], 0.1, (0.5, 3.0))[0] for n in (0, 1)]
+    whole = exit_losses([logits], target, 0.1, (0.5, 3.0))[0]
+    assert (sum(halves) / 2).item() == pytest.approx(whole.item())

@@ -27,6 +27,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import pretrained_state
 from branchynet.runs import baseline_cache
 from branchynet.runs.build import (
+    build_class_weights,
     build_data,
     build_gradients,
     build_network,
@@ -102,10 +103,11 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         check_decay(config.ema)
     frozen, norms_frozen = checks.check_freeze(config.freeze, config.init, network)
     checks.check_trunk_lr(trunk_lr, config.freeze, config.init)
-    objective = build_objective(config, network.num_exits, frozen)
+    of_classes = build_class_weights(config, data.labels("train"), facts.num_classes)
+    objective = build_objective(config, network.num_exits, frozen, of_classes)
     gradients = build_gradients(config)
     taught_by = build_teacher(objective, facts)
-    only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing)
+    only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing, of_classes)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
     settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data))
     try_criterion(settings.criterion, network, data)
@@ -153,6 +155,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
             freeze_batch_norms=norms_frozen and weights_file is not None,
         ),
         loggers,
+        of_classes,
     )
     if config.init in ("baseline", "pretrained"):
         network.load_trunk_state_dict(baseline.trunk_state_dict())
@@ -211,11 +214,12 @@ def train_baseline(
     stage: Callable[..., dict[str, float]],
     module: Callable[[], BranchyClassifier],
     loggers: Sequence[Logger] = (),
+    of_classes: Sequence[float] | None = None,
 ) -> None:
     """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
     checkpoints = folder / "checkpoints"
     cache = None if config.cache is None else Path(config.cache)
-    determinants = baseline_determinants(config, data, baseline)
+    determinants = baseline_determinants(config, data, baseline, of_classes)
     key = baseline_cache.cache_key(determinants)
     like = baseline.trunk_state_dict()
     state = baseline_cache.load(checkpoints, "baseline", like)
@@ -278,7 +282,12 @@ def log_baseline(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> Non
         logger.save()
 
 
-def baseline_determinants(config: DictConfig, data: ImageData, baseline: BranchedNetwork) -> dict[str, Any]:
+def baseline_determinants(
+    config: DictConfig,
+    data: ImageData,
+    baseline: BranchedNetwork,
+    of_classes: Sequence[float] | None = None,
+) -> dict[str, Any]:
     """What determines the baseline's weights, as plain values: all settings but those known not to matter, what
     `auto` stands for, the images, the trunk's initial weights and code, and the versions.
 
@@ -296,6 +305,7 @@ def baseline_determinants(config: DictConfig, data: ImageData, baseline: Branche
         "compile": resolve_compile(config.compile, config.trainer.accelerator),
         "images": data.fingerprint(),
         "initial": baseline_cache.digest_of_trunk(baseline),
+        **({} if of_classes is None else {"class_weights": list(of_classes)}),
         "cuda": torch.cuda.is_available(),
         "torch": torch.__version__,
         "branchynet": branchynet.__version__,

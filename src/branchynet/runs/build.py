@@ -15,7 +15,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from branchynet.errors import ArgumentError, UserError, reason_of, settings_of
 from branchynet.evaluation.rivals import Rival, rivals_from
@@ -29,6 +29,7 @@ from branchynet.networks.weights import most_bytes, network_state, read_checkpoi
 from branchynet.runs.run_config import plain
 from branchynet.runtime.base import Backend
 from branchynet.runtime.catalogue import get_backend
+from branchynet.training.class_weights import class_weights
 from branchynet.training.gradients import Gradients
 from branchynet.training.objective import Objective, exit_weights, side_weights
 from branchynet.training.seeds import derive_seed
@@ -247,18 +248,34 @@ def build_sweep(
         )
 
 
-def build_objective(config: DictConfig, num_exits: int, frozen: bool = False) -> Objective:
+def build_class_weights(config: DictConfig, label: Tensor, num_classes: int) -> tuple[float, ...] | None:
+    """How much an image of each class counts in both stages, by the labels (S,) of the training split."""
+    with settings_of("objective"):
+        counts = label.bincount(minlength=num_classes).tolist()
+        return class_weights(plain(config.objective).get("class_weights"), counts)
+
+
+def build_objective(
+    config: DictConfig,
+    num_exits: int,
+    frozen: bool = False,
+    of_classes: tuple[float, ...] | None = None,
+) -> Objective:
     """What joint training minimises.
 
     Args:
         config: a run's settings.
         num_exits: N.
         frozen: whether the trunk is: then the last exit's weight counts as 0.
+        of_classes: what `class_weights` of the settings come to, see `build_class_weights`.
     """
+    settings = plain(config.objective)
+    if isinstance(settings, Mapping) and settings.get("class_weights") is not None:
+        settings = {**settings, "class_weights": of_classes}
     with settings_of("weights"):
         weights = exit_weights(plain(config.weights), num_exits)
     weights = side_weights(weights) if frozen else weights
-    return made("objective", config.objective, Objective, as_it_is="teacher_model", weights=weights)
+    return made("objective", settings, Objective, as_it_is="teacher_model", weights=weights)
 
 
 def build_gradients(config: DictConfig) -> Gradients:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from branchynet.errors import ArgumentError, is_number, not_allowed
-from branchynet.training.objective import Joint, Logits, exit_losses, weighted
+from branchynet.training.objective import Joint, Logits, exit_losses, image_weights, weighted
 
 TEACHERS = ("last", "average")  # all else is a path, of another network
 
@@ -26,7 +26,8 @@ class Distilled:
 
     Both distributions are softened, `softmax(logits / τ)`; τ² keeps the gradient's size. The teacher gets no
     gradient. An exit's own loss is all of this. The last exit, where it is the teacher, learns from the labels
-    alone: its loss is its cross-entropy. From another network all exits learn.
+    alone: its loss is its cross-entropy. From another network all exits learn. With weights of classes an image
+    counts by its class's in all of this, in what the teacher says of it, too.
 
     Args:
         weights: w_1 … w_N.
@@ -36,6 +37,7 @@ class Distilled:
             finished run's folder or a checkpoint: another network.
         label_smoothing: of every exit's cross-entropy, 0 … 1, 1 excluded.
         teacher_model: the settings of a checkpoint's network, `trunk` and `exits`.
+        class_weights: as of `Joint`.
 
     Raises:
         ArgumentError: one of them that is not allowed.
@@ -47,11 +49,14 @@ class Distilled:
     teacher: str = "last"
     label_smoothing: float = 0.0
     teacher_model: Mapping[str, Any] | None = None
+    class_weights: tuple[float, ...] | None = None
 
     of_features: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", Joint(self.weights, self.label_smoothing).weights)
+        joint = Joint(self.weights, self.label_smoothing, self.class_weights)
+        object.__setattr__(self, "weights", joint.weights)
+        object.__setattr__(self, "class_weights", joint.class_weights)
         if not is_number(self.share) or not 0 <= self.share <= 1:
             raise not_allowed("share", self.share, "the teacher's share of the loss, 0 … 1")
         if not is_number(self.temperature) or not 0 < self.temperature < math.inf:
@@ -91,7 +96,7 @@ class Distilled:
         taught: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Objective`; `taught` are the logits (B, K) of another network that teaches."""
-        losses = exit_losses(logits, target, self.label_smoothing)
+        losses = exit_losses(logits, target, self.label_smoothing, self.class_weights)
         if not self.share:
             return weighted(losses, self.weights)
         softened = [None if out is None else self._softened(out) for out in logits]
@@ -99,9 +104,15 @@ class Distilled:
         learning = len(logits) - 1 if self.teacher == "last" else len(logits)
         for n, (said, loss) in enumerate(zip(softened[:learning], losses[:learning], strict=True)):
             if said is not None and loss is not None:
-                divergence = F.kl_div(said, teacher, reduction="batchmean", log_target=True)
+                divergence = self._divergence(said, teacher, target)
                 losses[n] = (1 - self.share) * loss + self.share * self.temperature**2 * divergence
         return weighted(losses, self.weights)
+
+    def _divergence(self, said: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.kl_div(said, teacher, reduction="batchmean", log_target=True)
+        each = F.kl_div(said, teacher, reduction="none", log_target=True).sum(dim=1)
+        return (image_weights(self.class_weights, target) * each).mean()
 
     def _softened(self, logits: Tensor) -> Tensor:
         return (logits.float() / self.temperature).log_softmax(dim=1)

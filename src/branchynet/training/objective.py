@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from branchynet.errors import ArgumentError, UserError, is_number, not_allowed
+from branchynet.training.class_weights import check_class_weights
 
 Logits = Sequence[Tensor | None]
 
@@ -73,6 +75,7 @@ class Joint:
     Args:
         weights: w_1 … w_N.
         label_smoothing: of every exit's cross-entropy, 0 … 1, 1 excluded.
+        class_weights: how much an image of each of the K classes counts, see `class_weights`; None: all alike.
 
     Raises:
         ArgumentError: one of them that is not allowed.
@@ -80,6 +83,7 @@ class Joint:
 
     weights: tuple[float, ...]
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     of_features: ClassVar[bool] = False
 
@@ -87,6 +91,8 @@ class Joint:
         object.__setattr__(self, "weights", check_weights(self.weights, len(self.weights)))
         if not is_number(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
             raise not_allowed("label_smoothing", self.label_smoothing, "between 0 and 1, 1 excluded")
+        if self.class_weights is not None:
+            object.__setattr__(self, "class_weights", tuple(check_class_weights(self.class_weights)))
 
     @property
     def needs(self) -> tuple[bool, ...]:
@@ -97,7 +103,7 @@ class Joint:
         self, logits: Logits, target: Tensor, features: Sequence[Tensor | None] | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
-        losses = exit_losses(logits, target, self.label_smoothing)
+        losses = exit_losses(logits, target, self.label_smoothing, self.class_weights)
         return weighted(losses, self.weights)
 
 
@@ -157,12 +163,40 @@ def side_weights(weights: Sequence[float]) -> tuple[float, ...]:
     return (*weights[:-1], 0.0)
 
 
-def exit_losses(logits: Logits, target: Tensor, label_smoothing: float = 0.0) -> list[Tensor | None]:
-    """Each exit's mean cross-entropy, None where it was not run. Arguments as of `Objective.__call__`."""
-    return [
-        None if out is None else F.cross_entropy(out.float(), target, label_smoothing=label_smoothing)
+def exit_losses(
+    logits: Logits,
+    target: Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
+) -> list[Tensor | None]:
+    """Each exit's mean cross-entropy, None where it was not run. Arguments as of `Objective.__call__`.
+
+    With weights of classes (K) the mean is still over the number of images, and not over their weights: what an
+    image counts does not depend on which others are in its batch.
+    """
+    if class_weights is None:
+        return [
+            None if out is None else F.cross_entropy(out.float(), target, label_smoothing=label_smoothing)
+            for out in logits
+        ]
+    counts = image_weights(class_weights, target)
+    each = [
+        None
+        if out is None
+        else F.cross_entropy(out.float(), target, reduction="none", label_smoothing=label_smoothing)
         for out in logits
     ]
+    return [None if losses is None else (counts * losses).mean() for losses in each]
+
+
+def image_weights(class_weights: tuple[float, ...], target: Tensor) -> Tensor:
+    """(B,): how much each image counts, from the weights of the K classes and the labels (B,)."""
+    return _on(class_weights, target.device)[target]
+
+
+@lru_cache(maxsize=16)
+def _on(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)
 
 
 def weighted(losses: Sequence[Tensor | None], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
