@@ -287,12 +287,12 @@ def test_damaged_settings_are_told_in_one_line(text, words, trust, tmp_path, mon
 def test_without_trust_nothing_reaches_out(copied):
     path = copied / ".hydra" / "config.yaml"
     config = OmegaConf.load(path)
-    config.data.download, config.cache = True, "/somewhere/else"
+    config.data.download, config.data.cache, config.cache = True, "/elsewhere", "/somewhere/else"
     OmegaConf.save(config, path)
     found = read_config(copied)
-    assert (found.data.download, found.cache) == (False, None)
+    assert (found.data.download, found.data.cache, found.cache) == (False, None, None)
     found = read_config(copied, trust=True)
-    assert (found.data.download, found.cache) == (True, "/somewhere/else")
+    assert (found.data.download, found.data.cache, found.cache) == (True, "/elsewhere", "/somewhere/else")
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,9 @@ class FinishedRun:
             }  # their file need not be there any more
         return build_data(settings)
 
-    def look_for_images(self, root: str | None, path: str | None) -> None:
+    def look_for_images(self, root: str | None, path: str | None, cache: str | None = None) -> None:
         """From now on, in these places instead of where the run found them; None leaves one as it was."""
-        for key, place in (("root", root), ("path", path)):
+        for key, place in (("root", root), ("path", path), ("cache", cache)):
             if place is not None:
                 self.config.data[key] = place
 

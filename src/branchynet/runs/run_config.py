@@ -53,8 +53,8 @@ HARMLESS = {
 def read_config(folder: Path, trust: bool = False) -> DictConfig:
     """What a run was started with: plain values, as they were stored.
 
-    Without trust, nothing of it reaches out: no data set is downloaded, and the cache of baselines that it names is
-    left alone.
+    Without trust, nothing of it reaches out: no data set is downloaded, and the caches that it names, of baselines
+    and of decoded images, are left alone.
 
     Args:
         folder: the run's.
@@ -89,6 +89,8 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
         check_places(settings, path)
         if isinstance(settings["data"], dict):
             settings["data"]["download"] = False
+            if "cache" in settings["data"]:
+                settings["data"]["cache"] = None
         settings["cache"] = None
     return OmegaConf.create(settings)
 
