@@ -359,3 +359,11 @@ def test_thresholds_from_the_images_own_difficulty(exported, x, pictures, tmp_pa
         )
         assert here <= on_validation
     assert "or adaptive" in refused(f"export={exported}", f"input={pictures}", "thresholds=abc")
+    # They are read twice, and what cannot be read is told once.
+    (pictures / "5.png").write_bytes(b"no picture")
+    (pictures / "6.txt").write_text("no picture")
+    assert refused(f"export={exported}", f"input={pictures}", "thresholds=adaptive").startswith(
+        "1 of 6 images"
+    )
+    shown = capsys.readouterr()
+    assert "Adapted: " in shown.out and shown.err.count("5.png") == shown.err.count("1 .txt") == 1

@@ -114,6 +114,31 @@ def test_features_are_for_those_that_want_them(bright_network, bright_data, half
         assert torch.allclose(last.seen, network(samples(half, bright_data)[0])[1])
 
 
+class Means(Distance):
+    """Keeps one number of each image's features."""
+
+    def prepare(self, num_classes, shape):
+        super().prepare(num_classes, ())
+        self.asked = []
+
+    def kept(self, features):
+        self.asked.append(len(features))
+        return features.flatten(1).mean(1)
+
+
+def test_what_is_kept_of_features_is_what_is_fitted_on_and_they_are_never_all_there(
+    bright_network, bright_data, half, monkeypatch
+):
+    monkeypatch.setattr("branchynet.evaluation.fitting.at_once", lambda shape: 30)
+    network = bright_network()
+    first, last = fit_criteria(Means(), network, bright_data, half)
+    assert first.asked == last.asked == [30, 20]
+    x, label = samples(half, bright_data)
+    features = network.segments[0](x)
+    right = network.heads[0](features).argmax(1) == label
+    assert torch.allclose(first.mean, features[right].mean())
+
+
 @torch.no_grad()
 def test_shares_are_fitted_on_what_is_set_aside(bright_network, bright_data, half, monkeypatch):
     monkeypatch.setattr("branchynet.evaluation.fitting.at_once", lambda shape: 30)

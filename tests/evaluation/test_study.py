@@ -1,6 +1,8 @@
 """From evidence to a choice and its proof: what a slow loop says, on the split that the protocol says."""
 
+import weakref
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ import torch
 from branchynet.data.module import ImageData
 from branchynet.evaluation import evidence as evidence_room
 from branchynet.evaluation.evidence import gather
-from branchynet.evaluation.fitting import Unseen
+from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import Verified, without_inexact
 from branchynet.evaluation.study import choose, sweep, verify
+from branchynet.exits.combining import Average
 from branchynet.exits.criteria import Entropy
+from branchynet.exits.learned import Logistic
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Choice, Knee
 from branchynet.exits.sweep import point_at
@@ -309,3 +313,52 @@ def test_the_point_is_run_on_the_split_that_is_reported(evidence, make_settings,
     assert set(asked) == {"val"}
     assert found.accuracy == pytest.approx(report.point.accuracy)
     assert isinstance(report.point, OperatingPoint)
+
+
+class Generated:
+    """400 images for each split that are made as they are asked for: few at once, and few that are still kept."""
+
+    input_shape, classes = (1, 4, 4), ("a", "b", "c")
+
+    def __init__(self, most):
+        self.most, self.made, self.given = most, [], 0
+
+    def inexact(self, which):
+        return torch.empty(0, dtype=torch.int64)
+
+    def labels(self, which):
+        return torch.arange(400) % 3
+
+    def images(self, which):
+        return torch.empty(0 if which == "calibration" else 400, 1, 4, 4, dtype=torch.uint8)
+
+    def batches(self, which, size, part=None):
+        assert size <= self.most
+        for numbers in (torch.arange(400) if part is None else part).split(size):
+            places = 16 * numbers.numpy()[:, None] + np.arange(16)
+            x = np.sin(places**1.5) / 2 + 0.75 * (numbers.numpy()[:, None] % 3 - 1)
+            x = np.float32(x.reshape(-1, 1, 4, 4))
+            # Not before the last tensor that looks at it is its memory given back.
+            self.made.append(weakref.ref(x))
+            assert sum(made() is not None for made in self.made) <= 3
+            self.given += len(numbers)
+            yield torch.from_numpy(x), numbers % 3
+
+
+def test_a_sweep_has_few_images_in_memory_however_many_there_are(
+    make_settings, bright_network, monkeypatch, coarse
+):
+    monkeypatch.setattr(
+        "branchynet.data.batches.SMALL", Fraction(7 * 16, 1000)
+    )  # seven, but whole blocks for real
+    monkeypatch.setattr("branchynet.evaluation.study.TRIES", 1)
+    monkeypatch.setattr(Logistic, "decays", (0.1,))
+    data, network, criterion = Generated(most=100), bright_network(), Logistic(["features"])
+    fitting = images_to_fit_on(criterion, Average(), data)
+    network = network.with_shares(find_shares(Average(), network, data, fitting))
+    criteria = fit_criteria(criterion, network, data, fitting)
+    for engines in ((ENGINES["torch"],), (coarse,)):
+        report = sweep(make_settings(engines, criterion=criterion), network, criteria, network, data, fitting)
+        assert len(report.trace.label) == 400 and report.fitting.images == 200
+        assert next(iter(report.verified.values())).unexplained == 0
+    assert data.given > 10 * 400

@@ -162,6 +162,7 @@ def test_it_is_scikit_learns_logistic_regression():
 
 @BOTH
 def test_the_surest_and_the_strangest_have_a_number(kind):
+    monkeypatch.setattr(Logistic, "decays", (0.1,))
     logits, label, features = drawn(0, hidden=1.0, samples=200)
     own = fitted(kind(["softmax", "sorted_logits", "features"]), logits, label, features)
     strange = torch.cat([torch.eye(CLASSES) * 1e4, -torch.eye(CLASSES) * 1e4, torch.zeros(1, CLASSES)])
@@ -220,3 +221,14 @@ def test_more_settings_that_there_are_not():
     assert not Logistic().of_features and Logistic(["features"]).of_features
     with pytest.raises(NotImplementedError):
         Learned().prepare(10, (3,))
+
+
+def test_the_mean_of_each_channel_is_all_that_is_kept_of_maps(monkeypatch):
+    """And what is learned from it is what is learned from the maps."""
+    monkeypatch.setattr(Logistic, "decays", (0.1,))
+    logits, label, features = drawn(0, hidden=1.0, samples=200)
+    maps = features[:, :, None, None] + torch.randn(len(features), 3, 4, 4) / 10
+    whole, kept = (Logistic(["features"]) for _ in range(2))
+    whole, kept = fitted(whole, logits, label, maps), for_exits(kept, [(3, 4, 4)], logits.shape[1])[0]
+    kept.fit(logits, label, torch.cat([kept.kept(part) for part in maps.split(70)]))
+    assert kept.kept(maps).shape == (len(maps), 3) and torch.equal(kept(logits, maps), whole(logits, maps))

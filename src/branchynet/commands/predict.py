@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -142,27 +142,13 @@ def set_thresholds(exported: Exported, given: Any, source: Path) -> str:
 
 def every_answer(exported: Exported, source: Path) -> tuple[np.ndarray, np.ndarray]:
     """What all exits say of all images that can be read: uncertainty (S, N) and prediction (S, N)."""
-    found = [exported.every_exit(x) for x in quietly(source, exported.manifest)]
+    # What cannot be read is left out, and told as the images are read to be answered.
+    batches, _ = read(source, exported.manifest, [], [], quiet=True)
+    found = [exported.every_exit(x) for _, x in batches]
     if not found:
         raise UserError(f"thresholds={ADAPTIVE}: of input={source} no image could be read")
     uncertainty, prediction = zip(*found, strict=True)
     return np.concatenate(uncertainty), np.concatenate(prediction)
-
-
-def quietly(source: Path, manifest: Manifest) -> Iterator[np.ndarray]:
-    """The images in batches, (B, C, H, W); what cannot be read is left out, and told by whoever reads them next."""
-    if source.suffix.lower() == ".npy":
-        yield from (x for _, x in _array_batches(source.name, read_array(source, manifest.input_shape)))
-        return
-    images: list[np.ndarray] = []
-    for file in find_images(source) if os.path.isdir(source) else [source]:
-        with suppress(FileProblem):
-            images.append(read_image(file, manifest.input_shape, manifest.image_files))
-        if len(images) == BATCH:
-            yield np.stack(images)
-            images = []
-    if images:
-        yield np.stack(images)
 
 
 def with_rule(manifest: Manifest, given: DictConfig) -> Manifest:
@@ -180,7 +166,11 @@ def with_rule(manifest: Manifest, given: DictConfig) -> Manifest:
 
 
 def read(
-    source: Path, manifest: Manifest, problems: list[FileProblem], far: list[str]
+    source: Path,
+    manifest: Manifest,
+    problems: list[FileProblem],
+    far: list[str],
+    quiet: bool = False,
 ) -> tuple[Batches, int]:
     """The images of a file or a folder, in batches, and how many there are.
 
@@ -190,6 +180,7 @@ def read(
     Args:
         problems: what was wrong with them is added here as the batches are taken.
         far: and here the names of those whose border is not the training images'.
+        quiet: no lines on stderr.
 
     Raises:
         FileProblem: there is nothing to read, or an array that does not fit.
@@ -198,13 +189,13 @@ def read(
         x = read_array(source, manifest.input_shape)
         return _array_batches(source.name, x), len(x)
     if not os.path.isdir(source):
-        return _file_batches([source], None, manifest, problems, far), 1
+        return _file_batches([source], None, manifest, problems, far, quiet), 1
     files = find_images(source, problems)
-    for problem in problems:
+    for problem in problems if not quiet else ():
         terminal.tell(one_line(str(problem)))
-    if others := left_out(source):
+    if not quiet and (others := left_out(source)):
         terminal.tell(f"of {source} files are left out whose format is not read: {others}")
-    return _file_batches(files, source, manifest, problems, far), len(files) + len(problems)
+    return _file_batches(files, source, manifest, problems, far, quiet), len(files) + len(problems)
 
 
 def _array_batches(name: str, x: np.ndarray) -> Batches:
@@ -219,6 +210,7 @@ def _file_batches(
     manifest: Manifest,
     problems: list[FileProblem],
     far: list[str],
+    quiet: bool,
 ) -> Batches:
     """`folder` is what they are named below; None for a single file, whose problem the caller tells."""
     rule = manifest.image_files
@@ -234,7 +226,7 @@ def _file_batches(
                 far.append(names[-1])
         except FileProblem as problem:
             problems.append(problem)
-            if folder is not None:
+            if folder is not None and not quiet:
                 with tqdm.external_write_mode(sys.stderr):
                     terminal.tell(one_line(str(problem)))
         if len(images) == BATCH:

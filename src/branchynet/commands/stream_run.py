@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from branchynet.commands import control
+from branchynet.data.batches import at_once
 from branchynet.data.drift import DRIFTS, drifted, rising
 from branchynet.data.mapped import forget
 from branchynet.data.normalise import normalisation, normalise
@@ -37,7 +38,7 @@ from branchynet.runs.writable import check_writable
 from branchynet.runtime.controller import RATES, Controller
 
 log = logging.getLogger(__name__)
-CHUNK = 2000  # images at once
+MANY = 2000  # images at once, where they are small
 MOST = 10_000_000  # images of a stream
 
 
@@ -100,8 +101,8 @@ def make_stream(run: FinishedRun, kind: str, config: DictConfig) -> Stream:
     order = torch.cat([torch.randperm(len(images), generator=random) for _ in range(rounds)])[: config.images]
     strength = rising(config.images, config.begin, config.end, config.strength)
     factors = normalisation(run.facts.mean, run.facts.std)
-    uncertainty, prediction = [], []
-    for number, (chosen, how_much) in enumerate(zip(order.split(CHUNK), strength.split(CHUNK), strict=True)):
+    uncertainty, prediction, size = [], [], at_once(run.data.input_shape, MANY)
+    for number, (chosen, how_much) in enumerate(zip(order.split(size), strength.split(size), strict=True)):
         x = drifted(images[chosen], kind, how_much, config.seed + number)
         forget(images)
         found = trace(run.network, run.criteria, normalise(x, *factors), label[chosen])

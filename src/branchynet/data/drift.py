@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from branchynet.data.batches import at_once
 from branchynet.errors import check_choice, is_number, not_allowed
 
 # At strength 1.
@@ -65,7 +66,7 @@ DRIFTS: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
     "noise": noisy,
     "contrast": faded,
 }
-CHUNK = 500  # images at once
+MANY = 500  # images at once, where they are small
 
 
 def drifted(images: Tensor, kind: str, strength: Tensor, seed: int = 0) -> Tensor:
@@ -73,7 +74,8 @@ def drifted(images: Tensor, kind: str, strength: Tensor, seed: int = 0) -> Tenso
     check_choice("drift", kind, tuple(DRIFTS))
     random = torch.Generator().manual_seed(seed)
     parts = []
-    for part, how_much in zip(images.split(CHUNK), strength.float().split(CHUNK), strict=True):
+    size = at_once(images.shape[1:], MANY)
+    for part, how_much in zip(images.split(size), strength.float().split(size), strict=True):
         x = DRIFTS[kind](part.float(), how_much, random).clamp(0, 255).round().to(torch.uint8)
         # At strength 0 an image is what it was, byte by byte.
         parts.append(torch.where((how_much == 0)[:, None, None, None], part, x))

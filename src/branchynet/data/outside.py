@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.datasets import EMBEDDED, load_dataset
+from branchynet.data.mapped import forgetting
 from branchynet.data.published import PUBLISHED
 from branchynet.errors import check_choice, not_allowed
 
@@ -70,7 +71,7 @@ class OutsideImages:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """(B, C, H, W) uint8, `size` at a time: the same ones whenever they are asked for, in whatever batches."""
-        return self._made(self._images.split(size))
+        return forgetting(self._images, self._made(self._images.split(size)))
 
 
 def _formed(images: Iterable[Tensor], shape: tuple[int, ...]) -> Iterator[Tensor]:

@@ -189,11 +189,18 @@ def fit_criteria(
         return criteria
     assert fitting is not None  # `learns` says so
     label = fitting.labels(data)
-    parts = [network.with_features(x) for x in fitting.normalised(data)]
-    heads = [torch.cat(logits) for logits in zip(*(part[0] for part in parts), strict=True)]
+    said: list[list[Tensor]] = [[] for _ in criteria]
+    seen: list[list[Tensor]] = [[] for _ in criteria]
+    for x in fitting.normalised(data):
+        for n, (own, logits, features) in enumerate(zip(criteria, *network.with_features(x), strict=True)):
+            assert logits is not None and features is not None  # all exits are run
+            said[n].append(logits)
+            if own.of_features:
+                seen[n].append(own.kept(features))
+    heads = [torch.cat(parts) for parts in said]
     state: Tensor | None = None
     for n, (own, logits) in enumerate(zip(criteria, answers(heads, network.shares), strict=True)):
-        features = torch.cat([part[1][n] for part in parts]) if own.of_features else None  # type: ignore[misc]
+        features = torch.cat(seen[n]) if own.of_features else None
         with torch.enable_grad():
             own.fit(logits.float(), label, features, **({"state": state} if own.of_history else {}))
         own.requires_grad_(False)

@@ -65,6 +65,13 @@ class Criterion(nn.Module):
         """What is to be told of what it has learned, in some words; empty: nothing."""
         return ""
 
+    def kept(self, features: Tensor) -> Tensor:
+        """What of the features (B, …) is kept for `fit`, (B, …); maps of all samples are more than memory bears.
+
+        `forward` takes it in their place, too, where `of_history`. All of them, where it is not said otherwise.
+        """
+        return features
+
     def fit(
         self, logits: Tensor, label: Tensor, features: Tensor | None = None, state: Tensor | None = None
     ) -> None:
@@ -73,7 +80,7 @@ class Criterion(nn.Module):
         Args:
             logits: (S, K) float32.
             label: (S,) int64.
-            features: (S, …) where it is `of_features`, else None.
+            features: (S, …) where it is `of_features`, what is `kept` of them, else None.
             state: (S, W) where it is `of_history`, from the exit before, fitted already; given to no other.
         """
 

@@ -112,10 +112,10 @@ class Learned(Criterion):
                 parts.append(logits.topk(logits.shape[1], dim=1).values)
             else:
                 assert features is not None  # it is `of_features`
-                parts.append(self._pooled(features.float()))
+                parts.append(self.kept(features.float()))
         return torch.cat(parts, dim=1)
 
-    def _pooled(self, features: Tensor) -> Tensor:
+    def kept(self, features: Tensor) -> Tensor:
         """(B, C): the mean of each channel; vectors as they are."""
         others = features.ndim - 2
         if not others:
