@@ -162,7 +162,6 @@ def test_it_is_scikit_learns_logistic_regression():
 
 @BOTH
 def test_the_surest_and_the_strangest_have_a_number(kind):
-    monkeypatch.setattr(Logistic, "decays", (0.1,))
     logits, label, features = drawn(0, hidden=1.0, samples=200)
     own = fitted(kind(["softmax", "sorted_logits", "features"]), logits, label, features)
     strange = torch.cat([torch.eye(CLASSES) * 1e4, -torch.eye(CLASSES) * 1e4, torch.zeros(1, CLASSES)])
