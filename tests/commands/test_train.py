@@ -77,7 +77,7 @@ def run(multirun):
 KEYS = {
     "": (
         "baseline criterion_quality engine exits experiment headroom knee machine noise noisy overhead_to_the_end "
-        "protocol seed threads validation versions"
+        "protocol recall seed threads validation versions"
     ),
     "baseline": "accuracy balanced_accuracy interval latency_us macs",
     "exits.0": "accuracy balanced_accuracy interval latency_us macs static_latency_us static_macs",

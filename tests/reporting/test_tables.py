@@ -9,10 +9,12 @@ import torch
 from branchynet.evaluation.intervals import point_intervals
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.report import taken_at_point
+from branchynet.reporting import tables
 from branchynet.reporting.sentences import sentences
 from branchynet.reporting.tables import (
     WIDTH,
     criterion_table,
+    recall_table,
     report_page,
     rivals_table,
     summary_table,
@@ -259,3 +261,17 @@ def test_the_table_of_the_criterion(report, make_report, make_three):
     assert "| 0.125 |" in told and "how far the largest softmax probability is" in told
     three = criterion_table(make_three()).splitlines()
     assert three[3].startswith("| entropy, exit 2 |") and three[3].endswith("| – |")
+
+
+def test_the_table_of_recalls_names_classes_and_of_many_those_known_least(report, monkeypatch):
+    table = recall_table(report)
+    assert "| class | samples | baseline | exit 1 | exit 2 | operating point |" in table
+    rows = {
+        row.split(" | ")[0].strip("| "): row.split(" | ") for row in table.splitlines() if row.startswith("|")
+    }
+    assert rows["a"][1] == "3" and rows["a"][5].startswith("66.67") and rows["b"][3].startswith("100.00")
+    assert rows["**balanced accuracy**"][5].startswith("88.89")
+    assert "knows least" not in table
+    monkeypatch.setattr(tables, "MOST_CLASSES", 1)
+    assert "\n| b |" not in recall_table(report)
+    assert "Of 3 classes the 1 that the operating point knows least." in recall_table(report)

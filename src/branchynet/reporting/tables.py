@@ -15,6 +15,7 @@ from branchynet.evaluation.intervals import (
     scaled,
 )
 from branchynet.evaluation.quality import calibrated, qualities
+from branchynet.evaluation.recall import Recall, recalls
 from branchynet.evaluation.report import (
     Report,
     Savings,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from branchynet.runtime.costs import Latency
 
 WIDTH = 100
+MOST_CLASSES = 20  # in a table
 # Exit rates that take more room than this stand below the table.
 RATES_WIDTH = 21
 
@@ -260,6 +262,40 @@ def criterion_table(report: Report) -> str:
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
+def recall_table(report: Report) -> str:
+    """Markdown: how well each class is known; of many classes those that the operating point knows least."""
+    found = recalls(report)
+    ways = [found.baseline, *found.exits, found.point]
+    there = [number for number, count in enumerate(found.samples) if count]
+    shown = sorted(sorted(there, key=lambda number: found.point.classes[number] or 0.0)[:MOST_CLASSES])
+    exits = [f"exit {n}" for n in range(1, report.num_exits + 1)]
+    header = ["class", "samples", "baseline", *exits, "operating point"]
+    rows = [
+        [
+            printable(report.classes[number]).replace("|", "\\|"),
+            f"{found.samples[number]:,}",
+            *(_recall(way, number) for way in ways),
+        ]
+        for number in shown
+    ]
+    balanced = [percent_within(way.balanced, way.balanced_interval) for way in ways]
+    rows.append(["**balanced accuracy**", f"{report.trace.num_samples:,}", *balanced])
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    text = (
+        f"Recall: the share, %, of a class's samples on {report.reported_on} that is answered rightly; exit n: "
+        "with all samples leaving there. Balanced accuracy: the mean of all classes' recalls. In brackets: 95 % "
+        "intervals."
+    )
+    if len(shown) < len(there):
+        text += f" Of {len(there):,} classes the {len(shown)} that the operating point knows least."
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
+def _recall(found: Recall, number: int) -> str:
+    value, ends = found.classes[number], found.intervals[number]
+    return "–" if value is None or ends is None else percent_within(value, ends)
+
+
 def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
@@ -304,9 +340,9 @@ def outside_table(report: Report) -> str:
 
 
 def report_page(report: Report) -> str:
-    """What `report.md` holds, in markdown: Table I, the trade-offs, the criterion, the small rivals, images from
-    outside and the summary."""
-    tables = (table_one, trade_offs_table, criterion_table, rivals_table, outside_table)
+    """What `report.md` holds, in markdown: Table I, the trade-offs, the criterion, the classes, the small rivals,
+    images from outside and the summary."""
+    tables = (table_one, trade_offs_table, criterion_table, recall_table, rivals_table, outside_table)
     parts = [table(report) for table in tables]
     return "\n".join([*filter(None, parts), f"```\n{summary_table(report)}\n```\n"])
 

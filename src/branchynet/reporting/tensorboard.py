@@ -11,6 +11,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from branchynet.evaluation import trade_offs
 from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.quality import qualities
+from branchynet.evaluation.recall import recalls
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
@@ -23,6 +24,7 @@ from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import (
     criterion_table,
     outside_table,
+    recall_table,
     rivals_table,
     summary_table,
     table_one,
@@ -69,6 +71,7 @@ def log_report(
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     if report.num_exits > 1:
         writer.add_text("sweep/criterion", criterion_table(report), step)
+    writer.add_text("sweep/recall", recall_table(report), step)
     if report.rivals:
         writer.add_text("sweep/rivals", rivals_table(report), step)
     if report.outside:
@@ -116,6 +119,7 @@ def scalars(report: Report) -> dict[str, float]:
     values["overhead_to_the_end/latency"] = overhead.latency
     values |= _headroom(report)
     values |= _criterion(report)
+    values |= _recall(report)
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
         values["operating_point/gain_over_static"] = saved.gain_over_static
@@ -152,6 +156,16 @@ def _criterion(report: Report) -> dict[str, float]:
         named = {name: getattr(found, name) for name in ("calibration_error", "area", "macs", "latency_us")}
         values |= {f"criterion/{name}_{n}": value for name, value in named.items() if value is not None}
     return values
+
+
+def _recall(report: Report) -> dict[str, float]:
+    """Of the class that is known least; those of all stand in a table."""
+    found = recalls(report)
+    values = {f"exits/lowest_recall_{n}": each.lowest for n, each in enumerate(found.exits, 1)}
+    return values | {
+        "baseline/lowest_recall": found.baseline.lowest,
+        "operating_point/lowest_recall": found.point.lowest,
+    }
 
 
 def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:

@@ -9,6 +9,7 @@ from typing import Any
 from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
 from branchynet.evaluation.quality import calibrated, qualities
+from branchynet.evaluation.recall import Recall, recalls
 from branchynet.evaluation.report import (
     Report,
     Savings,
@@ -43,7 +44,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     data: `knee.certificate`. Only where something was fitted after training: `fitting`, on how many images of
     which split, and how many others chose. `validation` has what the choice gives there, see `on_validation`;
     `headroom` what perfect exits would, see `Headroom`; `criterion_quality` how good the criterion is, see
-    `Quality`. `interval` and `intervals` are 95 % intervals over the samples.
+    `Quality`; `recall` how well each class is known, see `Recall`. `interval` and `intervals` are 95 % intervals
+    over the samples.
 
     Only where not every threshold vector that was tried was kept: `sweep`, see `Swept`.
 
@@ -121,6 +123,14 @@ def result_dict(report: Report) -> dict[str, Any]:
         "calibrated": calibrated(report),
         "exits": [dataclasses.asdict(each) for each in qualities(report)],
     }
+    known = recalls(report)
+    result["recall"] = {
+        "classes": list(report.classes),
+        "samples": list(known.samples),
+        "baseline": _recall(known.baseline),
+        "exits": [_recall(each) for each in known.exits],
+        "knee": _recall(known.point),
+    }
     if len(report.inexact_test) or report.inexact_training:
         exact = without_inexact(report)
         result["inexact_test_images"] = len(report.inexact_test)
@@ -151,6 +161,14 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["split"] = report.split
     _refuse_non_finite(result, "result.json")
     return result
+
+
+def _recall(found: Recall) -> dict[str, Any]:
+    return {
+        "recall": list(found.classes),
+        "intervals": [each and list(each) for each in found.intervals],
+        "balanced_accuracy_interval": list(found.balanced_interval),
+    }
 
 
 def _perfect(report: Report, point: Perfect) -> dict[str, Any]:

@@ -146,6 +146,26 @@ class CriterionQuality(Part):
     exits: list[Quality]
 
 
+class ClassRecall(Part):
+    """How well each of the K classes is known by one way to answer; null: it has no samples."""
+
+    recall: list[Fraction | None] = Field(
+        description="the share of the class's samples that is answered rightly"
+    )
+    intervals: list[Pair | None]
+    balanced_accuracy_interval: Pair = Field(description="of the mean of the recalls")
+
+
+class Recalls(Part):
+    """How well each class is known: K names and numbers of samples, and K recalls in all."""
+
+    classes: list[str]
+    samples: list[Count]
+    baseline: ClassRecall
+    exits: list[ClassRecall]
+    knee: ClassRecall
+
+
 class Rival(Part):
     """A small network of others for the same images, as its source says."""
 
@@ -212,6 +232,7 @@ class Result(Part):
     overhead_to_the_end: Overhead | None = None
     headroom: Headroom | None = None
     criterion_quality: CriterionQuality | None = None
+    recall: Recalls | None = None
     inexact_test_images: Count = 0
     inexact_training_images: Count = 0
     without_inexact: WithoutInexact | None = None
