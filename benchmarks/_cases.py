@@ -20,7 +20,9 @@ from branchynet.commands.app import conf_folder
 from branchynet.exits.criteria import Criterion, Entropy
 from branchynet.exits.trace import Trace, compute_trace
 from branchynet.networks.branched import BranchedNetwork
+from branchynet.runs.auto import resolved, wants_images
 from branchynet.runs.build import build_network
+from branchynet.runs.run_config import plain
 from branchynet.runtime.base import Backend, Engine, forced
 from branchynet.runtime.catalogue import get_backend
 from branchynet.runtime.costs import describe_machine
@@ -38,6 +40,7 @@ RATES = {
     "b_alexnet": (0.656, 0.252),
     "b_resnet110_efficient": (0.186, 0.112, 0.179, 0.054),
 }
+PHOTOGRAPH, PHOTOGRAPHS = (3, 224, 224), 8
 CHUNK = 256  # images per forward pass of a trace
 
 
@@ -112,10 +115,17 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
 
 
 def at_random(model: str, count: int) -> Case:
-    """A model of conf/model with random weights on random images, leaving as in RATES."""
+    """A model of conf/model with random weights on random images, leaving as in RATES, or in equal shares.
+
+    Those that take their settings from the images get some few of 224 pixels.
+    """
     config = OmegaConf.load(conf_folder() / "model" / f"{model}.yaml")
-    side = 28 if config.trunk.in_channels == 1 else 32
-    shape = (config.trunk.in_channels, side, side)
+    if wants_images(plain(config)):
+        shape, count = PHOTOGRAPH, min(count, PHOTOGRAPHS)
+        config = OmegaConf.create(resolved(plain(config), shape, 10))
+    else:
+        side = 28 if config.trunk.in_channels == 1 else 32
+        shape = (config.trunk.in_channels, side, side)
     network = build_network(config, shape, 10, seed=0).eval()
     images = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
     with torch.no_grad():
@@ -126,7 +136,8 @@ def at_random(model: str, count: int) -> Case:
             last.weight.mul_(scale)
             last.bias.sub_(logits.mean(dim=0)).mul_(scale)
     criteria = (Entropy(),) * network.num_exits
-    thresholds = at_rates(trace(network, images, criteria), RATES[model])
+    equal = (1 / network.num_exits,) * (network.num_exits - 1)
+    thresholds = at_rates(trace(network, images, criteria), RATES.get(model, equal))
     return Case(f"{model}, random weights", network, network.trunk(), criteria, thresholds, images)
 
 

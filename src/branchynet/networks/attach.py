@@ -79,9 +79,14 @@ def _attached(
                 f"legal are {legal}"
             )
         if found not in clean:
+            named = {nodes[0]: name for name, nodes in outputs.items() if len(nodes) == 1}
+            behind = [named[n] for n in clean if n in named and order[found] < order[n] < order[classifier]]
+            nearest = (
+                f"where one does, the next place is {behind[0]!r}" if behind else "before it, where one does"
+            )
             raise UserError(
-                f"more than one tensor would have to cross a cut after {place!r}: hang the exit where one "
-                f"does, such as at the end of the block; legal are {legal}"
+                f"more than one tensor would have to cross a cut after {place!r}: hang the exit {nearest}; "
+                f"legal are {legal}"
             )
         cuts.append(found)
     for n, cut in enumerate(cuts):
