@@ -13,8 +13,8 @@ compiles; on ONNX Runtime and OpenVINO one exported model with its memory bound 
 copied. On ONNX Runtime another row has them called by `session.run(None, {"x": x})`, as one does. All take turns
 in one run, see `branchynet.runtime.costs.in_turns`.
 
-It takes a quarter of a minute an engine for B-LeNet and B-AlexNet each, a minute and a half for B-ResNet-110, and half
-a minute for ResNet-18 at 224 pixels.
+It takes a quarter of a minute an engine for B-LeNet and B-AlexNet each, a minute and a half for B-ResNet-110, and
+half a minute for ResNet-18 at 224 pixels.
 """
 
 from __future__ import annotations
