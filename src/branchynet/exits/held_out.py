@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ORDERING = 0.3
 # The most points of the frontier that are tested: neighbours are so alike that more find nothing cheaper.
 STEPS = 100
-# A gap wider than this part of what leaving early can save is filled.
+# A gap wider than this part of the cheaper of its two points is filled: what counts is the gain, a ratio.
 FILLED = 50
 
 
@@ -109,10 +110,9 @@ def filled(trace: Trace, thresholds: Tensor, cost: Tensor) -> Tensor:
     # How many are below each threshold: (J, N-1).
     ranks = torch.searchsorted(ordered.T.contiguous(), thresholds.T.contiguous()).T
     mean = evaluate(trace, thresholds).mean_cost(cost)
-    step = float(cost.max() - cost.min()) / FILLED
     found = [thresholds[:1]]
-    for n, gap in enumerate(mean.diff().abs().tolist()):
-        parts = int(gap / step) if step > 0 else 1
+    for n, (one, other) in enumerate(pairwise(mean.tolist())):
+        parts = int(FILLED * abs(other - one) / min(one, other))
         if parts > 1:
             between = torch.arange(1, parts)[:, None]
             inner = ranks[n] + (ranks[n + 1] - ranks[n]) * between // parts
