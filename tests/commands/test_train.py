@@ -251,6 +251,13 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, run, tmp_path):
     assert json.loads((folder / "result.json").read_text()) == results[1]
 
 
+def test_a_study_of_finished_runs_is_not_trained(monkeypatch):
+    monkeypatch.setattr("branchynet.commands.app.start", lambda *given: pytest.fail("it began"))
+    monkeypatch.setattr(sys, "argv", ["branchynet train", "experiment=thresholds/rules"])
+    with pytest.raises(UserError, match=r"evaluate run=<run folder> experiment=thresholds/rules"):
+        main()
+
+
 def typed(monkeypatch, *arguments):
     """Call `main` with these, and return what `resume` gets."""
     resumed = []

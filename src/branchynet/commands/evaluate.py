@@ -29,9 +29,8 @@ def main() -> None:
     quote_paths()
     folder, experiment = given().get("run"), given().get("experiment")
     if experiment in options("experiment", [app.conf_folder()]):
-        studies = ", ".join(f"thresholds/{name}" for name in options(STUDIES, [app.conf_folder()]))
         raise UserError(
-            f"experiment={experiment} is for `branchynet train`; of finished runs there are {studies}"
+            f"experiment={experiment} is for `branchynet train`; of finished runs there are {', '.join(studies())}"
         )
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
@@ -48,6 +47,11 @@ def main() -> None:
     else:
         raise UserError("run=<run folder> is missing: which finished run is to be evaluated?")
     app.start(evaluate, "evaluate")
+
+
+def studies() -> list[str]:
+    """The experiments that are for finished runs, as `experiment=…` names them."""
+    return [f"thresholds/{name}" for name in options(STUDIES, [app.conf_folder()])]
 
 
 def evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:

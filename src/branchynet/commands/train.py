@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from branchynet.commands import app, terminal
 from branchynet.commands.auto_exits import join_auto_exits
 from branchynet.commands.command_line import given
+from branchynet.commands.evaluate import studies
 from branchynet.commands.paths import quote_paths
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.atomic import check_links, remove_leftovers
@@ -30,6 +31,12 @@ def main() -> None:
     join_auto_exits()
     settings = given()
     folder = settings.pop("resume", None)
+    experiment = settings.get("experiment")
+    if experiment in studies():
+        raise UserError(
+            f"experiment={experiment} is of finished runs and trains none: "
+            f"`branchynet evaluate run=<run folder> experiment={experiment}`"
+        )
     if folder is None:
         app.start(start, "train")
     else:
