@@ -91,7 +91,9 @@ def test_gaps_are_filled_step_by_step():
     mean = evaluate(trace, found).mean_cost(cost)
     assert (mean.diff() < 0).all() and len(found) > 100
     # What one sample takes is in it, too: each changes the mean by 50 / 1000 at most.
-    assert (mean[:-1] / mean[1:]).max() < 1 + 2 / FILLED + 0.05 / 10, "near the cheap end, too: gains are ratios"
+    assert (mean[:-1] / mean[1:]).max() < 1 + 2 / FILLED + 0.05 / 10, (
+        "near the cheap end, too: gains are ratios"
+    )
     assert torch.equal(filled(trace, ends[:1], cost), ends[:1])
     assert len(filled(trace, ends, torch.ones(3).double())) == 3, "where nothing is saved"
 

@@ -157,7 +157,9 @@ class Certified:
     @property
     def _shared(self) -> str:
         if self.chosen_among == 1:
-            return " The network is taken as given: what these samples have chosen before is for chosen_among."
+            return (
+                " The network is taken as given: what these samples have chosen before is for chosen_among."
+            )
         among = f"{self.chosen_among:,} networks before"
         return f" The same samples chose among {among}: each test is at {self.level:.2g}."
 
