@@ -20,6 +20,7 @@ from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge
 from branchynet.data.folder import FolderSettings, read_folder
 from branchynet.data.published import DIGITS, PUBLISHED, files_wanted, read_published
+from branchynet.data.torchvision_sets import TorchvisionSettings, read_torchvision
 from branchynet.errors import ArgumentError, UserError, counted
 
 NO_FILE = "data=digits, which needs no file"
@@ -84,11 +85,19 @@ def _embedded(name: str, place: Place, settings: NoSettings) -> Dataset:
     return build(name, EMBEDDED[name](), DIGITS, name)
 
 
+def _from_torchvision(name: str, place: Place, settings: TorchvisionSettings) -> Dataset:
+    wanted = f"the files of data.dataset={settings.dataset} as torchvision lays them out in the folder {place.root}"
+    with _told(name, wanted, "set data.root" if place.download else "set data.root or data.download=true"):
+        parts, classes = read_torchvision(settings, place.root, place.download, place.seed)
+        return build(str(settings.dataset), parts, classes or place.classes, str(settings.dataset))
+
+
 KINDS: dict[str, Kind] = {
     **{name: Kind(_from_published) for name in PUBLISHED},
     **{name: Kind(_embedded) for name in EMBEDDED},
     "arrays": Kind(_from_arrays, ArraySettings, "<file.npz>"),
     "folder": Kind(_from_folder, FolderSettings, "<folder>"),
+    "torchvision": Kind(_from_torchvision, TorchvisionSettings),
 }
 NAMES = tuple(KINDS)
 
@@ -139,7 +148,8 @@ def load_dataset(
             out (MNIST's files plain or as .gz), then as `<name>.npz`, then downloaded if `download`; `digits`,
             scikit-learn's 1,797 digits at 28×28, and `digits_cluttered`, made of them, need no file; `arrays`, the
             .npz file at `path`, see `branchynet.data.arrays`; `folder`, the image files in the folder `path`, see
-            `branchynet.data.folder`.
+            `branchynet.data.folder`; `torchvision`, a set of torchvision's in `root`, see
+            `branchynet.data.torchvision_sets`.
         root: folder; default is the environment variable BRANCHYNET_DATA, else `data`.
         download: whether torchvision may download (with checksums) what is not in `root`.
         path: see `name`.

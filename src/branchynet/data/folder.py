@@ -19,7 +19,7 @@ from branchynet.data.files import FileProblem
 from branchynet.data.image_files import ImageFiles
 from branchynet.data.memory import amount, available_memory
 from branchynet.data.pictures import endings, find_images, left_out
-from branchynet.data.shares import by_shares
+from branchynet.data.shares import set_apart
 from branchynet.errors import (
     ArgumentError,
     UserError,
@@ -245,11 +245,7 @@ def _set_aside(
 ) -> None:
     """Move a share of each class's training images to another split."""
     label = labels["train"]
-    # RandomState: NumPy's policy keeps its numbers for ever.
-    order = by_shares(np.random.RandomState(seed).permutation(len(label)), label)
-    count = max(1, round(share * len(label)))
-    chosen = np.sort(order[:count])
-    stays = np.setdiff1d(np.arange(len(label)), chosen)
+    stays, chosen = set_apart(label, share, seed)
     if not set(label) <= set(label[stays]):
         raise ArgumentError(
             f"{split}_share", f"={share}: it would leave a class without training images: take fewer"

@@ -82,12 +82,18 @@ def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.
     Raises:
         FileProblem: no image, a damaged one, or one that the rule refuses.
     """
-    count, height, width = shape
-    if count not in MODES:
+    if shape[0] not in MODES:
         raise FileProblem(
-            f"{path}: the network takes {count} channels, which no image file has: use an .npy file"
+            f"{path}: the network takes {shape[0]} channels, which no image file has: use an .npy file"
         )
-    image = _opened(path)
+    return in_shape(_opened(path), path, shape, rule)
+
+
+def in_shape(
+    image: Image.Image, path: Path | str, shape: tuple[int, int, int], rule: ImageFiles
+) -> np.ndarray:
+    """An opened picture as (C, H, W) uint8, C 1 or 3; arguments and exceptions as of `read_image`."""
+    count, height, width = shape
     if image.mode.startswith(("I", "F")):
         raise FileProblem(f"{path} has more than 8 bits a channel ({image.mode}): make it one of 8 bits")
     if image.mode != MODES[count] and rule.channels == "refuse":
@@ -129,7 +135,7 @@ def _opened(path: Path) -> Image.Image:
         raise FileProblem(f"{path} cannot be read ({kind_and_reason(error)})") from error
 
 
-def _on_background(path: Path, image: Image.Image, rule: ImageFiles) -> Image.Image:
+def _on_background(path: Path | str, image: Image.Image, rule: ImageFiles) -> Image.Image:
     """A picture with transparency as RGB, on the rule's background."""
     above = image.convert("RGBA")
     least, most = above.getchannel("A").getextrema()

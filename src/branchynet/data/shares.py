@@ -20,3 +20,19 @@ def by_shares(order: np.ndarray, label: np.ndarray) -> np.ndarray:
         [(np.arange(count) + 0.5) / max(count, 1) for count in counts]
     )  # in its class, 0 … 1
     return by_class[np.argsort(place, kind="stable")]
+
+
+def set_apart(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the images that stay, and of a share that is taken out, the same of each class; each rising.
+
+    At least one is taken out.
+
+    Args:
+        label: (S,), of image 0, 1, …
+        share: 0 … 1.
+        seed: of which ones.
+    """
+    # RandomState: NumPy's policy keeps its numbers for ever.
+    order = by_shares(np.random.RandomState(seed).permutation(len(label)), label)
+    chosen = np.sort(order[: max(1, round(share * len(label)))])
+    return np.setdiff1d(np.arange(len(label)), chosen), chosen
