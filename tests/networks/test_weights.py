@@ -226,6 +226,7 @@ def pretrained(tmp_path, change=lambda state: state, wrap=lambda state: state):
             "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
             "epoch": 3,
         },
+        lambda state: {"state_dict": {f"model._orig_mod.{name}": tensor for name, tensor in state.items()}},
         lambda state: {"model": {n: t for n, t in state.items() if "num_batches" not in n}},
         lambda state: {n: t for n, t in state.items() if not n.startswith("last")},
     ],

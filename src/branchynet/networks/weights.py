@@ -56,7 +56,7 @@ def pretrained_state(
     Args:
         trunk: the state dict as it is.
         path: `.safetensors`, or a file of torch.save with a state dict, perhaps under `state_dict`, `model` or
-            `model_state_dict`, its names perhaps behind `module.`; read as tensors alone.
+            `model_state_dict`, its names perhaps all behind one of PREFIXES; read as tensors alone.
         classifier: the names of the trunk's last layer.
 
     Raises:
@@ -64,7 +64,7 @@ def pretrained_state(
     """
     if not path.is_file():
         raise UserError(f"model.weights={path}: there is no such file")
-    state = _tensors(path)
+    state = _without_prefixes(_tensors(path), trunk)
     wrong = []
     for name in sorted(trunk.keys() | state.keys()):
         own, other = trunk.get(name), state.get(name)
@@ -88,11 +88,24 @@ def pretrained_state(
 
 
 SHOWN = 8  # of the weights that do not fit
+# What others put before all names: nn.DataParallel, torch.compile, Lightning modules.
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
+
+
+def _without_prefixes(state: Mapping[str, Tensor], trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names without what stands before all of them, if the trunk's names do not begin so themselves."""
+    found = dict(state)
+    while found and not found.keys() & trunk.keys():
+        prefix = next((each for each in PREFIXES if all(name.startswith(each) for name in found)), None)
+        if prefix is None:
+            break
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a file of trained weights, by name."""
-    cure = "take a file with a state dict"
+    cure = "take a file with a state dict, from torch.save(model.state_dict(), …)"
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
@@ -112,7 +125,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(each, Tensor) for each in content.values()):
         raise UserError(f"model.weights={path} holds no weights by name: {cure}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    return {str(name): tensor for name, tensor in content.items()}
 
 
 MOST = 20_000_000_000  # bytes of a file of weights
