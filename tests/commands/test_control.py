@@ -64,3 +64,11 @@ def test_misuse_is_one_line_with_the_settings_name(override, words):
 def test_a_controller_that_is_no_group():
     with pytest.raises(UserError, match="it is a group"):
         wanted("latency")
+
+
+def test_a_state_that_could_not_be_written_is_told_before_the_images(tmp_path):
+    there = tmp_path / "state.json"
+    assert state_file(settings("controller=latency", f"controller.state={there}")) == there
+    assert list(tmp_path.iterdir()) == [], "it is written at the end"
+    with pytest.raises(UserError, match=r"controller\.state=.*there is no folder"):
+        state_file(settings("controller=latency", f"controller.state={tmp_path}/none/state.json"))

@@ -7,6 +7,7 @@ from typing import Any
 from branchynet.commands import terminal
 from branchynet.errors import UserError, settings_of
 from branchynet.runs.run_config import plain
+from branchynet.runs.writable import check_writable
 from branchynet.runtime.controller import Controller
 from branchynet.runtime.profile import Profile
 
@@ -40,6 +41,16 @@ def wanted(settings: Any) -> bool:
 
 
 def state_file(settings: Any) -> Path | None:
-    """Where its state is, and goes."""
+    """Where its state is, and goes.
+
+    Raises:
+        UserError: a file that could not be written at the end.
+    """
     state = settings.get("state")
-    return None if state is None else Path(str(state))
+    if state is None:
+        return None
+    file = Path(str(state))
+    if not file.parent.is_dir():
+        raise UserError(f"controller.state={state}: there is no folder {file.parent} to write it into")
+    check_writable(file.parent, "name another file by controller.state=<file>")
+    return file
