@@ -131,11 +131,11 @@ def _names(decoder: Decoder, files: Mapping[str, Sequence[str]], apart: Sequence
         *apart,
     ]
     settings = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    digest = hashlib.sha256()
+    digest, top = hashlib.sha256(), os.fspath(decoder.folder)
     for split, names in files.items():
         for name in names:
             try:
-                found = os.stat(decoder.folder / name)
+                found = os.stat(os.path.join(top, name))
                 state = (found.st_size, found.st_mtime_ns)
             except OSError:  # told when it is read
                 state = (0, 0)

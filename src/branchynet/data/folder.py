@@ -5,6 +5,7 @@ S samples, C channels, H, W pixels, K classes. Images become bytes of one size, 
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,9 @@ from PIL import Image
 
 from branchynet.data.decode import Decoder, cores
 from branchynet.data.decoded import Decoded, map_decoded, read_images
-from branchynet.data.files import FileProblem
 from branchynet.data.image_files import ImageFiles
 from branchynet.data.memory import amount, available_memory
-from branchynet.data.pictures import endings, find_images, left_out
+from branchynet.data.pictures import endings, image_names, in_words
 from branchynet.data.shares import set_apart
 from branchynet.errors import (
     ArgumentError,
@@ -198,7 +198,7 @@ def find_files(folder: Path, settings: FolderSettings, seed: int = 0) -> FolderF
             raise UserError(f"{place} has a folder {unknown[0]}, which no class in {base} is called")
         files[split], numbers = [], []
         for number, name in enumerate(classes):
-            own_files = [str(path.relative_to(folder)) for path in _images(place / name)]
+            own_files = _images(folder, place / name)
             files[split] += own_files
             numbers += [number] * len(own_files)
         labels[split] = np.array(numbers, np.int64)
@@ -216,17 +216,15 @@ def _folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder} cannot be read ({error.strerror})") from error
 
 
-def _images(folder: Path) -> list[Path]:
-    """Image files in a class's folder and below it; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    try:
-        found = find_images(folder)
-    except FileProblem:
-        found = []
-    if others := left_out(folder):
-        log.warning("%s: left out are %s; read are %s", folder, others, ", ".join(endings()[:8]) + " …")
-    return found
+def _images(folder: Path, place: Path) -> list[str]:
+    """Image files in a class's folder and below it, as they are called in `folder`; none where it is not there."""
+    names, others = image_names(place) if place.is_dir() else ([], None)
+    if others:
+        log.warning(
+            "%s: left out are %s; read are %s", place, in_words(others), ", ".join(endings()[:8]) + " …"
+        )
+    within = os.fspath(place.relative_to(folder))
+    return [os.path.join(within, name) for name in names]
 
 
 def _check_classes(place: Path, label: np.ndarray, classes: Sequence[str], split: str) -> None:

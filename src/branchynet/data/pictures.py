@@ -43,33 +43,49 @@ def find_images(folder: Path, problems: list[FileProblem] | None = None) -> list
     Raises:
         FileProblem: there are none.
     """
-    known = set(endings())
-    files = [path for path in sorted(_files_in(folder, problems)) if path.suffix.lower() in known]
-    if not files:
+    names, _ = image_names(folder, problems)
+    if not names:
         if problems:
             raise problems[0]
-        raise FileProblem(f"{folder} holds no image files: known are {', '.join(sorted(known))}")
-    return files
+        raise FileProblem(f"{folder} holds no image files: known are {', '.join(endings())}")
+    return [folder / name for name in names]
 
 
 def left_out(folder: Path) -> str:
     """How many files below `folder` are left out for their names' ends, hidden ones aside: `2 .heic, 1 .txt`."""
-    known = set(endings())
-    ends = [path.suffix.lower() for path in _files_in(folder)]
-    counts = Counter(end or "without an ending" for end in ends if end not in known)
-    return ", ".join(f"{count} {end}" for end, count in sorted(counts.items()))
+    return in_words(image_names(folder)[1])
 
 
-def _files_in(folder: Path, problems: list[FileProblem] | None = None) -> list[Path]:
+def in_words(others: Counter[str]) -> str:
+    """`2 .heic, 1 .txt`."""
+    return ", ".join(f"{count} {end}" for end, count in sorted(others.items()))
+
+
+def image_names(folder: Path, problems: list[FileProblem] | None = None) -> tuple[list[str], Counter[str]]:
+    """The image files in `folder` and below it, as they are called in it, in order; how many others have which end.
+
+    There may be millions: so these are texts and no paths. Arguments as of `find_images`.
+    """
+
     def unreadable(error: OSError) -> None:
         if problems is not None:
             problems.append(FileProblem(f"{error.filename} cannot be read ({error.strerror})"))
 
-    found = []
-    for place, below, names in os.walk(folder, onerror=unreadable):
+    known, top = set(endings()), os.fspath(folder)
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    for place, below, names in os.walk(top, onerror=unreadable):
         below[:] = [name for name in below if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return found
+        within = place.removeprefix(top).lstrip(os.sep)
+        for name in names:
+            end = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if end in known:
+                found.append(os.path.join(within, name))
+            else:
+                others[end if len(end) > 1 else "without an ending"] += 1
+    return sorted(found, key=lambda name: name.split(os.sep)), others
 
 
 def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.ndarray:
