@@ -23,6 +23,7 @@ from branchynet.exits.criteria import Margin
 from branchynet.runs.build import build_sweep
 from branchynet.runs.finished_run import open_run
 from branchynet.runs.stored import read_criterion, write_criterion
+from branchynet.runtime.adapt import adapt
 
 QUICK = ["engine.seconds=0.01"]
 
@@ -177,6 +178,7 @@ def test_another_criterion_needs_the_network_and_may_be_shown_other_images(finis
     assert "| noise | " in (tmp_path / "out" / "report.md").read_text()
     assert found["knee"]["criterion"] == "margin"
     assert found["knee"]["measured"]["accuracy"] == found["knee"]["accuracy"]
+    assert "adaptive" not in found
     run = open_run(finished)
     x, _ = next(run.data.batches("test", 10_000))
     with np.load(tmp_path / "out" / "trace-test.npz") as trace:
@@ -184,6 +186,20 @@ def test_another_criterion_needs_the_network_and_may_be_shown_other_images(finis
         assert trace["uncertainty"][:, 0] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "out" / "figures" / "samples.png").is_file()
     assert [e["accuracy"] for e in found["exits"]] == [e["accuracy"] for e in result_of(finished)["exits"]]
+
+
+def test_thresholds_are_adapted_beside_the_fixed_ones_from_the_stored_traces(finished, tmp_path):
+    found = evaluate(finished, tmp_path / "out", "adaptive=true", "from=trace")
+    told, knee = found["adaptive"], found["knee"]
+    # As `branchynet predict` would, whose profile is the run's.
+    with np.load(finished / "trace-test.npz") as stored:
+        expected = adapt(open_run(finished).profile, stored["uncertainty"], stored["prediction"])
+        right = stored["prediction"] == stored["label"][:, None]
+    assert told["thresholds"] == list(expected.thresholds) and told["allowed"] == expected.allowed
+    assert told["estimated_accuracy"] == expected.accuracy and told["exit_rates"] == list(expected.exit_rates)
+    assert abs(told["accuracy"] - knee["accuracy"] - told["accuracy_minus_fixed"]) < 1e-9
+    assert right.any(axis=1).mean() >= told["accuracy"] >= right.all(axis=1).mean()
+    assert "| adaptive | " in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_in_place_measures_anew_and_keeps_the_settings(copied, capsys):

@@ -13,9 +13,11 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.tensorboard import SummaryWriter
 
+from branchynet.evaluation.adaptive import adapted
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.outside import Outside
 from branchynet.exits.certificate import Certificate
+from branchynet.reporting.tables import adaptive_table
 from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
 
@@ -222,3 +224,11 @@ def test_images_from_outside_have_scalars_of_their_own(make_report):
     found = scalars(make_report(outside=outside))
     assert found["outside/noise_early"] == 0.5 and found[f"outside/noise_auroc_{exits}"] == 0.25
     assert not [tag for tag in scalars(make_report()) if tag.startswith("outside")]
+
+
+def test_adapted_thresholds_have_scalars_and_a_table_of_their_own(report):
+    found = replace(report, adapted=adapted(report, most=2.0))
+    assert 0 < scalars(found)["adaptive/accuracy"] <= 1 and scalars(found)["adaptive/latency_us"] >= 10
+    fixed, other = adaptive_table(found).splitlines()[2:4]
+    assert fixed.startswith("| fixed | 0.45 | 87.50 |") and other.startswith("| adaptive | ")
+    assert not adaptive_table(report) and "adaptive/accuracy" not in scalars(report)

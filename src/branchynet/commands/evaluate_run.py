@@ -19,6 +19,7 @@ from branchynet.data.batches import at_once
 from branchynet.data.normalise import normalisation, normalise
 from branchynet.data.outside import OutsideImages, check_sources
 from branchynet.errors import UserError, check_flag, settings_of
+from branchynet.evaluation.adaptive import adapted
 from branchynet.evaluation.evidence import Evidence, traced_by
 from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, images_to_fit_on, same_images
 from branchynet.evaluation.outside import look_outside, uncertainties
@@ -53,7 +54,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     source = config["from"]
     if source not in SOURCES:
         raise UserError(f"from={source}: it is trace, network, or null for trace where that is enough")
-    for name in ("in_place", "trust"):
+    for name in ("adaptive", "in_place", "trust"):
         check_flag(name, config[name])
     outside = plain(config.outside)
     check_sources(outside)
@@ -115,6 +116,9 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
             criterion, traced_by(settings.engine), criteria, combine, network.shares, report.fitting
         )
 
+    if config.adaptive:
+        most = settings.criterion.largest(len(report.classes))
+        report = replace(report, adapted=adapted(report, most))
     write_run(folder, report, draw_all(report, images), stored)
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.

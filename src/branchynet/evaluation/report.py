@@ -22,6 +22,7 @@ from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection, View
 from branchynet.exits.sweep import OperatingPoints, exit_taken, point_at
 from branchynet.exits.trace import Trace
+from branchynet.runtime.adapt import Adapted
 from branchynet.runtime.costs import Latencies, Latency, Macs
 
 
@@ -74,6 +75,7 @@ class Report:
         rivals: small networks of others for the same images, as published.
         fitting: the images that shares or criteria were fitted on, none of the traces'; None: nothing was fitted.
         outside: what the exits make of images that the network should not know, where that was asked for.
+        adapted: the operating point's thresholds, adapted to the reported images, where that was asked for.
         of_probability: of the criterion, see `Criterion`.
         found: which threshold vectors were kept of which grid; None: the view has all that were tried.
 
@@ -107,6 +109,7 @@ class Report:
     rivals: tuple[Rival, ...] = ()
     fitting: Fitting | None = None
     outside: tuple[Outside, ...] = ()
+    adapted: Adapted | None = None
     of_probability: bool = False
     found: Found | None = None
 

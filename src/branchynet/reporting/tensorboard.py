@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from branchynet.evaluation import trade_offs
+from branchynet.evaluation.adaptive import adaptive
 from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.quality import qualities
 from branchynet.evaluation.recall import recalls
@@ -22,6 +23,7 @@ from branchynet.evaluation.report import (
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import (
+    adaptive_table,
     criterion_table,
     outside_table,
     recall_table,
@@ -76,6 +78,8 @@ def log_report(
         writer.add_text("sweep/rivals", rivals_table(report), step)
     if report.outside:
         writer.add_text("sweep/outside", outside_table(report), step)
+    if report.adapted:
+        writer.add_text("sweep/adaptive", adaptive_table(report), step)
     writer.add_text("sweep/summary", f"```\n{summary_table(report)}\n```", step)
     if settings:
         # Indented, and not between fences: whatever stands in them, it stays code.
@@ -125,6 +129,8 @@ def scalars(report: Report) -> dict[str, float]:
         values["operating_point/gain_over_static"] = saved.gain_over_static
     for n, value in enumerate(balanced.exits, 1):
         values[f"exits/balanced_accuracy_{n}"] = value
+    if found := adaptive(report):
+        values |= {"adaptive/accuracy": found.accuracy, "adaptive/latency_us": found.latency_us}
     for each in report.outside:
         values[f"outside/{each.source}_early"] = each.early
         values |= {f"outside/{each.source}_auroc_{n}": area for n, area in enumerate(each.auroc, 1)}

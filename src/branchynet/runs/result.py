@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from branchynet.evaluation.adaptive import adaptive
 from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
 from branchynet.evaluation.quality import calibrated, qualities
@@ -47,7 +48,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     `Quality`; `recall` how well each class is known, see `Recall`. `interval` and `intervals` are 95 % intervals
     over the samples.
 
-    Only where not every threshold vector that was tried was kept: `sweep`, see `Swept`.
+    Only where not every threshold vector that was tried was kept: `sweep`, see `Swept`. Only where thresholds were
+    adapted to the images that are reported: `adaptive`, see `Adaptive`.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot say.
@@ -140,6 +142,8 @@ def result_dict(report: Report) -> dict[str, Any]:
         result["rivals"] = [dataclasses.asdict(rival) for rival in report.rivals]
     if report.outside:
         result["outside"] = [dataclasses.asdict(each) for each in report.outside]
+    if there := adaptive(report):
+        result["adaptive"] = dataclasses.asdict(there)
     if report.shares is not None:
         result["shares"] = list(report.shares)
         for each, accuracy in zip(result["exits"], static_accuracies(report), strict=True):

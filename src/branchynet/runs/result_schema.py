@@ -184,6 +184,21 @@ class Outside(Part):
     exit_rates: list[Fraction]
 
 
+class Adaptive(Part):
+    """The operating point's thresholds, adapted to the reported images without their labels."""
+
+    thresholds: list[float] = Field(description="N-1")
+    accuracy: Fraction
+    accuracy_minus_fixed: float = Field(description="less the accuracy at the operating point")
+    interval: Pair = Field(description="of that, 95 %, paired")
+    exit_rates: list[Fraction]
+    macs: Above0
+    latency_us: Above0
+    disagreement: Fraction = Field(description="images whose answer is not the last exit's")
+    allowed: Fraction = Field(description="the same on validation at the operating point")
+    estimated_accuracy: Fraction
+
+
 class WithoutInexact(Part):
     """Accuracies on the test images that are the published ones."""
 
@@ -238,6 +253,7 @@ class Result(Part):
     without_inexact: WithoutInexact | None = None
     rivals: list[Rival] = Field(default=[])
     outside: list[Outside] = Field(default=[])
+    adaptive: Adaptive | None = None
     shares: list[Fraction] | None = Field(
         default=None,
         description="N, where exits average: how much of an exit's answer is the answer before it",
