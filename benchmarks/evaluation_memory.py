@@ -1,14 +1,15 @@
 """Peak memory of an evaluation on 20,000 images of 64 pixels against one on 2,000.
 
     python benchmarks/evaluation_memory.py
-    python benchmarks/evaluation_memory.py --images 200 --rounds 1 --engines onnxruntime   # to see that it works
+    python benchmarks/evaluation_memory.py --images 60 --rounds 1   # to see that it works
 
 ResNet-18 of torchvision with random weights and an exit after its second stage. The images, noise in colour, lie in
 a file that is mapped into memory, as those of a folder do that does not fit: as many of validation as of test. What
 is measured is all of `sweep`: traces of both splits, costs, the choice, and the operating point for real. Each
 engine and number of images gets processes of its own, in turns. A peak is the highest resident memory from where
 the evaluation begins, libraries, network and interpreter included, as Linux counts it; beside it what was before.
-Medians over the processes. Aim: ten times the images, at most 1.1 times the peak.
+Medians over the processes. Aim: ten times the images, at most 1.1 times the peak. With fewer than 333 a batch is
+smaller, and so is the first peak.
 
 It takes an hour; the larger evaluation is most of it, and a first pass over its images at batch 1 most of that.
 """
