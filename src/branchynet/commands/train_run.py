@@ -19,6 +19,7 @@ from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
 from branchynet.commands.paths import INITS
 from branchynet.commands.rivals import rivals_of
+from branchynet.data.doubts import doubts
 from branchynet.data.module import ImageData
 from branchynet.errors import UserError, settings_of
 from branchynet.evaluation.evidence import try_criterion
@@ -87,6 +88,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     data = build_data(config.data)
     facts = facts_of(data)
     check_same_images(folder, facts)
+    for doubt in doubts(data):
+        log.warning("%s: %s", data.data_name, doubt)
     images = len(data.images("train"))
     gpu = trains_on_gpu(config.trainer.accelerator)
     checks.check_memory(config.model, facts.input_shape, facts.num_classes, min(data.batch_size, images), gpu)
