@@ -58,10 +58,10 @@ def _twice(data: Splits) -> list[str]:
     for first, second in pairs:
         count = sum(each in known[first] for each in seen[second])
         if count:
-            are = "is" if count == 1 else "are"
+            are, images = "is" if count == 1 else "are", counted(len(seen[second]), f"{NAMES[second]} image")
             found.append(
-                f"{count:,} of {counted(len(seen[second]), f'{NAMES[second]} image')} {are} among the {NAMES[first]} "
-                "images, too, byte by byte: what is known by heart flatters accuracy there"
+                f"{count:,} of {images} {are} among the {NAMES[first]} images, too, byte by byte: what is known by "
+                "heart flatters accuracy there"
             )
     return found
 
