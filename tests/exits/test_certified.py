@@ -3,7 +3,6 @@
 import math
 import re
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,9 +137,7 @@ def test_the_order_goes_from_few_early_exits_to_many():
     ordering = split(drawn(2000, 1, 3), 0.3, 0).ordering
     thresholds = Certified().order(ordering)
     costs = [point_at(ordering.trace, each.tolist()).mean_cost(COSTS[3].exits) for each in thresholds]
-    # Between two points of the frontier one threshold may rise while another falls: give that a step.
-    assert all(later < 1.03 * earlier for earlier, later in pairwise(costs))
-    assert costs[0] == max(costs) and costs[-1] == min(costs) and len(costs) > 20
+    assert costs == sorted(costs, reverse=True) and len(costs) > 60
     assert costs[0] > 55 and costs[-1] == 10
 
 

@@ -116,7 +116,12 @@ def filled(trace: Trace, thresholds: Tensor, cost: Tensor) -> Tensor:
         if parts > 1:
             between = torch.arange(1, parts)[:, None]
             inner = ranks[n] + (ranks[n + 1] - ranks[n]) * between // parts
-            found.append(ordered.gather(0, inner.clamp(max=len(ordered) - 1)))
+            points = ordered.gather(0, inner.clamp(max=len(ordered) - 1))
+            # Where one threshold rises while another falls, the cost may go astray: only onwards.
+            sign = 1 if one > other else -1
+            costs = sign * evaluate(trace, points).mean_cost(cost)
+            onwards = (costs == costs.cummin(0).values) & (costs <= sign * one) & (costs >= sign * other)
+            found.append(points[onwards])
         found.append(thresholds[n + 1 : n + 2])
     return torch.cat(found)
 
