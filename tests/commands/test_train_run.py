@@ -25,6 +25,7 @@ from branchynet.runs.baseline_cache import cache_key
 from branchynet.runs.build import build_data, build_network
 from branchynet.runs.run_config import plain, read_config
 from branchynet.runs.started_run import start_run
+from branchynet.runtime.costs import Latencies, Latency
 
 
 def composed(*overrides):
@@ -178,6 +179,25 @@ def test_fine_tuning_is_slow_in_the_trunk_and_leaves_its_batch_norms_alone(tmp_p
     # One batch norm behind the first convolution, two in each of three blocks.
     assert stages_of(weights, fixed, "optimizer.trunk_lr=1e-4") == {"baseline": (1e-4, 7), "joint": (1e-4, 7)}
     assert stages_of(fixed) == {"baseline": (None, 0), "joint": (None, 7)}, "untrained ones are trained first"
+
+
+def test_a_tree_is_trained_and_swept_and_leaves_as_predicted(tmp_path, monkeypatch):
+    def timed(*medians):
+        return tuple(Latency(median, 1.0) for median in medians)
+
+    made_up = Latencies(*timed(100), timed(20, 30, 120), timed(20, 28, 100), timed(10, 10, 95))
+    monkeypatch.setattr("branchynet.evaluation.evidence.measure_latencies", lambda *_: made_up)
+    config = composed("cache=null", "model=b_lenet_tree", "data=digits", *STILL[1:])
+    result = train_run(config, tmp_path / "run")
+    assert len(result["exits"]) == 3 and len(result["knee"]["thresholds"]) == 2
+    assert result["knee"]["measured"]["accuracy"] == result["knee"]["accuracy"]
+    # By hand: what the inner exit shares with the end of the head is counted once.
+    conv1, conv2 = 15 * 15 * 10 * 5 * 9, 8 * 8 * 20 * 10 * 9
+    first, rest = conv1 + 640 * 10, conv2 + 320 * 10
+    before = 30 * 30 * 5 * 25
+    counted = [each["macs"] for each in result["exits"]]
+    assert counted == [before + first, before + first + rest, result["baseline"]["macs"] + first + rest]
+    assert [each["static_macs"] for each in result["exits"]][1] == before + conv1 + rest
 
 
 def trunk(state):

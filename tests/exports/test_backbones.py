@@ -8,6 +8,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
@@ -43,10 +44,25 @@ def mobilenet():
     return MobileNetV3([InvertedResidualConfig(*each, 0.5) for each in blocks], 32, num_classes=K)
 
 
+def resnet(block, **more):
+    """Two of its four stages."""
+    trunk = ResNet(block, [1, 1, 1, 1], num_classes=K, **more)
+    trunk.layer3, trunk.layer4 = nn.Identity(), nn.Identity()
+    trunk.fc = nn.Linear(128 * block.expansion, K)
+    return trunk
+
+
+def timm_convnext():
+    """Likewise."""
+    trunk = timm("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
+    trunk.stages = trunk.stages[:2]
+    return trunk
+
+
 # By the ready config: a small trunk, and exits that are not placed.
 SMALL = {
-    "resnet18": lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=K),
-    "resnet50": lambda: ResNet(Bottleneck, [1, 1, 1, 1], num_classes=K, width_per_group=8),
+    "resnet18": lambda: resnet(BasicBlock),
+    "resnet50": lambda: resnet(Bottleneck, width_per_group=8),
     "mobilenet_v3_small": mobilenet,
     "efficientnet_b0": lambda: EfficientNet(
         [MBConvConfig(1, 3, 1, 8, 8, 1), MBConvConfig(6, 5, 2, 8, 12, 2)], 0.2, num_classes=K, last_channel=32
@@ -55,7 +71,7 @@ SMALL = {
     "vit_b_16": lambda: VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=K),
     "swin_t": lambda: SwinTransformer([4, 4], 8, [2, 1], [1, 2], [4, 4], num_classes=K),
     "timm_vit_tiny": lambda: timm("vit_tiny_patch16_224", img_size=32, embed_dim=16, depth=2, num_heads=2),
-    "timm_convnext_atto": lambda: timm("convnext_atto", depths=(1, 1), dims=(8, 16)),
+    "timm_convnext_atto": timm_convnext,
     "b_lenet_tree": lambda: lenet5(3, K, 32),
 }
 

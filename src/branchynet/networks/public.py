@@ -75,7 +75,7 @@ def timm_trunk(model: str, num_classes: int = 1000, in_chans: int = 3, **more: A
         raise UserError("weights are not downloaded: get their file, and name it by model.weights=<file>")
     try:
         trunk: nn.Module = timm.create_model(model, num_classes=num_classes, in_chans=in_chans, **more)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, IndexError) as error:
         raise UserError(f"timm's {model} refuses its arguments ({error})") from error
     return trunk
 
