@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class TorchvisionSettings:
 
     Args:
         dataset: the name of its class in torchvision.datasets.
-        options: further arguments of that class, such as EMNIST's `{split: letters}`.
+        options: further arguments of that class, such as EMNIST's `{split: letters}`; None: none.
         splits: what `train`, `val` and `test` are called there; None: as in SPLITS.
         size, val_share, test_share, background: as of `FolderSettings`; the shares are of what the set calls
             training images.
@@ -67,7 +67,7 @@ class TorchvisionSettings:
     """
 
     dataset: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
     splits: Mapping[str, str] | None = None
     size: int | None = None
     channels: int | None = None
@@ -79,8 +79,8 @@ class TorchvisionSettings:
         FolderSettings(self.size, self.channels or 3, self.val_share, self.test_share, self.background)
         if self.dataset is not None and self.dataset not in KNOWN:
             raise not_allowed("dataset", self.dataset, f"a set for classification, one of {', '.join(KNOWN)}")
-        if not isinstance(self.options, Mapping):
-            raise not_allowed("options", self.options, "a mapping, such as {split: letters}")
+        if self.options is not None and not isinstance(self.options, Mapping):
+            raise not_allowed("options", self.options, "null or a mapping, such as {split: letters}")
         if self.splits is None:
             return
         if not isinstance(self.splits, Mapping) or not {"train"} <= set(self.splits) <= set(SPLITS):
@@ -144,18 +144,18 @@ def _open(settings: TorchvisionSettings, root: Path, download: bool) -> dict[str
     if not hasattr(torchvision.datasets, name):
         raise UserError(f"data.dataset={name}: the torchvision that is installed has no such set")
     load = getattr(torchvision.datasets, name)
-    takes = _parameters(load)
-    unknown = next((key for key in settings.options if key not in takes), None)
+    takes, options = _parameters(load), dict(settings.options or {})
+    unknown = next((key for key in options if key not in takes), None)
     if unknown is not None:
         raise ArgumentError("options", f".{unknown}: {name} takes {', '.join(takes)}")
     ways, optional = _ways(settings, takes)
-    known = {"root", *settings.options, *(key for way in ways.values() for key in way)}
+    known = {"root", *options, *(key for way in ways.values() for key in way)}
     lacking = [
         key for key, default in takes.items() if default is inspect.Parameter.empty and key not in known
     ]
     if lacking:
-        raise ArgumentError("options", f": {name} needs {lacking[0]}, too: data.options.{lacking[0]}=…")
-    common = {**settings.options, **({"root": str(root)} if "root" in takes else {})}
+        raise ArgumentError("options", f": {name} needs {lacking[0]}, too: data.options={{{lacking[0]}: …}}")
+    common = {**options, **({"root": str(root)} if "root" in takes else {})}
     opened: dict[str, Any] = {}
     for way, arguments in ways.items():
         split = way.partition(" ")[0]
