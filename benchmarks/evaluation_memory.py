@@ -44,7 +44,9 @@ TRAINING = 100  # images: for their mean and deviation
 
 def main() -> None:
     options = parser(__doc__, images=2_000, rounds=3)
-    options.set_defaults(engines=["onnxruntime"])
+    options.set_defaults(
+        engines=["torch"]
+    )  # the export for another one has a peak of its own, which hides others
     options.add_argument("--child", help=argparse.SUPPRESS)  # engine
     arguments = options.parse_args()
     if arguments.child:
