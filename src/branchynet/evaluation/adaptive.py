@@ -67,9 +67,11 @@ def adaptive(report: Report) -> Adaptive | None:
     point, correct = point_at(report.trace, found.thresholds), report.trace.correct
     taken = taken_at(report, point)
     right, fixed = (correct.gather(1, each[:, None])[:, 0] for each in (taken, taken_at_point(report)))
+    # Where all leave the threshold is infinite, which JSON cannot say: one above all that there are does the same.
+    beyond = (report.trace.uncertainty[:, :-1].amax(dim=0) + 1).tolist()
     drawn = draw(right, fixed, torch.zeros_like(taken), 1)
     return Adaptive(
-        thresholds=found.thresholds,
+        thresholds=tuple(map(min, found.thresholds, beyond)),
         accuracy=point.accuracy,
         accuracy_minus_fixed=point.accuracy - report.point.accuracy,
         interval=drawn.accuracy_minus_baseline(),
