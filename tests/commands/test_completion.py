@@ -15,7 +15,7 @@ from branchynet.errors import UserError
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("branchynet train model=b_l", ["model=b_lenet", "model=b_lenet_efficient"]),
+        ("branchynet train model=b_l", ["model=b_lenet", "model=b_lenet_efficient", "model=b_lenet_tree"]),
         ("branchynet train sweep/rule=k", ["sweep/rule=knee"]),
         ("/some/where/branchynet train seed=1 epochs.", ["epochs.baseline=", "epochs.joint="]),
         ("branchynet train -m callbacks=e", ["callbacks=early_stopping"]),
@@ -116,10 +116,10 @@ def test_in_bash(program, tmp_path):
     assert answered == [
         "train",
         "model.,model=",
-        "b_lenet,b_lenet_efficient",
+        "b_lenet,b_lenet_efficient,b_lenet_tree",
         "accuracy_floor,certified,knee,latency_budget,mac_budget",
         "./images.npz",
-        "b_lenet,b_lenet_efficient",
+        "b_lenet,b_lenet_efficient,b_lenet_tree",
         "1",
     ]
 
@@ -139,4 +139,6 @@ def test_in_fish(program, tmp_path):
     done = subprocess.run(
         ["fish", "--no-config", "-c", script], cwd=tmp_path, env=program, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["model=b_lenet", "model=b_lenet_efficient"], done.stderr
+    assert done.stdout.split() == ["model=b_lenet", "model=b_lenet_efficient", "model=b_lenet_tree"], (
+        done.stderr
+    )

@@ -187,7 +187,7 @@ def test_a_list_of_defaults_in_a_runs_settings_chooses_nothing(copied):
         node.defaults = [{"/data": "mnist"}]
     OmegaConf.save(config, path)
     found = settings_of(copied)
-    assert set(found.data) == {"root", "path"}
+    assert set(found.data) == {"root", "path", "cache"}
     assert found.criterion._target_ == config.criterion._target_
 
 
