@@ -17,7 +17,6 @@ It takes an hour; the larger evaluation is most of it, and a first pass over its
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _cases import parser, print_machine
-from memory import peak_megabytes
+from memory import forget_peak, peak_megabytes, print_peaks
 from torchvision.models import resnet18
 
 from branchynet.data.mapped import map_images
@@ -57,19 +56,12 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for engine in arguments.engines:
         numbers = (arguments.images, TIMES * arguments.images)
-        found: dict[int, list[list[float]]] = {images: [] for images in numbers}
-        for _ in range(arguments.rounds):
-            for images in numbers:
-                found[images].append(in_a_process(engine, images, arguments.threads))
-        first = statistics.median(peak for _, peak in found[numbers[0]])
-        for images in numbers:
-            before, peaks = zip(*found[images], strict=True)
-            peak = statistics.median(peaks)
-            print(
-                f"| {engine} | {images:,} | {statistics.median(before):,.0f} | {peak:,.0f} "
-                f"| {min(peaks):,.0f} … {max(peaks):,.0f} | {peak / first:.3f} |",
-                flush=True,
-            )
+        print_peaks(
+            engine,
+            numbers,
+            arguments.rounds,
+            lambda images, engine=engine: in_a_process(engine, images, arguments.threads),
+        )
 
 
 def in_a_process(engine: str, images: int, threads: int) -> list[float]:
@@ -101,8 +93,7 @@ def evaluate(engine: str, arguments: argparse.Namespace) -> None:
         parts = {part: noise(Path(folder, part), count) for part, count in counts.items()}
         data = ImageData("noise", source=(parts, None), validation_size=None, batch_size=TRAINING)
         data.setup()
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: Linux, proc_pid_clear_refs(5)
-        before = peak_megabytes()
+        before = forget_peak()
         sweep(settings, network, [Entropy()] * 2, network, data)
         print(before, peak_megabytes())
 

@@ -17,6 +17,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,40 @@ def main() -> None:
     for kind, name in wanted:
         for engine in arguments.engines:
             numbers = (arguments.images, 2 * arguments.images)
-            found: dict[int, list[tuple[float, float]]] = {images: [] for images in numbers}
-            for _ in range(arguments.rounds):
-                for images in numbers:
-                    found[images].append(in_a_process(kind, name, engine, images, arguments))
-            first = statistics.median(peak for _, peak in found[numbers[0]])
-            for images in numbers:
-                before, peaks = zip(*found[images], strict=True)
-                peak = statistics.median(peaks)
-                print(
-                    f"| {name} | {engine} | {images:,} | {statistics.median(before):,.0f} | {peak:,.0f} "
-                    f"| {min(peaks):,.0f} … {max(peaks):,.0f} | {peak / first:.3f} |",
-                    flush=True,
-                )
+            print_peaks(
+                f"{name} | {engine}",
+                numbers,
+                arguments.rounds,
+                lambda images, kind=kind, name=name, engine=engine: in_a_process(
+                    kind, name, engine, images, arguments
+                ),
+            )
+
+
+def print_peaks(
+    label: str, numbers: Sequence[int], rounds: int, measure: Callable[[int], Sequence[float]]
+) -> None:
+    """Rows of a table, one for each number of images, measured in turns; the first one is what others are held to.
+
+    Args:
+        label: the row's first columns.
+        numbers: of images.
+        rounds: how often each is measured.
+        measure: megabytes before and at the peak, for so many images.
+    """
+    found: dict[int, list[Sequence[float]]] = {images: [] for images in numbers}
+    for _ in range(rounds):
+        for images in numbers:
+            found[images].append(measure(images))
+    first = statistics.median(peak for _, peak in found[numbers[0]])
+    for images in numbers:
+        before, peaks = zip(*found[images], strict=True)
+        peak = statistics.median(peaks)
+        print(
+            f"| {label} | {images:,} | {statistics.median(before):,.0f} | {peak:,.0f} "
+            f"| {min(peaks):,.0f} … {max(peaks):,.0f} | {peak / first:.3f} |",
+            flush=True,
+        )
 
 
 def in_a_process(
@@ -78,14 +100,19 @@ def stream(kind: str, name: str, engine_name: str, arguments: argparse.Namespace
         engine = make_engine(
             engine_name, case.network, case.criteria, case.thresholds, case.shape, arguments.threads
         )
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far: Linux, proc_pid_clear_refs(5)
-        before = peak_megabytes()
+        before = forget_peak()
         rng = np.random.default_rng(1)
         seen = 0
         while seen < arguments.images:
             size = min(arguments.batch, arguments.images - seen)
             seen += len(engine.run(rng.standard_normal((size, *case.shape), np.float32)).exit)
     print(before, peak_megabytes())
+
+
+def forget_peak() -> float:
+    """From here on a new peak counts; the memory that is resident now, in megabytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # Linux, proc_pid_clear_refs(5)
+    return peak_megabytes()
 
 
 def peak_megabytes() -> float:
