@@ -5,7 +5,7 @@ import yaml
 
 from branchynet.errors import UserError
 from branchynet.runs.run_config import SEPARATE
-from branchynet.runs.started_run import first_difference, forget_run, start_run
+from branchynet.runs.started_run import forget_run, start_run
 
 SETTINGS = {
     "model": {"name": "a", "exits": [1, 2]},
@@ -73,11 +73,6 @@ def test_a_run_that_never_began_is_forgotten(tmp_path):
     before = files(tmp_path)
     forget_run(tmp_path)
     assert files(tmp_path) == before
-
-
-def test_a_setting_that_is_gone_is_a_difference():
-    assert first_difference({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {}}) == "b.c"
-    assert first_difference(SETTINGS, dict(reversed(SETTINGS.items()))) is None
 
 
 def test_a_folder_that_looks_like_an_address_is_refused(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Sweep
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -63,7 +64,7 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
     # Only now: torch takes seconds to import, and help has to answer at once.
     from branchynet.commands.evaluate_run import evaluate_run
 
-    return evaluate_run(config, folder)
+    return evaluate_run(config, folder, HydraConfig.get().overrides.task)
 
 
 def read_run_settings(folder: Path) -> dict[str, Any]:

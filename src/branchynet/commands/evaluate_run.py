@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,13 @@ log = logging.getLogger(__name__)
 SOURCES = (None, "trace", "network")
 
 
-def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
+def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Sweep the run `config.run` by the settings of `config`, and write what a run leaves into `folder`.
+
+    Args:
+        config: the settings.
+        folder: where the results go; not looked at with `in_place`.
+        overrides: what of the settings was typed, for whoever compares evaluations.
 
     Returns:
         What stands in `folder/result.json`.
@@ -125,7 +130,7 @@ def evaluate_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         with SummaryWriter(str(folder)) as writer:
             log_report(writer, report, hparams(run, settings), images, resolved(run, config))
     with replacing(folder / "evaluate.yaml") as temporary:
-        OmegaConf.save(config, temporary)
+        OmegaConf.save({**plain(config), "overrides": list(overrides)}, temporary)
     print(summary_table(report))
     log.info("written to:  %s", folder)
     return read_result(folder)

@@ -31,6 +31,8 @@ SEPARATE = {"_target_": "branchynet.exits.combining.Separate"}
 # Settings that older runs do not have, as they were then.
 LATER = (("sweep", "fit_share", 0.5),)
 MAX_BYTES = 1_000_000  # of settings
+# libyaml's reads the same, seven times as fast; a few builds of PyYAML are without it.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH = 50  # of settings in settings
 TRUST = "if you trust whoever made this folder, add trust=true"
 # Lightning's loggers and callbacks that do no harm, with the arguments that do none. No others: a logger may send
@@ -66,7 +68,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
     path = folder / ".hydra" / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} is no run, {path} is missing: name a run's folder")
-    settings = _read_yaml(path)
+    settings = read_yaml(path)
     if (
         not isinstance(settings, dict)
         or not isinstance(settings.get("model"), dict)
@@ -78,10 +80,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
             raise UserError(
                 f"the run {folder} is of branchynet 0.1, which had {name}.name={group['name']}: train it again"
             )
-    settings.setdefault("combine", dict(SEPARATE))
-    for group, name, value in LATER:
-        if isinstance(settings.get(group), dict):
-            settings[group].setdefault(name, value)
+    add_later(settings)
     # Only now: the settings of branchynet 0.1 had references.
     check_plain(settings, path)
     if not trust:
@@ -95,19 +94,31 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
     return OmegaConf.create(settings)
 
 
-def _read_yaml(path: Path) -> Any:
-    """What a file holds, in bounded time and memory: no aliases, no tags."""
+def add_later(settings: dict[str, Any]) -> None:
+    """Add what older runs do not have, as it was then."""
+    settings.setdefault("combine", dict(SEPARATE))
+    for group, name, value in LATER:
+        if isinstance(settings.get(group), dict):
+            settings[group].setdefault(name, value)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file holds, in bounded time and memory: no aliases, no tags.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         text = read_regular(path, MAX_BYTES).decode("utf-8")
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError("it has an alias")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise ValueError(f"it has settings in settings, more than {MAX_DEPTH} deep")
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, Loader=LOADER)
         for _, value in texts(settings):
             value.encode()  # halves of UTF-16 pairs are no text
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

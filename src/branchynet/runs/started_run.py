@@ -14,12 +14,11 @@ import yaml
 
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links, remove_leftovers, replacing
+from branchynet.runs.differences import first_difference
 from branchynet.runs.image_facts import NAME as FACTS
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
-# Settings that say where things lie on this machine, or what Hydra is told, and not what is done.
-WHERE = ("cache", "logger", "optimized_metric")
 
 
 def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
@@ -70,18 +69,3 @@ def forget_run(folder: Path) -> None:
             (folder / FOLDER / name).unlink(missing_ok=True)
         with suppress(OSError):
             (folder / FOLDER).rmdir()  # only where nothing else is in it
-
-
-def first_difference(first: Any, second: Any, name: str = "") -> str | None:
-    """The dotted name of the first setting that differs, None where all are equal."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        for key in [*first, *(key for key in second if key not in first)]:
-            if not name and key in WHERE:
-                continue
-            if key not in first or key not in second:
-                return f"{name}{key}"
-            found = first_difference(first[key], second[key], f"{name}{key}.")
-            if found is not None:
-                return found
-        return None
-    return None if first == second else name.removesuffix(".")
