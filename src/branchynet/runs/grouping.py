@@ -22,7 +22,7 @@ from branchynet.runs.rows import (
 from branchynet.runs.run_config import add_later, read_yaml
 
 # What of an evaluation's settings takes the place of its run's.
-EVALUATED = ("criterion", "combine", "sweep", "engine", "split", "outside", "adaptive")
+EVALUATED = ("criterion", "combine", "sweep", "engine")
 # Lines of stored settings that differ where nothing does that decides something.
 _SEED = re.compile(rb"^\s*seed: \d+\n|^(run|cache): .*\n|^- (run|seed)=.*\n", re.M)
 
