@@ -1,4 +1,4 @@
-"""Which of many runs are of one group: those with the same settings but for the seed."""
+"""Which of many runs are of one group: those with the same settings but for the seed. And the groups' names."""
 
 import json
 import re

@@ -95,7 +95,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
 
 
 def add_later(settings: dict[str, Any]) -> None:
-    """Add what older runs do not have, as it was then."""
+    """Add what older runs do not have, as it was then; in place."""
     settings.setdefault("combine", dict(SEPARATE))
     for group, name, value in LATER:
         if isinstance(settings.get(group), dict):
