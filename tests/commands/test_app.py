@@ -77,7 +77,7 @@ def test_hydras_mistakes_say_where_to_look(monkeypatch):
         composed("train", "callbacks=[early_stopping,model_sumary]")
     message = user_message(caught.value)
     assert "'callbacks/model_sumary'" in message and "\n" not in message
-    assert "Available options in 'callbacks': early_stopping learning_rate_monitor model_summary" in message
+    assert "Available options in 'callbacks': early_stopping gradient_norms learning_rate_monitor" in message
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
     assert "nowhere" in user_message(caught.value)

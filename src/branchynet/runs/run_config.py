@@ -35,9 +35,10 @@ MAX_BYTES = 1_000_000  # of settings
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH = 50  # of settings in settings
 TRUST = "if you trust whoever made this folder, add trust=true"
-# Lightning's loggers and callbacks that do no harm, with the arguments that do none. No others: a logger may send
+# Loggers and callbacks, Lightning's and ours, that do no harm, with the arguments that do none. No others: a logger may send
 # what it gets to an address, and a callback that keeps checkpoints writes wherever it is told to.
 HARMLESS = {
+    "branchynet.callbacks.gradient_norms.GradientNorms": "first",
     "lightning.pytorch.loggers.TensorBoardLogger": "name version sub_dir prefix log_graph default_hp_metric",
     "lightning.pytorch.loggers.CSVLogger": "name version prefix flush_logs_every_n_steps",
     "lightning.pytorch.callbacks.EarlyStopping": (
