@@ -44,7 +44,13 @@ def test_a_study_says_what_it_asks_how_and_what_came_of_it(path):
 
 
 def test_the_papers_studies_have_a_small_form():
-    assert set(FAST) >= {"branch_weights", "branch_depth", "branch_place", "gradients", "threshold_sensitivity"}
+    assert set(FAST) >= {
+        "branch_weights",
+        "branch_depth",
+        "branch_place",
+        "gradients",
+        "threshold_sensitivity",
+    }
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -167,9 +167,11 @@ def test_pixels(report):
 
 
 def test_all_figures_by_name(report, images):
-    assert list(figures.draw_all(report, images)) == ["trade_off", "thresholds", "uncertainty", "samples"]
+    assert list(figures.draw_all(report, images)) == [
+        *("trade_off", "thresholds", "uncertainty", "rising", "samples")
+    ]
     # Where there are no images at hand, as after an evaluation from the traces.
-    assert list(figures.draw_all(report, None)) == ["trade_off", "thresholds", "uncertainty"]
+    assert list(figures.draw_all(report, None)) == ["trade_off", "thresholds", "uncertainty", "rising"]
 
 
 def words_of(figure):

@@ -129,6 +129,23 @@ def test_the_trade_offs_are_read_back(three_exits, tmp_path):
     assert rows[-1]["test_static_exit"] == "1"
 
 
+def test_the_curves_over_thresholds_are_read_back(three_exits, tmp_path):
+    files.write_thresholds(tmp_path / "thresholds.csv", three_exits)
+    rows = rows_of(tmp_path / "thresholds.csv")
+    for n in (1, 2):
+        its = [row for row in rows if row["exit"] == str(n)]
+        values = [float(row["threshold"]) for row in its]
+        assert values == sorted(values)
+        (chosen,) = [row for row in its if row["at"] == "chosen"]
+        assert float(chosen["threshold"]) == three_exits.point.thresholds[n - 1]
+        assert float(chosen["accuracy"]) == three_exits.point.accuracy
+        assert [float(chosen[f"exit_rate_{k}"]) for k in (1, 2, 3)] == list(three_exits.point.exit_rates)
+        # 3, 2 and 3 of 8 samples, 100, 300 and 600 MACs, and 425 of the baseline.
+        assert float(chosen["gain_macs"]) == pytest.approx(425 / ((3 * 100 + 2 * 300 + 3 * 600) / 8))
+        assert its[0]["accuracy_leaving"] == "", "at a threshold of 0 nobody leaves here"
+        assert len([row for row in its if row["at"] == "knee"]) == 1
+
+
 def test_what_a_run_leaves(report, tmp_path):
     files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
@@ -140,6 +157,7 @@ def test_what_a_run_leaves(report, tmp_path):
         "report.md",
         "result.json",
         "sweep.csv",
+        "thresholds.csv",
         "trace-test.npz",
         "trace-val.npz",
         "trade_offs.csv",

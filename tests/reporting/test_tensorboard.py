@@ -107,7 +107,7 @@ def test_noisy_timings_have_a_tag(make_report):
 
 
 def test_figures_and_texts(events):
-    names = ("trade_off", "thresholds", "uncertainty", "samples")
+    names = ("trade_off", "thresholds", "uncertainty", "rising", "samples")
     assert sorted(events.Tags()["images"]) == sorted(f"sweep/{name}" for name in names)
     (image,) = events.Images("sweep/trade_off")
     assert (image.width, image.height, image.step) == (1200, 600, 5)

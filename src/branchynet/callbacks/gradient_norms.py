@@ -1,4 +1,4 @@
-"""How long the gradients of a trunk's lower layers are, over training (the paper's III-B: side exits lengthen them)."""
+"""How long the gradients of a trunk's lower layers are, over training: longer with side exits, says the paper."""
 
 from collections.abc import Mapping
 
@@ -51,12 +51,14 @@ class GradientNorms(Callback):
 def trunk_parameters(network: BranchedNetwork) -> dict[str, Tensor]:
     """The trunk's parameters, from the image on, by their names on the trunk: `conv1.weight`."""
     segments = dict(network.segments.named_parameters())
-    inner = {name.partition(".")[2]: value for name, value in segments.items()}  # without the segment's number
+    inner = {
+        name.partition(".")[2]: value for name, value in segments.items()
+    }  # without the segment's number
     return inner | dict(network.heads[-1].named_parameters())
 
 
 def norms(parameters: Mapping[str, Tensor], first: int | None) -> dict[str, Tensor]:
-    """By layer, the norm of its weights' gradient; and of all `parameters` together. None of what has no gradient."""
+    """By layer, the norm of its weights' gradient, and that of all `parameters` together, of those with one."""
     found = {name: value.grad for name, value in parameters.items() if value.grad is not None}
     matrices = {
         name.removesuffix(".weight"): grad for name, grad in found.items() if parameters[name].ndim > 1

@@ -16,6 +16,7 @@ from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import Report, medians, static_accuracies
 from branchynet.evaluation.rivals import Rival
 from branchynet.exits.sweep import exit_taken
+from branchynet.reporting.rising import rising_uncertainties
 from branchynet.reporting.samples import sample_images
 from branchynet.reporting.style import (
     BLACK,
@@ -46,6 +47,7 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
         "trade_off": trade_off(report),
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
+        "rising": rising_uncertainties(report),
     }
     if images is not None:
         figures["samples"] = sample_images(report, images)
@@ -123,8 +125,15 @@ def over_thresholds(report: Report) -> Figure:
     return figure
 
 
-def threshold_curves(report: Report, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def threshold_curves(
+    report: Report, n: int, more: Sequence[float] = ()
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What the curves over the threshold of exit n+1 show, the others held at the chosen ones, on test.
+
+    Args:
+        report: of the run.
+        n: the side exit, from 0.
+        more: thresholds that are tried besides.
 
     Returns:
         The thresholds tried (P,), the accuracy of all samples (P,), that of the samples leaving at exit n+1
@@ -134,7 +143,7 @@ def threshold_curves(report: Report, n: int) -> tuple[np.ndarray, np.ndarray, np
     vector = torch.tensor(report.point.thresholds, dtype=torch.float32)
     top = max(1.05 * float(trace.uncertainty[:, n].max()), float(vector[n]), 10 * LINEAR_BELOW)
     linear = np.linspace(0, LINEAR_BELOW, 10, endpoint=False)
-    values = np.concatenate([linear, np.geomspace(LINEAR_BELOW, top, 150)])
+    values = np.unique(np.concatenate([linear, np.geomspace(LINEAR_BELOW, top, 150), list(more)]))
     correct = trace.correct
     overall, leaving, rates = [], [], []
     for value in values:

@@ -3,6 +3,7 @@
 The evidence for them is written by `branchynet.runs.stored`. Shapes: N exits, V threshold vectors.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from branchynet.evaluation.report import Report, medians
 from branchynet.evaluation.streams import Course, Outcome, Stream
 from branchynet.evaluation.trade_offs import trade_offs
 from branchynet.exits.point import decimal
+from branchynet.reporting.figures import threshold_curves
+from branchynet.reporting.rising import knee_of
 from branchynet.reporting.streams import curve_rows, stream_figure, stream_page
 from branchynet.reporting.tables import report_page
 from branchynet.runs.atomic import together, write_csv
@@ -33,6 +36,7 @@ def write_run(
         write_evidence(staging, report, criterion)
         write_sweep(staging / "sweep.csv", report)
         write_trade_offs(staging / "trade_offs.csv", report)
+        write_thresholds(staging / "thresholds.csv", report)
         (staging / "report.md").write_text(report_page(report), encoding="utf-8")
         (staging / "figures").mkdir()
         for name, figure in figures.items():
@@ -94,6 +98,27 @@ def write_trade_offs(path: Path, report: Report) -> None:
         }
         rows.append(columns)
     write_csv(path, list(rows[0]), (row.values() for row in rows))
+
+
+def write_thresholds(path: Path, report: Report) -> None:
+    """Write what each side exit's threshold does, the others held as chosen: the curves of `thresholds.png`.
+
+    Columns: `exit` (1 …), `threshold`, `at` (`knee` of the uncertainties in rising order, `chosen`, or empty), then
+    on the reported split `accuracy`, `accuracy_leaving` (of those leaving at this exit; empty where none does),
+    `exit_rate_1` … and `gain_macs`.
+    """
+    header = ["exit", "threshold", "at", "accuracy", "accuracy_leaving"]
+    header += [*(f"exit_rate_{n}" for n in range(1, report.num_exits + 1)), "gain_macs"]
+    macs = torch.tensor(report.macs.exits, dtype=torch.float64)
+    rows: list[list[Any]] = []
+    for n, chosen in enumerate(report.point.thresholds):
+        named = {chosen: "chosen", knee_of(report, n).threshold: "knee"}
+        for value, right, leaving, rates in zip(*threshold_curves(report, n, list(named)), strict=True):
+            gain = report.macs.baseline / float(torch.from_numpy(rates) @ macs)
+            of_leaving = "" if math.isnan(leaving) else float(leaving)
+            at = named.get(float(value), "")
+            rows.append([n + 1, float(value), at, float(right), of_leaving, *rates.tolist(), gain])
+    write_csv(path, header, rows)
 
 
 def write_stream(

@@ -35,8 +35,8 @@ MAX_BYTES = 1_000_000  # of settings
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH = 50  # of settings in settings
 TRUST = "if you trust whoever made this folder, add trust=true"
-# Loggers and callbacks, Lightning's and ours, that do no harm, with the arguments that do none. No others: a logger may send
-# what it gets to an address, and a callback that keeps checkpoints writes wherever it is told to.
+# Loggers and callbacks, Lightning's and ours, that do no harm, with the arguments that do none. No others: a
+# logger may send what it gets to an address, and a callback that keeps checkpoints writes wherever it is told to.
 HARMLESS = {
     "branchynet.callbacks.gradient_norms.GradientNorms": "first",
     "lightning.pytorch.loggers.TensorBoardLogger": "name version sub_dir prefix log_graph default_hp_metric",
