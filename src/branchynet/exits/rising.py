@@ -19,9 +19,9 @@ class Knee(NamedTuple):
 def rising_knee(uncertainty: Tensor) -> Knee:
     """The point of the curve of uncertainties in rising order that is farthest below its chord.
 
-    The chord runs from the surest sample to the least sure one; distances are upright, which names the same point in
-    any unit. As in Kneedle (Satopää et al., 2011), but without smoothing. Where all samples are as sure, it is the
-    first one, and nobody leaves.
+    The chord runs from the surest sample to the least sure one; distances are upright, which names the same point
+    in any unit. As in Kneedle (Satopää et al., 2011), but without smoothing. Where all samples are as sure, it is
+    the first one, and nobody leaves.
 
     Args:
         uncertainty: (S,) float32, in any order.
