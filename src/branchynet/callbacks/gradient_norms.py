@@ -1,11 +1,12 @@
 """How long the gradients of a trunk's lower layers are, over training: longer with side exits, says the paper."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from branchynet.errors import check_whole
@@ -39,7 +40,8 @@ class GradientNorms(Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
-        for name, norm in norms(trunk_parameters(pl_module.network), self.first).items():
+        network: Any = pl_module.network
+        for name, norm in norms(trunk_parameters(network), self.first).items():
             self.sums[name] = self.sums.get(name, 0) + norm
         self.steps += 1
 
@@ -48,7 +50,7 @@ class GradientNorms(Callback):
             pl_module.log(f"{pl_module.stage}/gradient_norm/{name}", total / self.steps, sync_dist=True)
 
 
-def trunk_parameters(network: BranchedNetwork) -> dict[str, Tensor]:
+def trunk_parameters(network: BranchedNetwork) -> dict[str, nn.Parameter]:
     """The trunk's parameters, from the image on, by their names on the trunk: `conv1.weight`."""
     segments = dict(network.segments.named_parameters())
     inner = {
