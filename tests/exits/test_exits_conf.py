@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.errors import UserError
-from branchynet.exits import certified, combining, rules
+from branchynet.exits import certified, combining, given, rules
 from branchynet.exits.criteria import Criterion
 from branchynet.runs.build import build_combining, build_criterion, build_rule
 
@@ -17,7 +17,7 @@ CONF = Path(__file__).parents[2] / "conf"
 CRITERIA = sorted(file.stem for file in (CONF / "criterion").iterdir())
 RULES = {
     kind.name: kind
-    for kind in (*vars(rules).values(), certified.Certified)
+    for kind in (*vars(rules).values(), certified.Certified, given.Given)
     if is_dataclass(kind) and hasattr(kind, "choose")
 }
 
@@ -50,7 +50,7 @@ def test_there_is_a_file_for_every_rule_and_for_every_criterion_of_the_first_one
         "mlp",
         "openmax",
         "temperature",
-    } and len(RULES) == 5
+    } and len(RULES) == 6
 
 
 @pytest.mark.parametrize("name", CRITERIA)

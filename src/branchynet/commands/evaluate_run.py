@@ -25,6 +25,7 @@ from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, ima
 from branchynet.evaluation.outside import look_outside, uncertainties
 from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
+from branchynet.exits.rules import check_rule
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
 from branchynet.reporting.tables import summary_table
@@ -72,6 +73,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     check_split(config.split, config.sweep.protocol)
     rivals = rivals_of(run.config.data)
     settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
+    with settings_of("sweep.rule"):
+        check_rule(settings.rule, len(run.result["exits"]))
     if config.in_place and settings.split != "test":
         raise UserError("in_place=true is for split=test: a run's own results are of the test split")
 

@@ -24,6 +24,7 @@ from branchynet.data.module import ImageData
 from branchynet.errors import UserError, settings_of
 from branchynet.evaluation.evidence import try_criterion
 from branchynet.evaluation.fitting import images_to_fit_on
+from branchynet.exits.rules import check_rule
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import pretrained_state
 from branchynet.runs import baseline_cache
@@ -116,6 +117,8 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     try_criterion(settings.criterion, network, data)
     with settings_of("combine"):
         settings.combining.check(network.num_exits)
+    with settings_of("sweep.rule"):
+        check_rule(settings.rule, network.num_exits)
     with settings_of("sweep"):
         images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
     hparams = flat_hparams(config, objective.weights, settings)

@@ -106,6 +106,8 @@ class Rule(Protocol):
         name: in results and tables.
         cost: the kind of cost that it is about: a key of `View.costs`.
         promises: may be there; true where its choice comes with a certificate, which choosing on test would void.
+        check_exits: may be there; called with N before anything is trained: an ArgumentError where the rule is for
+            networks of another number of exits.
     """
 
     name: ClassVar[str]
@@ -113,6 +115,13 @@ class Rule(Protocol):
 
     def choose(self, view: View) -> Choice:
         """Choose a point. Its thresholds need not be among the view's."""
+
+
+def check_rule(rule: Rule, exits: int) -> None:
+    """An ArgumentError where the rule is not for networks of so many exits."""
+    check = getattr(rule, "check_exits", None)
+    if check is not None:
+        check(exits)
 
 
 @dataclass(frozen=True)
