@@ -47,6 +47,7 @@ TINY = [
     "engine.compare=[]",
     "engine.seconds=0.01",
     "logger=none",
+    "page=false",
 ]
 
 

@@ -20,7 +20,9 @@ def test_the_point_is_at_these_thresholds_which_need_not_be_among_the_swept(repo
 def test_as_many_as_the_network_has(report):
     check_rule(Given([0.1]), 2)
     for thresholds in ([], [0.1, 0.2]):
-        with pytest.raises(ArgumentError, match=r"^thresholds has \d: the network's 2 exits have 1, the last"):
+        with pytest.raises(
+            ArgumentError, match=r"^thresholds has \d: the network's 2 exits have 1, the last"
+        ):
             check_rule(Given(thresholds), 2)
         with pytest.raises(ArgumentError, match="the network's 2 exits have 1"):
             Given(thresholds).choose(report.view)
@@ -28,5 +30,5 @@ def test_as_many_as_the_network_has(report):
 
 @pytest.mark.parametrize("wrong", [0.3, "0.3", None, [-0.1], ["a"], [float("nan")], [float("inf")], [True]])
 def test_what_is_no_list_of_thresholds_is_refused(wrong):
-    with pytest.raises(ArgumentError, match="^thresholds(=| has )"):
+    with pytest.raises(ArgumentError, match=r"^thresholds(=| has )"):
         Given(wrong)

@@ -18,6 +18,7 @@ from branchynet.evaluation.study import sweep
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
+from branchynet.reporting.page_run import run_page
 from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report, scalars
 from branchynet.runs.run_config import SEPARATE
@@ -41,6 +42,7 @@ class ThresholdSweep(Callback):
         hparams: flat settings for TensorBoard's HParams tab.
         resolved: all settings as YAML, for its text tab.
         combine: the settings that made what an exit answers, likewise.
+        command: that evaluates the run, for its page; None: no page is written.
 
     The fitted module has a `network` (BranchedNetwork); the trainer's datamodule has `labels`, `batches`,
     `images`, `inexact`, `input_shape` and `classes`, as `branchynet.data.module.ImageData` has.
@@ -55,6 +57,7 @@ class ThresholdSweep(Callback):
         hparams: Mapping[str, str | int | float] | None = None,
         resolved: str = "",
         combine: Mapping[str, Any] = SEPARATE,
+        command: str | None = None,
     ) -> None:
         self.baseline = baseline
         self.folder = folder
@@ -63,6 +66,7 @@ class ThresholdSweep(Callback):
         self.hparams = dict(hparams or {})
         self.resolved = resolved
         self.combine = combine
+        self.command = command
 
     @torch.no_grad()
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -82,7 +86,8 @@ class ThresholdSweep(Callback):
         criteria = fit_criteria(settings.criterion, network, data, fitting)
         report = sweep(settings, network, criteria, baseline, data, fitting)
 
-        images = Unseen(data, fitting).images(settings.split)
+        unseen = Unseen(data, fitting)
+        images = unseen.images(settings.split)
         stored = StoredCriterion.of(
             self.criterion, traced_by(settings.engine), criteria, self.combine, network.shares, report.fitting
         )
@@ -94,5 +99,8 @@ class ThresholdSweep(Callback):
                 logger.log_metrics(scalars(report))
                 logger.save()
         # Last: a run that has its result is finished, and nothing is made up for afterwards.
-        write_run(self.folder, report, draw_all(report, images), stored)
+        page = None
+        if self.command is not None:
+            page = run_page(report, {split: unseen.images(split) for split in report.traces}, self.command)
+        write_run(self.folder, report, draw_all(report, images), stored, page)
         print(summary_table(report))

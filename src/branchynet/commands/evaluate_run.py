@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
+from branchynet.commands.pages import asked, evaluation_of, wants_page
 from branchynet.commands.rivals import rivals_of
 from branchynet.data.batches import at_once
 from branchynet.data.normalise import normalisation, normalise
@@ -28,6 +29,7 @@ from branchynet.evaluation.study import choose, sweep
 from branchynet.exits.rules import check_rule
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
+from branchynet.reporting.page_run import run_page
 from branchynet.reporting.tables import summary_table
 from branchynet.reporting.tensorboard import log_report
 from branchynet.runs.atomic import replacing
@@ -73,6 +75,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     check_split(config.split, config.sweep.protocol)
     rivals = rivals_of(run.config.data)
     settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
+    command = evaluation_of(run.folder, asked()) if wants_page(config) else None
     with settings_of("sweep.rule"):
         check_rule(settings.rule, len(run.result["exits"]))
     if config.in_place and settings.split != "test":
@@ -91,7 +94,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if source != "network" and reason:
         log.info("running the network, because %s …", reason)
     if evidence is not None and not reason:
-        report, images, stored = choose(settings, evidence), None, run.stored_criterion
+        report, images, stored = choose(settings, evidence), {}, run.stored_criterion
     else:
         with settings_of("sweep"):
             fitting = images_to_fit_on(settings.criterion, settings.combining, run.data, settings.fit_share)
@@ -103,9 +106,10 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
             network, found = run.separate.with_shares(shares), None
         known = found is not None and found.settings == criterion
         criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data, fitting)
-        images = Unseen(run.data, fitting).images(settings.split)
+        unseen = Unseen(run.data, fitting)
         root = config.data.root or os.environ.get("BRANCHYNET_DATA") or run.config.data.root
-        shown = {name: OutsideImages(name, images, root) for name in outside}
+        known_images = unseen.images(settings.split)
+        shown = {name: OutsideImages(name, known_images, root) for name in outside}
         report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
         unsure = {
             name: uncertainties(
@@ -119,6 +123,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
             )
             for name, source in shown.items()
         }
+        images = {split: unseen.images(split) for split in report.traces}
         report = replace(report, outside=look_outside(report.trace, unsure, report.point.thresholds))
         stored = StoredCriterion.of(
             criterion, traced_by(settings.engine), criteria, combine, network.shares, report.fitting
@@ -127,11 +132,13 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if config.adaptive:
         most = settings.criterion.largest(len(report.classes))
         report = replace(report, adapted=adapted(report, most))
-    write_run(folder, report, draw_all(report, images), stored)
+    own = images.get(settings.split)
+    page = run_page(report, images, command) if command is not None else None
+    write_run(folder, report, draw_all(report, own), stored, page)
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
-            log_report(writer, report, hparams(run, settings), images, resolved(run, config))
+            log_report(writer, report, hparams(run, settings), own, resolved(run, config))
     with replacing(folder / "evaluate.yaml") as temporary:
         OmegaConf.save({**plain(config), "overrides": list(overrides)}, temporary)
     print(summary_table(report))

@@ -129,6 +129,7 @@ class Train(Strict):
     channels_last: Auto
     compile: Auto
     optimized_metric: Metric | None
+    page: bool
     study: dict[str, Any]
     epochs: Epochs
 

@@ -17,6 +17,7 @@ from branchynet.callbacks.threshold_sweep import ThresholdSweep
 from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
+from branchynet.commands.pages import evaluation_of, wants_page
 from branchynet.commands.paths import INITS
 from branchynet.commands.rivals import rivals_of
 from branchynet.data.doubts import doubts
@@ -62,7 +63,7 @@ log = logging.getLogger(__name__)
 # What the baseline's weights do not depend on. All other settings are part of the cache's key, so that one that is
 # forgotten here costs a training, and never reuses a wrong baseline.
 NOT_OF_BASELINE = (
-    *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric"),
+    *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric", "page"),
     *("init", "freeze", "weights", "objective", "criterion", "combine", "sweep", "engine"),
     *("model.name", "model.exits", "epochs.joint"),
     "model.weights",  # what they are is known by the trunk's initial weights
@@ -123,8 +124,9 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
+    command = evaluation_of(folder) if wants_page(config) else None
     sweep = ThresholdSweep(
-        baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine)
+        baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine), command
     )
     weights = (only_last.weights, objective.weights)
     trainer = checks.check_trainer(

@@ -22,10 +22,14 @@ class Given:
     def __post_init__(self) -> None:
         values = self.thresholds
         if isinstance(values, str) or not isinstance(values, Sequence):
-            raise not_allowed("thresholds", values, "a list such as [0.1], a number for each exit but the last")
+            raise not_allowed(
+                "thresholds", values, "a list such as [0.1], a number for each exit but the last"
+            )
         for value in values:
             if not is_number(value) or not 0 <= value < math.inf:
-                raise ArgumentError("thresholds", f" has {value!r}: a threshold is a finite number, 0 or more")
+                raise ArgumentError(
+                    "thresholds", f" has {value!r}: a threshold is a finite number, 0 or more"
+                )
         object.__setattr__(self, "thresholds", tuple(map(float, values)))
 
     def check_exits(self, exits: int) -> None:
@@ -33,7 +37,7 @@ class Given:
         if len(self.thresholds) != exits - 1:
             raise ArgumentError(
                 "thresholds",
-                f" has {len(self.thresholds)}: the network's {exits} exits have {exits - 1}, the last one takes the rest",
+                f" has {len(self.thresholds)}: the network's {exits} exits have {exits - 1}, the last takes all",
             )
 
     def choose(self, view: View) -> Choice:

@@ -16,6 +16,7 @@ from branchynet.evaluation.streams import Course, Outcome, Stream
 from branchynet.evaluation.trade_offs import trade_offs
 from branchynet.exits.point import decimal
 from branchynet.reporting.figures import threshold_curves
+from branchynet.reporting.page import NAME as PAGE
 from branchynet.reporting.rising import knee_of
 from branchynet.reporting.streams import curve_rows, stream_figure, stream_page
 from branchynet.reporting.tables import report_page
@@ -29,10 +30,21 @@ MAX_SWEEP_ROWS = 2000
 
 
 def write_run(
-    folder: Path, report: Report, figures: Mapping[str, Figure], criterion: StoredCriterion
+    folder: Path,
+    report: Report,
+    figures: Mapping[str, Figure],
+    criterion: StoredCriterion,
+    page: str | None = None,
 ) -> None:
-    """Write everything of `report` into a run's folder at once: where `result.json` is, all is, and fits."""
+    """Write everything of `report` into a run's folder at once: where `result.json` is, all is, and fits.
+
+    Without a `page`, an earlier one is removed: it would show other numbers.
+    """
     with together(folder, last="result.json") as staging:
+        if page is None:
+            (folder / PAGE).unlink(missing_ok=True)
+        else:
+            (staging / PAGE).write_text(page, encoding="utf-8")
         write_evidence(staging, report, criterion)
         write_sweep(staging / "sweep.csv", report)
         write_trade_offs(staging / "trade_offs.csv", report)
