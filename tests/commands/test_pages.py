@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from branchynet.commands import pages
-from branchynet.commands.pages import asked, evaluation_of, wants_page
+from branchynet.commands.pages import evaluation_of, of_thresholds, wants_page
 from branchynet.errors import UserError
 
 
@@ -29,23 +29,20 @@ def test_the_command_is_for_a_shell():
     assert found == "branchynet evaluate 'run=/a folder/run' criterion=margin"
 
 
-def test_of_the_overrides_those_that_say_what_thresholds_are_of(monkeypatch):
-    task = [
+def test_of_the_overrides_those_that_say_what_thresholds_are_of():
+    typed = [
         "run=there",
         "criterion=margin",
         "sweep/rule=knee",
         "sweep.rule.distance=1",
         "sweep.protocol=paper",
     ]
-    task += [
+    typed += [
         "in_place=true",
         "experiment=thresholds/rules",
         "+criterion.k=3",
         "data.root=here",
         "adaptive=true",
     ]
-    assert asked() == []
-    given = OmegaConf.create({"overrides": {"task": task}})
-    monkeypatch.setattr(pages.HydraConfig, "initialized", lambda: True)
-    monkeypatch.setattr(pages.HydraConfig, "get", lambda: given)
-    assert asked() == ["criterion=margin", "sweep.protocol=paper", "+criterion.k=3", "data.root=here"]
+    kept = ["criterion=margin", "sweep.protocol=paper", "+criterion.k=3", "data.root=here"]
+    assert of_thresholds(typed) == kept

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
-from branchynet.commands.pages import asked, evaluation_of, wants_page
+from branchynet.commands.pages import evaluation_of, of_thresholds, wants_page
 from branchynet.commands.rivals import rivals_of
 from branchynet.data.batches import at_once
 from branchynet.data.normalise import normalisation, normalise
@@ -75,7 +75,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     check_split(config.split, config.sweep.protocol)
     rivals = rivals_of(run.config.data)
     settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
-    command = evaluation_of(run.folder, asked()) if wants_page(config) else None
+    command = evaluation_of(run.folder, of_thresholds(overrides)) if wants_page(config) else None
     with settings_of("sweep.rule"):
         check_rule(settings.rule, len(run.result["exits"]))
     if config.in_place and settings.split != "test":

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from branchynet.errors import check_flag
@@ -32,11 +31,8 @@ def evaluation_of(folder: Path, overrides: Sequence[str] = ()) -> str:
     return shlex.join(["branchynet", "evaluate", f"run={folder.resolve()}", *overrides])
 
 
-def asked() -> list[str]:
-    """What of this job's overrides says of what its thresholds are; nothing where it did not come by Hydra."""
-    if not HydraConfig.initialized():
-        return []
-    overrides = list(HydraConfig.get().overrides.task)
+def of_thresholds(overrides: Sequence[str]) -> list[str]:
+    """Those of an evaluation's overrides that say what its thresholds are of."""
     return [each for each in overrides if _of_thresholds(each.lstrip("+~").partition("=")[0])]
 
 

@@ -39,11 +39,12 @@ def page(kind: str, title: str, data: Mapping[str, Any], plots: Mapping[str, "fi
         data: what the script shows: what JSON can say.
         plots: by the id of the element that they are put into.
     """
+    from bokeh.core.types import ID
     from bokeh.embed import json_item
     from bokeh.resources import Resources
 
     library = "\n".join(Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
-    items = [json_item(plot, place) for place, plot in plots.items()]
+    items = [json_item(plot, ID(place)) for place, plot in plots.items()]
     parts = {
         "title": escape(title),
         "style": _asset("page.css"),
