@@ -3,6 +3,7 @@
 # What `branchynet` knows, and what it says of each.
 COMMANDS = {
     "train": "train the baseline and all exits, sweep the thresholds, report the operating point",
+    "search": "search places and shapes of exits for the best gain, on Optuna: a training each trial",
     "evaluate": "choose a finished run's operating point by other settings, without training",
     "export": "write a finished run's network as ONNX or torch.export models, and compare them with it",
     "stream": "a finished run on test images that become harder: thresholds fixed, held and adapted",

@@ -90,7 +90,7 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
         nonlocal begun
         begun = True
         try:
-            if config_name != "train":  # whose settings have a form of their own
+            if config_name not in ("train", "search"):  # whose settings have forms of their own
                 check_known(plain(config), conf_folder() / f"{config_name}.yaml")
             settle_paths(config)
             return task(config, Path(HydraConfig.get().runtime.output_dir))

@@ -134,6 +134,31 @@ class Train(Strict):
     epochs: Epochs
 
 
+class Search(Strict):
+    """How `branchynet search` searches."""
+
+    trials: Annotated[int, Field(ge=1)]
+    objectives: Annotated[
+        list[Literal["gain", "accuracy", "highest_accuracy", "macs", "macs_to_the_end"]],
+        Field(min_length=1, max_length=2),
+    ]
+    max_loss: Annotated[float, Field(ge=0, lt=1)]
+    storage: Name | None
+    study: Name
+    seed: Annotated[int, Field(ge=0)]
+    best: Annotated[int, Field(ge=1)]
+    heartbeat: Annotated[int, Field(ge=1)]
+    retries: Annotated[int, Field(ge=0)]
+    sampler: Made
+    pruner: Made
+
+
+class Searches(Strict):
+    """So that its settings are named as they are on the command line."""
+
+    search: Search
+
+
 # What pydantic calls it, and what is said of it.
 _WORDS = {
     "missing": "it is missing",
@@ -149,7 +174,8 @@ _KINDS = {
     "list_type": "a list, such as [1,2]",
     "dict_type": "a group of settings",
     "model_type": "a group of settings",
-    "greater_than_equal": "0 or more",
+    "too_short": "a list of one or two",
+    "too_long": "a list of one or two",
 }
 
 
@@ -160,16 +186,24 @@ def check_settings(settings: Any, stored: bool = False) -> None:
         settings: all of them, as plain values.
         stored: whether they may be another version's, which had some more or less.
     """
+    _check(Train, settings, "train", ("missing", "extra_forbidden") if stored else ())
+
+
+def check_search(settings: Any) -> None:
+    """A UserError for the first setting below `search` that does not have the form of `Search`."""
+    _check(Searches, {"search": settings}, "search")
+
+
+def _check(form: type[BaseModel], settings: Any, command: str, allowed: Sequence[str] = ()) -> None:
     try:
-        Train.model_validate(settings)
+        form.model_validate(settings)
     except ValidationError as error:
-        allowed = ("missing", "extra_forbidden") if stored else ()
         wrong = [each for each in error.errors() if each["type"] not in allowed]
         if wrong:
-            raise UserError(_sentence(wrong)) from None
+            raise UserError(_sentence(wrong, command)) from None
 
 
-def _sentence(errors: Sequence[Any]) -> str:
+def _sentence(errors: Sequence[Any], command: str) -> str:
     first, *others = errors
     # A union has an error for each of its members, of one place.
     same = [first, *(other for other in others if _place(other) == _place(first))]
@@ -179,12 +213,14 @@ def _sentence(errors: Sequence[Any]) -> str:
         allowed = _WORDS[kind]
     else:
         allowed = "it is " + " or ".join(dict.fromkeys(_allowed(each) for each in same))
-    return f"{place}{given}: {allowed}; `branchynet train --cfg job` shows all settings with their values"
+    return f"{place}{given}: {allowed}; `branchynet {command} --cfg job` shows all settings with their values"
 
 
 def _allowed(error: Any) -> str:
     if error["type"] == "literal_error":
         return error["ctx"]["expected"].replace("'", "")
+    if error["type"] == "greater_than_equal":
+        return f"{error['ctx']['ge']} or more"
     return _KINDS.get(error["type"], error["msg"])
 
 

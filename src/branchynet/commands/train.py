@@ -75,14 +75,10 @@ def start(config: DictConfig, folder: Path) -> float | None:
     Returns:
         What Hydra's sweepers are to look at, see `optimized`.
     """
-    from branchynet.commands.settings import check_settings
     from branchynet.runs.started_run import forget_run, start_run
 
     check_folder(folder)
-    settings = plain(config)
-    check_settings(settings)
-    name_teachers_model(settings["objective"])
-    settings["model"] = settled_model(settings)
+    settings = settled(plain(config))
     start_run(folder, settings, HydraConfig.get().overrides.task)
     try:
         # What is trained is what a resume would read.
@@ -91,6 +87,15 @@ def start(config: DictConfig, folder: Path) -> float | None:
         forget_run(folder)
         raise
     return optimized(result, settings["optimized_metric"])
+
+
+def settled(settings: dict[str, Any]) -> dict[str, Any]:
+    """A new run's settings, checked, with all that they name looked up: what the run stores."""
+    from branchynet.commands.settings import check_settings
+
+    check_settings(settings)
+    name_teachers_model(settings["objective"])
+    return {**settings, "model": settled_model(settings)}
 
 
 def settled_model(settings: dict[str, Any]) -> dict[str, Any]:

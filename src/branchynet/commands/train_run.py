@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import branchynet
 from branchynet.callbacks.progress import EpochProgress
 from branchynet.callbacks.threshold_sweep import ThresholdSweep
+from branchynet.callbacks.trial import Trial, read_trial
 from branchynet.commands import checks
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.observers import build_callbacks, build_loggers, of_tensorboard
@@ -75,11 +76,16 @@ NOT_OF_BASELINE = (
 )
 
 
-def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
+def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> dict[str, Any]:
     """Train the baseline and all exits, then sweep; every stage that `folder` holds already is taken from it.
 
+    Args:
+        config: the run's settings.
+        folder: the run's.
+        trial: of a search: then the network is judged on validation alone, in place of the sweep.
+
     Returns:
-        What stands in `folder/result.json`.
+        What stands in `folder/result.json`, of a trial in `folder/trial.json`.
     """
     found = find_result(folder)
     if found is not None:
@@ -128,6 +134,10 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
     sweep = ThresholdSweep(
         baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine), command
     )
+    ending: list[Callback] = [sweep]
+    if trial is not None:
+        trial.look(count_macs(network, facts.input_shape))
+        ending = trial.callbacks(baseline, folder, settings, hparams)
     weights = (only_last.weights, objective.weights)
     trainer = checks.check_trainer(
         trainer_settings(config.trainer, network, data), stage_callbacks(config, weights)
@@ -144,7 +154,7 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     if config.init not in INITS:
         load_weights(network, Path(config.init))
-    loggers = build_loggers(plain(config.get("logger")), folder, sweep.hparams)
+    loggers = build_loggers(plain(config.get("logger")), folder, hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
     write_facts(folder, facts)
     if weights_file is not None and not (folder / "checkpoints" / "baseline.pt").is_file():
@@ -183,8 +193,10 @@ def train_run(config: DictConfig, folder: Path) -> dict[str, Any]:
         ),
         epochs=config.epochs.joint,
         folder=folder / "checkpoints" / "joint",
-        callbacks=[*stage_callbacks(config, weights), sweep],
+        callbacks=[*stage_callbacks(config, weights), *ending],
     )
+    if trial is not None:
+        return read_trial(folder)
     log.info("figure:      %s", folder / "figures" / "trade_off.png")
     if of_tensorboard(loggers):
         log.info("TensorBoard: tensorboard --logdir %s", log_folder(folder))

@@ -85,7 +85,7 @@ def log_report(
         # Indented, and not between fences: whatever stands in them, it stays code.
         writer.add_text("settings", textwrap.indent(settings, "    "), step)
     writer.add_custom_scalars(LAYOUT)
-    _add_hparams(writer, hparams)
+    log_hparams(writer, hparams)
 
 
 def scalars(report: Report) -> dict[str, float]:
@@ -192,7 +192,7 @@ def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float 
     return flat
 
 
-def _add_hparams(writer: SummaryWriter, hparams: Mapping[str, Any]) -> None:
+def log_hparams(writer: SummaryWriter, hparams: Mapping[str, Any]) -> None:
     """Put the settings into this very run; `SummaryWriter.add_hparams` would make a run folder of its own.
 
     Without the summary of the experiment, of which TensorBoard would take an arbitrary run's for all: so the

@@ -1,0 +1,101 @@
+"""`branchynet search`: places, widths, depths, weights of exits for the best gain, on Optuna."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from branchynet.commands import app
+from branchynet.commands.auto_exits import join_auto_exits
+from branchynet.commands.paths import quote_paths
+from branchynet.commands.space import check_space, names
+from branchynet.errors import UserError, not_allowed
+from branchynet.runs.run_config import plain
+from branchynet.runs.writable import check_writable
+
+# What the network of stage 1 does not depend on: a gain over a baseline that changes with the trial says nothing.
+DRAWN = (
+    *("model.exits", "weights", "freeze", "init", "objective", "epochs.joint"),
+    *("criterion", "combine", "sweep", "study"),
+)
+
+
+def main() -> None:
+    quote_paths()
+    join_auto_exits()
+    app.start(start, "search")
+
+
+def start(config: DictConfig, folder: Path) -> None:
+    """Begin a search in `folder`, or take part in the one that is there, as `config` says."""
+    from branchynet.commands.settings import check_search, check_settings
+
+    settings = plain(config)
+    search, space = settings.pop("search"), settings.pop("space")
+    check_search(search)
+    check_settings(settings)
+    check_space(space)
+    check_drawn(names(space))
+    if settings["trainer"].get("devices", 1) not in (1, "1"):
+        allowed = "1 in a search: start its command several times, and the processes share the trials"
+        raise not_allowed("trainer.devices", settings["trainer"]["devices"], allowed)
+    if find_spec("optuna") is None:
+        raise UserError("branchynet search needs Optuna: pip install 'branchynet[search]'")
+    check_writable(folder, "name another one by hydra.run.dir=<folder>")
+    # Only now: torch, Lightning and Optuna take seconds to import.
+    from branchynet.commands.search_run import Plan, search_run
+
+    base = for_trials(HydraConfig.get().overrides.task, names(space))
+    search_run(Plan(search, space, base, settings, folder.absolute(), again(sys.argv, folder)))
+
+
+def check_drawn(drawn: Sequence[str]) -> None:
+    """A UserError for a setting that the baseline depends on."""
+    for name in drawn:
+        dotted = name.lstrip("+~").replace("/", ".").partition("@")[0]
+        if not any(dotted == each or dotted.startswith(f"{each}.") for each in DRAWN):
+            raise UserError(
+                f"space.{name}: a gain over a baseline that changes with the trial says nothing, so what is drawn is "
+                f"of {', '.join(DRAWN)}; set {name} beside the search"
+            )
+
+
+def for_trials(overrides: Sequence[str], drawn: Sequence[str]) -> list[str]:
+    """Of the search's command line what every trial is trained with: all but what says how to search, and what is
+    drawn instead.
+
+    Args:
+        overrides: as they were typed.
+        drawn: names of settings.
+    """
+    own = ("search", "space")
+    kept = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        name = override.key_or_group.replace("/", ".")
+        if name.partition(".")[0] not in own and override.key_or_group not in drawn:
+            kept.append(override.input_line or "")
+    return kept
+
+
+def again(arguments: Sequence[str], folder: Path) -> str:
+    """The command that goes on with this search, or takes part in it."""
+    words = [word for word in arguments[1:] if not word.startswith("hydra.run.dir=")]
+    return shlex.join(["branchynet", "search", *words, f"hydra.run.dir={folder}"])
+
+
+def settled_trial(base: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
+    """A trial's settings: those of a training with these words on its command line."""
+    from hydra import compose
+
+    from branchynet.commands.paths import settle_paths
+    from branchynet.commands.train import settled
+
+    config = compose("train", overrides=[*base, *drawn])
+    settle_paths(config)
+    return settled(plain(config))
