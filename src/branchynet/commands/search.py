@@ -61,8 +61,8 @@ def check_drawn(drawn: Sequence[str]) -> None:
         dotted = name.lstrip("+~").replace("/", ".").partition("@")[0]
         if not any(dotted == each or dotted.startswith(f"{each}.") for each in DRAWN):
             raise UserError(
-                f"space.{name}: a gain over a baseline that changes with the trial says nothing, so what is drawn is "
-                f"of {', '.join(DRAWN)}; set {name} beside the search"
+                f"space.{name}: a gain over a baseline that changes with the trial says nothing, so what is drawn "
+                f"is of {', '.join(DRAWN)}; set {name} beside the search"
             )
 
 

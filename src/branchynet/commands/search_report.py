@@ -31,8 +31,14 @@ def said_of(trial: FrozenTrial, objectives: Sequence[str]) -> str:
         return f"ended early, after {counted(len(trial.intermediate_values), 'epoch')}"
     if trial.state == TrialState.COMPLETE:
         names = dict.fromkeys([*objectives, "gain", "accuracy"])
-        return ", ".join(f"{name} {_cell(name, trial.user_attrs.get(name))}" for name in names)
+        return ", ".join(f"{name} {_cell(name, worth_of(trial).get(name))}" for name in names)
     return str(trial.user_attrs.get("failed", "cut off"))
+
+
+def worth_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What it was found to be worth, see `branchynet.evaluation.worth`; of a trial that has not ended well nothing."""
+    found: dict[str, Any] = trial.user_attrs.get("worth", {})
+    return found
 
 
 def best(trials: Sequence[FrozenTrial], objectives: Sequence[str], most: int) -> list[FrozenTrial]:
@@ -80,7 +86,7 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     for trial in found if len(objectives) > 1 else best(trials, objectives, SHOWN):
         drawn = " ".join(trial.user_attrs.get("overrides", ()))
         drawn = drawn if len(drawn) <= WIDE else f"{drawn[:WIDE]}…"
-        rows.append([str(trial.number), *(_cell(v, trial.user_attrs.get(v)) for v in VALUES[:3]), drawn])
+        rows.append([str(trial.number), *(_cell(v, worth_of(trial).get(v)) for v in VALUES[:3]), drawn])
     heading = f"{counted(len(trials), 'trial')}: {_counts(trials)}."
     told = [heading]
     if found:
@@ -112,7 +118,7 @@ def experiment(plan: "Plan", trial: FrozenTrial, name: str) -> str:
     chosen = compose("train", [f"{group}={option}" for group, option in groups.items()])
     settings = differing(_unresolved(whole), _unresolved(chosen))
     settings["name"] = f"{whole.name}_trial_{trial.number}"
-    found = trial.user_attrs
+    found = worth_of(trial)
     gain, accuracy, before = found["gain"], 100 * found["accuracy"], 100 * found["baseline_accuracy"]
     head = [
         "# @package _global_",
@@ -178,13 +184,13 @@ def _write_csv(path: Path, trials: Sequence[FrozenTrial]) -> None:
     header = ["trial", "state", *VALUES, "baseline_accuracy", "epochs", "seconds", "run", "failed", *params]
     rows = []
     for trial in trials:
-        found = trial.user_attrs
+        found, attrs = worth_of(trial), trial.user_attrs
         seconds = "" if trial.duration is None else f"{trial.duration.total_seconds():.1f}"
         rows.append(
             [
                 *(trial.number, trial.state.name.lower()),
                 *(found.get(name, "") for name in (*VALUES, "baseline_accuracy")),
-                *(len(trial.intermediate_values), seconds, found.get("run", ""), found.get("failed", "")),
+                *(len(trial.intermediate_values), seconds, attrs.get("run", ""), attrs.get("failed", "")),
                 *(trial.params.get(name, "") for name in params),
             ]
         )
@@ -212,7 +218,7 @@ def _markdown(plan: "Plan", trials: Sequence[FrozenTrial], found: Sequence[Froze
         attrs = trial.user_attrs
         state = "trained" if trial.state == TrialState.COMPLETE else said_of(trial, plan.objectives)
         drawn = " ".join(attrs.get("overrides", ()))
-        cells = [_cell(name, attrs.get(name)) for name in VALUES]
+        cells = [_cell(name, worth_of(trial).get(name)) for name in VALUES]
         number = f"**{trial.number}**" if trial.number in stars else str(trial.number)
         line = [number, *cells, state.replace("|", "\\|"), f"`{drawn}`" if drawn else ""]
         lines.append(f"| {' | '.join(line)} |")

@@ -229,8 +229,7 @@ class Work:
         except Exception as error:
             forget_run(folder)
             raise Failed(self.failed(trial, error)) from error
-        for name, value in found.items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("worth", found)
         return [found[name] for name in self.plan.objectives]
 
     def looking(self, trial: optuna.Trial) -> Callable[[Macs], None]:
