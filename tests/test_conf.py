@@ -10,11 +10,11 @@ from branchynet.commands.app import conf_folder
 
 CONF = conf_folder()
 DOCS = CONF.parent / "docs"
-# Experiments are combinations of the others' settings; hydra's are not ours.
+# Experiments and spaces are combinations of the others' settings; hydra's are not ours.
 FILES = [
     path
     for path in sorted(CONF.rglob("*.yaml"))
-    if path.relative_to(CONF).parts[0] not in ("hydra", "experiment", "debug")
+    if path.relative_to(CONF).parts[0] not in ("hydra", "experiment", "debug", "space")
 ]
 # Of all groups the same: what is made, and the options that a file is built on.
 PLAIN = {"_target_", "_partial_", "name", "defaults", "hydra"}
@@ -88,7 +88,7 @@ def test_every_setting_of_a_command_is_in_the_docs(path):
     assert not [name for name in names if f"`{name}`" not in text and f"`{name}=" not in text]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "predict", "stream"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "predict", "search", "stream"])
 def test_the_help_names_every_setting_of_a_command(command):
     text = yaml.safe_load((CONF / "hydra" / "help" / f"{command}.yaml").read_text())["template"]
     own = yaml.safe_load((CONF / f"{command}.yaml").read_text())

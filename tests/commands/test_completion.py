@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from branchynet.commands import COMMANDS, completion, evaluate, export, predict, train
+from branchynet.commands import COMMANDS, completion, evaluate, export, predict, search, train
 from branchynet.commands.completion import INSTALL, UNINSTALL, answers, asked_for, complete
 from branchynet.errors import UserError
 
@@ -45,6 +45,9 @@ def test_paths(tmp_path, monkeypatch):
 
 def test_the_other_commands():
     assert "sweep/rule=knee" in answers("branchynet evaluate sweep/rule=", evaluate.main)
+    assert answers("branchynet search space=al", search.main) == ["space=alexnet_heads"]
+    assert answers("branchynet search search/pruner=m", search.main) == ["search/pruner=median"]
+    assert answers("branchynet search model=b_lenet_t", search.main) == ["model=b_lenet_tree"]
     assert answers("branchynet export form", export.main) == ["format="]
     assert answers("branchynet predict thr", predict.main) == ["threads=", "thresholds="]
 

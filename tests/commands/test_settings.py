@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.settings import check_settings
+from branchynet.commands.settings import check_search, check_settings
 from branchynet.errors import UserError
 from branchynet.runs.run_config import plain
 
@@ -15,8 +15,16 @@ def settings_of(*overrides):
 
 
 # What is no group of settings to choose one of, lacks a name, or is other commands' (evaluate's studies, predict's
-# controllers): their own tests compose them.
-NO_CHOICE = ("hydra", "data/default", "engine/default", "experiment/thresholds", "controller")
+# controllers, what is searched): their own tests compose them.
+NO_CHOICE = (
+    "hydra",
+    "data/default",
+    "engine/default",
+    "experiment/thresholds",
+    "controller",
+    "space",
+    "search",
+)
 OPTIONS = [
     f"{group}={path.stem}"
     for path in sorted(conf_folder().rglob("*.yaml"))
@@ -126,3 +134,36 @@ def test_a_stored_run_may_be_of_a_version_with_other_settings():
     settings["epochs"] = 3
     with pytest.raises(UserError, match=r"^epochs=3: it is a group of settings"):
         check_settings(settings, stored=True)
+
+
+SEARCH = {
+    "trials": 20,
+    "objectives": ["gain"],
+    "max_loss": 0,
+    "storage": None,
+    "study": "name",
+    "seed": 0,
+    "best": 3,
+    "heartbeat": 15,
+    "retries": 0,
+    "sampler": {"_target_": "optuna.samplers.RandomSampler"},
+    "pruner": {"_target_": "optuna.pruners.NopPruner"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trials": 0}, "search.trials=0: it is 1 or more; `branchynet search --cfg job` shows"),
+        ({"trails": 3}, "search.trails=3: there is no such setting"),
+        ({"objectives": ["speed"]}, "it is gain, accuracy"),
+        ({"objectives": []}, "a list of one or two"),
+        ({"objectives": ["gain", "macs", "accuracy"]}, "a list of one or two"),
+        ({"max_loss": 1.5}, "search.max_loss=1.5"),
+        ({"sampler": {"n": 1}}, "search.sampler._target_: it is missing"),
+    ],
+)
+def test_the_form_of_a_search(changes, words):
+    check_search(SEARCH)
+    with pytest.raises(UserError, match=words):
+        check_search({**SEARCH, **changes})

@@ -16,6 +16,7 @@ _SERVER.set_forkserver_preload(
         "branchynet.commands.evaluate_run",
         "branchynet.commands.export",
         "branchynet.commands.predict",
+        "branchynet.commands.search_run",
         "branchynet.exports.write",
     ]
 )

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -87,15 +86,3 @@ def again(arguments: Sequence[str], folder: Path) -> str:
     """The command that goes on with this search, or takes part in it."""
     words = [word for word in arguments[1:] if not word.startswith("hydra.run.dir=")]
     return shlex.join(["branchynet", "search", *words, f"hydra.run.dir={folder}"])
-
-
-def settled_trial(base: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
-    """A trial's settings: those of a training with these words on its command line."""
-    from hydra import compose
-
-    from branchynet.commands.paths import settle_paths
-    from branchynet.commands.train import settled
-
-    config = compose("train", overrides=[*base, *drawn])
-    settle_paths(config)
-    return settled(plain(config))

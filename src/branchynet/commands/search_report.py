@@ -36,7 +36,7 @@ def said_of(trial: FrozenTrial, objectives: Sequence[str]) -> str:
 
 
 def worth_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What it was found to be worth, see `branchynet.evaluation.worth`; of a trial that has not ended well nothing."""
+    """What it was found to be worth, see `branchynet.evaluation.worth`; nothing where it has not ended well."""
     found: dict[str, Any] = trial.user_attrs.get("worth", {})
     return found
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from hydra import compose
 from omegaconf import OmegaConf
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
@@ -25,13 +26,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from branchynet.callbacks.trial import Trial
 from branchynet.commands import app
-from branchynet.commands.search import settled_trial
+from branchynet.commands.paths import settle_paths
 from branchynet.commands.search_report import said_of, write_search
 from branchynet.commands.space import draw, written
+from branchynet.commands.train import settled
 from branchynet.commands.train_run import train_run, without
 from branchynet.errors import UserError, counted, reason_of
 from branchynet.evaluation.worth import OBJECTIVES
 from branchynet.runs.build import made
+from branchynet.runs.run_config import plain
 from branchynet.runs.started_run import first_difference, forget_run, start_run
 from branchynet.runtime.costs import Macs
 from branchynet.training.seeds import derive_seed
@@ -269,6 +272,13 @@ class Work:
         trial.set_user_attr("failed", message)
         log.warning("trial %d failed: %s", trial.number, message)
         return message
+
+
+def settled_trial(base: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
+    """A trial's settings: those of a training with these words on its command line."""
+    config = compose("train", overrides=[*base, *drawn])
+    settle_paths(config)
+    return settled(plain(config))
 
 
 class Reseeded(BaseSampler):
