@@ -71,6 +71,7 @@ def test_it_leaves_the_traces_of_the_fitted_network_and_prints_the_table(
         "trade_off.png",
         "thresholds.png",
         "uncertainty.png",
+        "confusion.png",
         "samples.png",
     }
 

@@ -168,10 +168,16 @@ def test_pixels(report):
 
 def test_all_figures_by_name(report, images):
     assert list(figures.draw_all(report, images)) == [
-        *("trade_off", "thresholds", "uncertainty", "rising", "samples")
+        *("trade_off", "thresholds", "uncertainty", "rising", "confusion", "samples")
     ]
     # Where there are no images at hand, as after an evaluation from the traces.
-    assert list(figures.draw_all(report, None)) == ["trade_off", "thresholds", "uncertainty", "rising"]
+    assert list(figures.draw_all(report, None)) == [
+        "trade_off",
+        "thresholds",
+        "uncertainty",
+        "rising",
+        "confusion",
+    ]
 
 
 def words_of(figure):

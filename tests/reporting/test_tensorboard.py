@@ -57,6 +57,12 @@ def test_the_scalars_stand_once_at_one_step(events):
             "exits/lowest_recall_1": 1 / 3,
             "exits/lowest_recall_2": 1 / 2,
             "operating_point/lowest_recall": 2 / 3,
+            "recall/a": 2 / 3,
+            "recall/b": 1,
+            "recall/c": 1,
+            "recall_last_exit/a": 1,
+            "recall_last_exit/b": 1,
+            "recall_last_exit/c": 1 / 2,
             "baseline/macs": 425,
             "baseline/latency_us": 40,
             "operating_point/accuracy": 0.875,
@@ -102,12 +108,24 @@ def test_no_gain_over_static_where_there_is_none(report, make_report):
     assert set(scalars(report)) - set(scalars(best)) == {"operating_point/gain_over_static"}
 
 
+def test_of_many_classes_no_scalar_stands_for_every_one(make_report):
+    found = scalars(make_report(classes=tuple(map(str, range(21)))))
+    assert not [tag for tag in found if tag.startswith("recall")] and "operating_point/lowest_recall" in found
+    # Twenty have one, but for those without samples.
+    found = scalars(make_report(classes=("a b", "a/b", *map(str, range(18)))))
+    assert [tag for tag in found if tag.startswith("recall/")] == [
+        "recall/0_a_b",
+        "recall/1_a_b",
+        "recall/2_0",
+    ]
+
+
 def test_noisy_timings_have_a_tag(make_report):
     assert scalars(make_report(noise=(Noise("a reason", 2.0),)))["operating_point/noisy"] == 1
 
 
 def test_figures_and_texts(events):
-    names = ("trade_off", "thresholds", "uncertainty", "rising", "samples")
+    names = ("trade_off", "thresholds", "uncertainty", "rising", "confusion", "samples")
     assert sorted(events.Tags()["images"]) == sorted(f"sweep/{name}" for name in names)
     (image,) = events.Images("sweep/trade_off")
     assert (image.width, image.height, image.step) == (1200, 600, 5)

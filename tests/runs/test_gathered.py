@@ -111,11 +111,11 @@ def test_evaluations_have_their_runs_overrides_and_their_own(swept, make_report)
 
 def test_an_older_evaluation_is_known_by_its_folders_name(swept, report):
     run = swept / "0-weights=equal,seed=0"
-    name = "as_in_run-criterion=beem,outside=[noise,shuffled]"
+    name = "as_in_run-criterion=beem,sweep.thresholds=[0.1,0.5],outside=[noise]"
     folder = write_evaluation(run / "evaluate" / name, report, [])
     (folder / "evaluate.yaml").write_text("split: test\n")
     (row,) = [row for row in gather([swept]).rows if row.kind == "evaluation"]
-    assert row.overrides == ("weights=equal", "criterion=beem", "outside=[noise,shuffled]")
+    assert row.overrides == ("weights=equal", "criterion=beem", "sweep.thresholds=[0.1,0.5]")
 
 
 def test_an_evaluation_elsewhere_names_its_run(swept, report, tmp_path):

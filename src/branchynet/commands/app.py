@@ -48,6 +48,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     module = import_module(f"branchynet.commands.{command}")
+    # A command may take words that set nothing by themselves, such as the folders of `report`.
+    arguments = getattr(module, "as_settings", list)(arguments)
     sys.argv = [f"branchynet {command}", *arguments]
     try:
         check_letters([*arguments, os.getcwd()])

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -14,6 +15,13 @@ from branchynet.errors import UserError
 def flags() -> Any:
     """Hydra's own flags, `config_dir`, `help` …; `overrides` has the other words."""
     return get_args_parser().parse_intermixed_args(sys.argv[1:])
+
+
+def words(arguments: Sequence[str]) -> list[str]:
+    """What of the command line is no flag, nor a flag's value; nothing where it asks for help."""
+    found = get_args_parser().parse_intermixed_args(list(arguments))
+    asked = found.help or found.hydra_help or found.shell_completion
+    return [] if asked else list(found.overrides)
 
 
 def overrides() -> list[Override]:

@@ -44,10 +44,14 @@ def quote_paths() -> None:
             continue
         if set(value.split(",")) <= set(WORDS.get(name.lstrip("+"), ())):
             continue  # several of these words are swept over, too
-        value = os.path.expanduser(value)
-        # Before a quote, and nowhere else, a backslash is Hydra's own.
-        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-        sys.argv[place] = f"{name}='{escaped}'"
+        sys.argv[place] = f"{name}={quoted(os.path.expanduser(value))}"
+
+
+def quoted(value: str) -> str:
+    """A text that Hydra's grammar takes as it is."""
+    # Before a quote, and nowhere else, a backslash is Hydra's own.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def settle_paths(config: DictConfig) -> None:

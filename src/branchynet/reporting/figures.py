@@ -16,6 +16,7 @@ from branchynet.evaluation.headroom import headroom
 from branchynet.evaluation.report import Report, medians, static_accuracies
 from branchynet.evaluation.rivals import Rival
 from branchynet.exits.sweep import exit_taken
+from branchynet.reporting.confusion import confusion_figure
 from branchynet.reporting.rising import rising_uncertainties
 from branchynet.reporting.samples import sample_images
 from branchynet.reporting.style import (
@@ -48,6 +49,7 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
         "rising": rising_uncertainties(report),
+        "confusion": confusion_figure(report),
     }
     if images is not None:
         figures["samples"] = sample_images(report, images)

@@ -1,10 +1,13 @@
 """What all figures have in common: size, colours, titles, and how they become pixels."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from branchynet.evaluation.report import Report
+if TYPE_CHECKING:  # it would import PyTorch
+    from branchynet.evaluation.report import Report
 
 DPI = 120
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
@@ -27,18 +30,18 @@ def to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[:, :, :3].transpose(2, 0, 1).copy()
 
 
-def title(report: Report, what: str) -> str:
+def title(report: "Report", what: str) -> str:
     """The experiment, `what` is shown, and the protocol where it is the paper's."""
     protocol = "" if report.protocol == "validation" else "\nprotocol: paper (thresholds chosen on test)"
     return f"{report.experiment}: {what}{protocol}"
 
 
-def uncertainty_unit(report: Report) -> str:
+def uncertainty_unit(report: "Report") -> str:
     """The criterion and its unit, such as `entropy, nats`."""
     return f"{report.criterion}, {report.unit}"
 
 
-def exit_colour(exit_index: int, report: Report) -> str:
+def exit_colour(exit_index: int, report: "Report") -> str:
     """The colour of an exit (0-based); the last one is black."""
     last = exit_index == report.num_exits - 1
     return BLACK if last else SIDE_EXITS[exit_index % len(SIDE_EXITS)]

@@ -1,7 +1,8 @@
 """What of a report goes to TensorBoard: scalars, figures, tables, hyperparameters, a layout of the curves."""
 
+import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from branchynet.evaluation.report import (
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import (
+    MOST_CLASSES,
     adaptive_table,
     criterion_table,
     outside_table,
@@ -165,13 +167,31 @@ def _criterion(report: Report) -> dict[str, float]:
 
 
 def _recall(report: Report) -> dict[str, float]:
-    """Of the class that is known least; those of all stand in a table."""
+    """Of the class that is known least; where they are few, of each at the operating point and the last exit, too.
+    Of many they stand in a table."""
     found = recalls(report)
     values = {f"exits/lowest_recall_{n}": each.lowest for n, each in enumerate(found.exits, 1)}
-    return values | {
+    values |= {
         "baseline/lowest_recall": found.baseline.lowest,
         "operating_point/lowest_recall": found.point.lowest,
     }
+    if len(report.classes) > MOST_CLASSES:
+        return values
+    for group, known in (("recall", found.point), ("recall_last_exit", found.exits[-1])):
+        for name, value in zip(tags_of(report.classes), known.classes, strict=True):
+            if value is not None:
+                values[f"{group}/{name}"] = value
+    return values
+
+
+def tags_of(names: Sequence[str]) -> list[str]:
+    """Classes' names as parts of tags, in which TensorBoard bears letters, digits, `-`, `_` and `.` alone.
+
+    >>> tags_of(["cat", "hot dog"]), tags_of(["a b", "a/b"])
+    (['cat', 'hot_dog'], ['0_a_b', '1_a_b'])
+    """
+    tags = [re.sub(r"[^-\w.]", "_", name)[:40] for name in names]
+    return tags if len(set(tags)) == len(tags) else [f"{number}_{tag}" for number, tag in enumerate(tags)]
 
 
 def as_hparams(hparams: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:

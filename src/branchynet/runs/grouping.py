@@ -32,10 +32,7 @@ def grouped(rows: Sequence[Row]) -> Iterator[Row]:
     of_experiment: dict[str, list[Row]] = {}
     for row in rows:
         of_experiment.setdefault(row.experiment, []).append(row)
-    common = {
-        name: set.intersection(*(set(row.overrides) for row in there))
-        for name, there in of_experiment.items()
-    }
+    common = {name: _common(there) for name, there in of_experiment.items()}
     kinds = {name: len({row.kind for row in there}) > 1 for name, there in of_experiment.items()}
     labels: dict[int, str] = {}
     taken: set[tuple[str, str]] = set()
@@ -60,6 +57,12 @@ def grouped(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         label = labels[id(row)]
         yield replace(row, label=label, group=f"{row.experiment} {label}".strip())
+
+
+def _common(rows: Sequence[Row]) -> set[str]:
+    """The overrides that all rows have; what was typed for those published, nobody knows."""
+    typed = [set(row.overrides) for row in rows if row.kind != PUBLISHED]
+    return set.intersection(*typed) if typed else set()
 
 
 def _partition(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:

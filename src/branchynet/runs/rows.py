@@ -17,7 +17,7 @@ SETTINGS = {RUN: ".hydra/config.yaml", EVALUATION: "evaluate.yaml", PUBLISHED: "
 NOT_OF_GROUP = (
     *("seed", "name", "experiment", "resume", "run", "from", "in_place", "trust", *WHERE),
     *("data.root", "data.download", "data.cache", "data.keep", "data.num_workers", "data.eval_batch_size"),
-    *("data.rivals", "engine.seconds", "engine.compare", "hydra"),
+    *("data.rivals", "engine.seconds", "engine.compare", "outside", "hydra"),
 )
 
 

@@ -1,0 +1,38 @@
+"""The files of a report on many runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from branchynet.errors import UserError
+from branchynet.reporting.averages import Group
+from branchynet.reporting.comparison import comparison_page, write_groups, write_runs
+from branchynet.runs.atomic import together
+from branchynet.runs.gathered import Gathered
+
+
+def write_comparison(
+    folder: Path, title: str, gathered: Gathered, groups: Sequence[Group], figures: bool = True
+) -> None:
+    """Write `report.md`, `runs.csv`, `groups.csv` and, if wanted, `figures/*.png`, all of them or none.
+
+    Raises:
+        UserError: the folder is a run's own, whose report it would replace.
+    """
+    if any((folder / name).exists() for name in ("result.json", ".hydra", "checkpoints")):
+        raise UserError(
+            f"output={folder} is a run's folder, whose own report would be replaced: name another"
+        )
+    with together(folder, last="report.md") as staging:
+        names = []
+        if figures:
+            # Only now: matplotlib takes a second to import.
+            from branchynet.reporting.comparison_figures import figures_of
+
+            (staging / "figures").mkdir()
+            for name, figure in figures_of(groups):
+                figure.savefig(staging / "figures" / f"{name}.png", format="png")
+                names.append(name)
+        write_runs(staging / "runs.csv", gathered.rows)
+        write_groups(staging / "groups.csv", groups)
+        page = comparison_page(title, gathered, groups, names)
+        (staging / "report.md").write_text(page, encoding="utf-8")
