@@ -160,7 +160,7 @@ def ablation(experiment: str, groups: Sequence[Group]) -> Figure:
 def _draw(panels: Sequence[Axes], row: Row, alone: bool, style: dict[str, Any]) -> None:
     baseline, knee = row.result["baseline"], row.result["knee"]
     curve = curve_of(row)
-    mark = {key: style[key] for key in ("color", "alpha") if key in style}
+    mark: dict[str, Any] = {key: style[key] for key in ("color", "alpha") if key in style}
     mark |= {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.4}
     for panel, cost, unit in zip(
         panels, ("latency_us", "macs"), (1.0 if alone else baseline["latency_us"], 1e6), strict=True
