@@ -26,7 +26,14 @@ def called(monkeypatch, folder, *arguments):
 # The exits and the schedule are other ones than the experiment's, and a setting refers to another.
 ARGUMENTS = [
     *("experiment=b_lenet_digits", "schedule=cosine", "logger=[tensorboard,csv]", "epochs.joint=7", "seed=3"),
-    *("search/sampler=random", "search/pruner=none", "search.trials=2", "hydra.run.dir=s t", "cache=null"),
+    *(
+        "search/sampler=random",
+        "search/pruner=none",
+        "search.trials=2",
+        "search.reference=false",
+        "hydra.run.dir=s t",
+        "cache=null",
+    ),
     *("space.weights.last.float=[0.5,0.6]", "sweep/rule=knee"),
 ]
 

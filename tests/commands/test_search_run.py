@@ -83,6 +83,23 @@ def test_sittings_draw_what_one_would_and_another_seed_something_else(whole, tmp
     assert not set(drawn(tmp_path / "another")) & set(drawn(whole))
 
 
+def test_the_settings_as_they_stand_are_trial_0(tmp_path, capsys):
+    tpe = {
+        "_target_": "optuna.samplers.TPESampler",
+        "n_startup_trials": 1,
+        "multivariate": True,
+        "group": True,
+    }
+    search_run(plan(tmp_path, reference=True, sampler=tpe, trials=4))
+    first, *others = told(tmp_path)
+    assert first.params == {} and first.user_attrs["overrides"] == [] and first.values == [1.4]
+    assert all(trial.params for trial in others)
+    out = capsys.readouterr().out
+    assert "The settings as they stand (trial 0): gain 1.400, accuracy 90.00 %." in out
+    with pytest.raises(UserError, match=r"other settings in this storage \(reference\)"):
+        search_run(plan(tmp_path, sampler=tpe))
+
+
 def test_what_fits_no_network_is_told_and_the_search_goes_on(tmp_path, capsys):
     search_run(plan(tmp_path, WITH_BAD, trials=6))
     failed = [trial for trial in told(tmp_path) if trial.state == FAIL]

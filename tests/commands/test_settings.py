@@ -138,6 +138,7 @@ def test_a_stored_run_may_be_of_a_version_with_other_settings():
 
 SEARCH = {
     "trials": 20,
+    "reference": True,
     "objectives": ["gain"],
     "max_loss": 0,
     "storage": None,

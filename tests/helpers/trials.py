@@ -16,6 +16,7 @@ SPACE = {"weights": {"last": {"float": [0.0, 1.0]}}}
 WITH_BAD = {**SPACE, "study": {"kind": {"choice": ["good", "bad"]}}}
 SEARCH = {
     "trials": 5,
+    "reference": False,
     "objectives": ["gain"],
     "max_loss": 0.0,
     "storage": None,
@@ -32,12 +33,20 @@ SETTINGS = {"name": "tiny", "epochs": {"joint": 3}, "data": {"root": "here", "ba
 
 def plan(folder, space=SPACE, settings=SETTINGS, **changes):
     """A search in `folder`."""
-    return Plan({**SEARCH, **changes}, space, [], settings, Path(folder), f"branchynet search … {folder}")
+    return Plan(
+        {**SEARCH, **changes},
+        space,
+        [],
+        ["weights.last=0.4"],
+        settings,
+        Path(folder),
+        f"branchynet search … {folder}",
+    )
 
 
-def settled_trial(base, drawn):
+def settled_trial(words):
     """In place of the one that composes."""
-    return {"drawn": dict(word.split("=") for word in drawn), "cache": "cache"}
+    return {"drawn": dict(word.split("=") for word in words), "cache": "cache"}
 
 
 def train_run(config, folder, trial):

@@ -50,8 +50,9 @@ def start(config: DictConfig, folder: Path) -> None:
     # Only now: torch, Lightning and Optuna take seconds to import.
     from branchynet.commands.search_run import Plan, search_run
 
-    base = for_trials(HydraConfig.get().overrides.task, names(space))
-    search_run(Plan(search, space, base, settings, folder.absolute(), again(sys.argv, folder)))
+    typed = HydraConfig.get().overrides.task
+    base, whole = for_trials(typed, names(space)), for_trials(typed, [])
+    search_run(Plan(search, space, base, whole, settings, folder.absolute(), again(sys.argv, folder)))
 
 
 def check_drawn(drawn: Sequence[str]) -> None:

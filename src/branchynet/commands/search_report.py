@@ -23,6 +23,7 @@ VALUES = ("gain", "accuracy", "macs", "highest_accuracy", "macs_to_the_end")
 SHOWN, WIDE = 10, 80  # trials in the terminal, and letters of what was drawn
 # Groups that stand above all others, and of which an experiment says what they came to.
 ABOVE = ("experiment", "debug")
+AS_IT_STANDS = "nothing: the settings as they stand"
 
 
 def said_of(trial: FrozenTrial, objectives: Sequence[str]) -> str:
@@ -84,7 +85,7 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
             path.unlink()
     rows = [["trial", *VALUES[:3], "drawn"]]
     for trial in found if len(objectives) > 1 else best(trials, objectives, SHOWN):
-        drawn = " ".join(trial.user_attrs.get("overrides", ()))
+        drawn = _drawn(trial)
         drawn = drawn if len(drawn) <= WIDE else f"{drawn[:WIDE]}…"
         rows.append([str(trial.number), *(_cell(v, worth_of(trial).get(v)) for v in VALUES[:3]), drawn])
     heading = f"{counted(len(trials), 'trial')}: {_counts(trials)}."
@@ -92,6 +93,7 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     if found:
         told += [
             aligned(rows),
+            *_compared(plan, trials, found[0]),
             "All on validation, whose images chose among the trials: what the best ones are worth, a training "
             f"says that is looked at on test. The best {'are' if len(files) > 1 else 'is'} {', '.join(files)}:",
             f"  branchynet train --config-dir {quote(str(folder / 'conf'))} experiment=best_1",
@@ -107,8 +109,8 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
 
 def experiment(plan: "Plan", trial: FrozenTrial, name: str) -> str:
     """A trial as an experiment: the groups that it chooses, and the settings that differ from theirs."""
-    drawn = trial.user_attrs["overrides"]
-    whole = compose("train", [*plan.base, *drawn], return_hydra_config=True)
+    words = plan.words(trial.user_attrs["overrides"])
+    whole = compose("train", words, return_hydra_config=True)
     usual = compose("train", [], return_hydra_config=True).hydra.runtime.choices
     groups = {
         group: option
@@ -158,6 +160,21 @@ def _unresolved(config: DictConfig) -> dict[str, Any]:
 def _option(option: str) -> Any:
     """The name of an option, or the names of several ones, which Hydra keeps as the text of a list."""
     return yaml.safe_load(option) if option.startswith("[") else option
+
+
+def _compared(plan: "Plan", trials: Sequence[FrozenTrial], winner: FrozenTrial) -> list[str]:
+    """The best trial beside the reference."""
+    first = [trial for trial in trials if trial.state == TrialState.COMPLETE and not trial.params]
+    if not plan.search["reference"] or not first:
+        return []
+    said = f"The settings as they stand (trial {first[0].number}): {said_of(first[0], plan.objectives)}."
+    if winner.number == first[0].number:
+        return [f"{said} Nothing better was found."]
+    return [f"{said} Trial {winner.number}: {said_of(winner, plan.objectives)}."]
+
+
+def _drawn(trial: FrozenTrial) -> str:
+    return " ".join(trial.user_attrs.get("overrides", ())) or AS_IT_STANDS
 
 
 def _counts_of(plan: "Plan") -> str:
@@ -215,12 +232,11 @@ def _markdown(plan: "Plan", trials: Sequence[FrozenTrial], found: Sequence[Froze
     order = {trial.number: place for place, trial in enumerate(best(trials, plan.objectives, len(trials)))}
     stars = {trial.number for trial in found}
     for trial in sorted(trials, key=lambda trial: (order.get(trial.number, len(order)), trial.number)):
-        attrs = trial.user_attrs
         state = "trained" if trial.state == TrialState.COMPLETE else said_of(trial, plan.objectives)
-        drawn = " ".join(attrs.get("overrides", ()))
+        drawn = _drawn(trial)
         cells = [_cell(name, worth_of(trial).get(name)) for name in VALUES]
         number = f"**{trial.number}**" if trial.number in stars else str(trial.number)
-        line = [number, *cells, state.replace("|", "\\|"), f"`{drawn}`" if drawn else ""]
+        line = [number, *cells, state.replace("|", "\\|"), f"`{drawn}`"]
         lines.append(f"| {' | '.join(line)} |")
     lines += ["", "The best ones, in bold, are experiments in `conf/`.", ""]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from branchynet.callbacks.trial import Trial
 from branchynet.commands import app
 from branchynet.commands.paths import settle_paths
-from branchynet.commands.search_report import said_of, write_search
+from branchynet.commands.search_report import AS_IT_STANDS, said_of, write_search
 from branchynet.commands.space import draw, written
 from branchynet.commands.train import settled
 from branchynet.commands.train_run import train_run, without
@@ -59,6 +59,7 @@ class Plan:
         search: its settings, as `branchynet.commands.settings.Search` says.
         space: what is drawn, see `branchynet.commands.space`.
         base: what all trials have on their command lines.
+        whole: the same with what is drawn in the others' place: of the reference.
         settings: a trial's, without what is drawn.
         folder: of the search.
         again: the command that goes on with it.
@@ -67,9 +68,14 @@ class Plan:
     search: Mapping[str, Any]
     space: Mapping[str, Any]
     base: Sequence[str]
+    whole: Sequence[str]
     settings: Mapping[str, Any]
     folder: Path
     again: str
+
+    def words(self, drawn: Sequence[str]) -> list[str]:
+        """A trial's command line; where nothing is drawn, the reference's."""
+        return [*(self.base if drawn else self.whole), *drawn]
 
     @property
     def objectives(self) -> list[str]:
@@ -210,16 +216,20 @@ class Work:
         """The trial's values, as `plan.objectives` names them."""
         self.number = trial.number
         # One that was cut off is gone on with in its folder: what is there is not trained again.
-        folder = self.plan.folder / "trials" / f"{(history(self.frozen()) or [trial.number])[0]:03d}"
+        begun = (history(self.frozen()) or [trial.number])[0]
+        folder = self.plan.folder / "trials" / f"{begun:03d}"
         try:
-            words = [written(name, value) for name, value in draw(self.plan.space, trial).items()]
-            log.info("trial %d: %s", trial.number, " ".join(words))
+            reference = self.plan.search["reference"] and begun == 0
+            drawn = {} if reference else draw(self.plan.space, trial)
+            words = [written(name, value) for name, value in drawn.items()]
+            log.info("trial %d: %s", trial.number, " ".join(words) or AS_IT_STANDS)
             for name, value in (("overrides", words), ("run", str(folder))):
                 trial.set_user_attr(name, value)
-            settings = settled_trial(self.plan.base, words)
+            whole = self.plan.words(words)
+            settings = settled_trial(whole)
             if settings["cache"] is None:  # one for all trials there has to be
                 settings["cache"] = str(self.plan.folder / "baselines")
-            start_run(folder, settings, [*self.plan.base, *words])
+            start_run(folder, settings, whole)
             watched = Trial(self.plan.search["max_loss"], self.telling(trial), self.looking(trial))
             found = train_run(OmegaConf.create(settings), folder, watched)
         except optuna.TrialPruned:
@@ -274,9 +284,9 @@ class Work:
         return message
 
 
-def settled_trial(base: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
+def settled_trial(words: Sequence[str]) -> dict[str, Any]:
     """A trial's settings: those of a training with these words on its command line."""
-    config = compose("train", overrides=[*base, *drawn])
+    config = compose("train", overrides=list(words))
     settle_paths(config)
     return settled(plain(config))
 
@@ -391,6 +401,7 @@ def check_same(study: optuna.Study, plan: Plan) -> None:
     ours = {
         "space": plan.space,
         "objectives": plan.objectives,
+        "reference": plan.search["reference"],
         "max_loss": plan.search["max_loss"],
         "settings": without(plan.settings, OF_A_MACHINE),
     }

@@ -138,6 +138,7 @@ class Search(Strict):
     """How `branchynet search` searches."""
 
     trials: Annotated[int, Field(ge=1)]
+    reference: bool
     objectives: Annotated[
         list[Literal["gain", "accuracy", "highest_accuracy", "macs", "macs_to_the_end"]],
         Field(min_length=1, max_length=2),
