@@ -20,6 +20,7 @@ from branchynet.commands.evaluate_run import evaluate_run, hparams
 from branchynet.errors import UserError
 from branchynet.evaluation.fitting import same_images
 from branchynet.exits.criteria import Margin
+from branchynet.reporting.caches import CachePoint, CacheStudy
 from branchynet.runs.build import build_sweep
 from branchynet.runs.finished_run import open_run
 from branchynet.runs.stored import read_criterion, write_criterion
@@ -479,3 +480,27 @@ def test_files_of_two_runs_are_noticed(copied, tmp_path):
         np.savez(copied / "trace-val.npz", **{name: array[:-1] for name, array in trace.items()})
     with pytest.raises(UserError, match="not of one run"):
         evaluate(copied, tmp_path / "out")
+
+
+def test_caches_over_the_first_threshold_beside_the_rest(bare, tmp_path, monkeypatch):
+    point = CachePoint(0.0, (0.0, 1.0), 9.0, 100.0, {})
+    given = []
+
+    def study(run, method, thresholds):
+        given.append((method, list(thresholds)))
+        return CacheStudy("toy", 1, [point], [], "", "")
+
+    monkeypatch.setattr("branchynet.commands.evaluate_run.study_caches", study)
+    result = evaluate(bare, tmp_path / "out", "experiment=thresholds/cache", "caches=model")
+    assert given == [("model", result["knee"]["thresholds"])]
+    assert (tmp_path / "out" / "caches.csv").is_file() and (tmp_path / "out" / "result.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [(["caches=guess"], "guess"), (["caches=model", "criterion=margin"], "the run's own criterion")],
+)
+def test_what_cannot_be_counted_is_told_before_any_work(bare, tmp_path, overrides, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(bare, tmp_path / "out", *overrides)
+    assert not (tmp_path / "out").exists()

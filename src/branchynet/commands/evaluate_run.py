@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from branchynet.commands.caches import study_caches
 from branchynet.commands.hparams import flat_hparams
 from branchynet.commands.known import GROUPS
 from branchynet.commands.pages import evaluation_of, of_thresholds, wants_page
@@ -27,6 +28,7 @@ from branchynet.evaluation.outside import look_outside, uncertainties
 from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
 from branchynet.exits.rules import check_rule
+from branchynet.reporting.caches import caches_page, write_caches
 from branchynet.reporting.figures import draw_all
 from branchynet.reporting.files import write_run
 from branchynet.reporting.page_run import run_page
@@ -39,6 +41,7 @@ from branchynet.runs.result_schema import read_result
 from branchynet.runs.run_config import plain
 from branchynet.runs.stored import CRITERION, StoredCriterion
 from branchynet.runs.writable import check_writable
+from branchynet.runtime.caches import counter_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
         check_flag(name, config[name])
     outside = plain(config.outside)
     check_sources(outside)
+    if config.caches is not None:
+        counter_of(config.caches)  # before any work
     run = open_run(config.run, trust=config.trust)
     if not config.in_place and folder.resolve() == run.folder.resolve():
         raise UserError(
@@ -87,6 +92,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
             check_writable(below, "name another one by hydra.run.dir=<folder>, and leave in_place out")
     evidence = None if source == "network" else run.evidence
     criterion, combine = plain(config.criterion), plain(config.combine)
+    if config.caches is not None and criterion != run.stored_criterion.settings:
+        raise UserError("caches=… is for the run's own criterion: leave criterion=… out")
     reason = "outside=… shows it other images" if outside else ""
     reason = reason or why_network(settings, criterion, combine, run, evidence, config.in_place)
     if source == "trace" and reason:
@@ -135,6 +142,10 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     own = images.get(settings.split)
     page = run_page(report, images, command) if command is not None else None
     write_run(folder, report, draw_all(report, own), stored, page)
+    if config.caches is not None:
+        caches = study_caches(run, config.caches, report.point.thresholds)
+        write_caches(folder, caches)
+        print(caches_page(caches))
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
