@@ -1,8 +1,10 @@
 """The paper's studies in conf/experiment/ablation/: each says what it asks, and every job of it can be built."""
 
+import csv
 import re
 from itertools import product
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -11,9 +13,11 @@ from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.settings import check_settings
+from branchynet.commands.train_run import train_run
 from branchynet.runs.auto import resolved
 from branchynet.runs.build import build_network, build_objective
 from branchynet.runs.run_config import plain
+from branchynet.runs.started_run import start_run
 
 ABLATIONS = sorted((conf_folder() / "experiment" / "ablation").glob("*.yaml"))
 # Those that name their small form on embedded images.
@@ -68,3 +72,31 @@ def test_every_job_of_the_small_form_can_be_built(name):
         network = build_network(OmegaConf.create(model), DIGITS, 10, 0)
         assert network.places == tuple(exit["after"] for exit in model["exits"])
         build_objective(config, network.num_exits)  # as many weights as exits
+
+
+def test_a_study_for_real_logs_gradients_of_both_stages(tmp_path):
+    """The smallest of them: 40 images of 8×8, two of `gradients`' epochs in each stage."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (80, 8, 8), np.uint8), np.arange(80) % 2
+    data = tmp_path / "arrays.npz"
+    np.savez(data, x_train=images[:60], y_train=labels[:60], x_test=images[60:], y_test=labels[60:])
+    config = composed(
+        "experiment=ablation/gradients",
+        *("debug=fast", "data=arrays", f"data.path='{data}'", "data.validation_size=20", "cache=null"),
+        *("model.trunk.depth=14", "weights.values=[1.0,1.0,1.0,1.0]", "trainer=cpu", "logger=csv"),
+        *("engine=torch", "engine.compare=[]", "engine.seconds=0.01"),
+    )
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    settings = plain(config)
+    settings["model"] = resolved(settings["model"], (1, 8, 8), 2)
+    run = tmp_path / "run"
+    start_run(run, settings)
+    result = train_run(OmegaConf.create(settings), run)
+    assert len(result["exits"]) == 4
+    with (run / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for stage in ("baseline", "joint"):
+        for layer in ("conv1", "stage1.0.conv1", "stage1.0.conv2", "stage1.1.conv1", "trunk"):
+            norms = [float(row[f"{stage}/gradient_norm/{layer}"] or 0) for row in rows]
+            assert sum(norm > 0 for norm in norms) == 2, "one of each epoch"
