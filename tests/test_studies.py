@@ -84,7 +84,7 @@ def test_a_study_for_real_logs_gradients_of_both_stages(tmp_path):
         "experiment=ablation/gradients",
         *("debug=fast", "data=arrays", f"data.path='{data}'", "data.validation_size=20", "cache=null"),
         *("model.trunk.depth=14", "weights.values=[1.0,1.0,1.0,1.0]", "trainer=cpu", "logger=csv"),
-        *("engine=torch", "engine.compare=[]", "engine.seconds=0.01"),
+        *("engine=torch", "engine.compare=[]", "engine.seconds=0.01", "sweep.max_vectors=50", "page=false"),
     )
     OmegaConf.set_struct(config, False)
     del config["hydra"]
