@@ -50,7 +50,8 @@ def study_caches(
         raise UserError(
             "caches=… wants the run's stored traces, which this older run has not left: train it again"
         )
-    trace, tried = evidence.traces["test"], tried_thresholds(evidence.traces["val"], shares)
+    trace = evidence.traces["test"]
+    tried = tried_thresholds(evidence.traces["val"], shares, float(trace.uncertainty[:, 0].max()))
     order = torch.randperm(trace.num_samples, generator=torch.Generator().manual_seed(0))[:IMAGES]
     points = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -79,10 +80,16 @@ def study_caches(
     return CacheStudy(run.result["experiment"], len(order), points, data_caches(), how, note)
 
 
-def tried_thresholds(trace: Trace, shares: Sequence[float]) -> list[float]:
-    """Thresholds of exit 1 below which so many of a trace's samples lie, rising; of equals one."""
+def tried_thresholds(trace: Trace, shares: Sequence[float], highest: float = 0.0) -> list[float]:
+    """Thresholds of exit 1 below which so many of a trace's samples lie, rising; of equals one.
+
+    Args:
+        trace: of validation.
+        shares: 0 … 1; at 1 everybody leaves.
+        highest: the largest uncertainty of others that are to leave there, too.
+    """
     values = trace.uncertainty[:, 0].sort().values.tolist()
-    above = [*values, 1.01 * values[-1] + 1e-6]  # the last one lets everybody out
+    above = [*values, 1.01 * max(values[-1], highest) + 1e-6]
     return sorted({above[round(share * len(values))] if share else 0.0 for share in shares})
 
 
