@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from many import write_evaluation, write_finished
 
 from branchynet.errors import UserError
 from branchynet.runs.gathered import gather, natural
+from branchynet.runs.jobs import plan, write_job
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -53,6 +55,8 @@ def test_folders_are_read_once_however_they_are_named(swept, tmp_path):
     (swept / "again").symlink_to(swept / "0-weights=equal,seed=0")
     (swept / "3-weights=early,seed=0" / "loop").symlink_to(swept)
     (tmp_path / "other").symlink_to(swept)
+    (swept / "itself").symlink_to(swept / "itself")
+    (swept / "nothing").symlink_to(tmp_path / "nosuch")
     found = gather([swept, tmp_path / "other", swept / "1-weights=equal,seed=1", tmp_path])
     assert len(found.rows) == 6 and not found.left_out
 
@@ -89,6 +93,23 @@ def test_what_is_not_finished_damaged_or_old_is_named_and_left_out(swept):
     assert reason[half.name] == reason[killed.name] == "it is not finished"
     assert "result.json is damaged" in reason[damaged.name] and "resume=" in reason[damaged.name]
     assert "branchynet 0.1" in reason[old.name] and "\n" not in "".join(reason.values())
+
+
+def test_of_a_multirun_it_is_said_which_jobs_failed_and_which_have_not_begun(report, tmp_path):
+    jobs = plan(tmp_path, [["weights=equal"], ["weights=early"], ["weights=late"], ["weights=nosuch"]])
+    write_finished(tmp_path / "0-weights=equal", report, ["weights=equal"])
+    cut = write_finished(tmp_path / "1-weights=early", report, ["weights=early"])
+    (cut / "result.json").unlink()
+    write_job(tmp_path, replace(jobs[0], folder=tmp_path / "0-weights=equal"))
+    write_job(tmp_path, replace(jobs[1], folder=cut, line="no memory"))
+    write_job(tmp_path, replace(jobs[3], line="there is no such\noption"))
+    found = gather([tmp_path])
+    assert names(found) == ["0-weights=equal"]
+    assert reasons(found) == {
+        "1-weights=early": "failed: no memory",
+        "2": "job 2 (weights=late) has not begun",
+        "3": "job 3 (weights=nosuch) failed: there is no such option",
+    }
 
 
 def test_a_result_without_settings_is_none(report, tmp_path):

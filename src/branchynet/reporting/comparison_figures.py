@@ -1,5 +1,6 @@
 """Many runs side by side: their trade-offs in one pair of axes, and bars for an ablation."""
 
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,8 +63,7 @@ def trade_offs(groups: Sequence[Group]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     legend: dict[str, Any] = {}
     for group, name, style in _styles(groups):
-        for row in group.rows:
-            _draw(panels, row, alone, style)
+        _draw(panels, group, alone, style)
         legend.setdefault(name, Line2D([], [], **style))
     first = rows[0].result
     threads = "1 thread" if first["threads"] == 1 else f"{first['threads']} threads"
@@ -157,19 +157,30 @@ def ablation(experiment: str, groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _draw(panels: Sequence[Axes], row: Row, alone: bool, style: dict[str, Any]) -> None:
-    baseline, knee = row.result["baseline"], row.result["knee"]
-    curve = curve_of(row)
+def _draw(panels: Sequence[Axes], group: Group, alone: bool, style: dict[str, Any]) -> None:
+    """The runs of a group as one line with gaps: a thousand lines would take seconds each time they are drawn."""
     mark: dict[str, Any] = {key: style[key] for key in ("color", "alpha") if key in style}
     mark |= {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.4}
-    for panel, cost, unit in zip(
-        panels, ("latency_us", "macs"), (1.0 if alone else baseline["latency_us"], 1e6), strict=True
-    ):
-        if curve is not None:
-            costs = [each / unit for each in getattr(curve, cost)]
-            panel.plot(costs, [100 * each for each in curve.accuracy], **style)
-        panel.plot(knee[cost] / unit, 100 * knee["accuracy"], "*", markersize=12, **mark)
-        panel.plot(baseline[cost] / unit, 100 * baseline["accuracy"], "D", markersize=4.5, **mark)
+    curves = [(row, curve) for row in group.rows if (curve := curve_of(row)) is not None]
+    for panel, cost in zip(panels, ("latency_us", "macs"), strict=True):
+        x: list[float] = []
+        y: list[float] = []
+        for row, curve in curves:
+            unit = _unit(row, cost, alone)
+            x += [*(each / unit for each in getattr(curve, cost)), math.nan]
+            y += [*(100 * each for each in curve.accuracy), math.nan]
+        panel.plot(x, y, **style)
+        for of, marker, size in (("knee", "*", 12), ("baseline", "D", 4.5)):
+            costs = [row.result[of][cost] / _unit(row, cost, alone) for row in group.rows]
+            panel.plot(
+                costs, [100 * row.result[of]["accuracy"] for row in group.rows], marker, ms=size, **mark
+            )
+
+
+def _unit(row: Row, cost: str, alone: bool) -> float:
+    if cost == "macs":
+        return 1e6
+    return 1.0 if alone else row.result["baseline"]["latency_us"]
 
 
 def _bars(

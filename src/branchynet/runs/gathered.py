@@ -14,6 +14,8 @@ from typing import Any
 from branchynet.errors import UserError, one_line
 from branchynet.runs.atomic import STAGING
 from branchynet.runs.grouping import grouped
+from branchynet.runs.jobs import FOLDER as JOBS
+from branchynet.runs.jobs import Job, jobs_of
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import find_result
 from branchynet.runs.rows import (
@@ -65,11 +67,21 @@ def gather(folders: Sequence[Path]) -> Gathered:
     rows: list[Row] = []
     left_out: list[LeftOut] = []
     known: dict[tuple[str, int], list[Row]] = {}
-    for folder, name, entries in _walk(folders):
+    failures: dict[str, str] = {}  # of a multirun's jobs, by their folders
+    for folder, below, entries in _walk(folders):
+        name = below or folder.resolve().name
+        if JOBS in entries:
+            for job in jobs_of(folder):
+                if job.folder is not None and job.line is not None:
+                    failures[os.path.realpath(job.folder)] = f"failed: {job.line}"
+                if (why := _no_folder(job)) is not None:
+                    own = f"{below}/{job.number}" if below else str(job.number)
+                    left_out.append(LeftOut(folder, own, one_line(why)))
         try:
             row = _read(folder, name, entries)
         except UserError as error:
-            left_out.append(LeftOut(folder, name, one_line(str(error))))
+            reason = failures.get(os.path.realpath(folder), str(error))
+            left_out.append(LeftOut(folder, name, one_line(reason)))
             continue
         if row is None:
             continue
@@ -84,7 +96,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
 
 def _walk(folders: Sequence[Path]) -> Iterator[tuple[Path, str, set[str]]]:
-    """Every folder that holds something of a run: itself, its name and its entries' names."""
+    """Every folder that holds something of a run: itself, its name below the one asked for, its entries."""
     seen: set[str] = set()
 
     def below(path: str, real: str, name: str) -> Iterator[tuple[Path, str, set[str]]]:
@@ -98,19 +110,33 @@ def _walk(folders: Sequence[Path]) -> Iterator[tuple[Path, str, set[str]]]:
             return  # not ours to read
         names = {entry.name for entry in entries}
         of_run = not names.isdisjoint((RESULT, ".hydra", "checkpoints", "evaluate.yaml"))
-        if of_run or any(each.startswith(STAGING) for each in names):
+        if of_run or JOBS in names or any(each.startswith(STAGING) for each in names):
             yield Path(path), name, names
         for entry in entries:
-            if entry.name.startswith(".") or (of_run and entry.name in OWN_FOLDERS) or not entry.is_dir():
+            if entry.name.startswith(".") or (of_run and entry.name in OWN_FOLDERS) or not _is_folder(entry):
                 continue
             inside = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
             yield from below(entry.path, inside, f"{name}/{entry.name}" if name else entry.name)
 
     for folder in folders:
-        own = folder.resolve().name
-        top = own if len(folders) > 1 else ""
-        for path, name, names in below(str(folder), os.path.realpath(folder), top):
-            yield path, name or own, names
+        top = folder.resolve().name if len(folders) > 1 else ""
+        yield from below(str(folder), os.path.realpath(folder), top)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also behind a link; a link to itself is an error of the system's."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _no_folder(job: Job) -> str | None:
+    """Why a multirun's job left no run's folder; None where it did."""
+    if job.folder is not None and (job.folder / SETTINGS[RUN]).exists():
+        return None
+    typed = " ".join(job.overrides)
+    return f"job {job.number} ({typed}) " + (f"failed: {job.line}" if job.line else "has not begun")
 
 
 def natural(name: str) -> list[tuple[int, str]]:

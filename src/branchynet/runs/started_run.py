@@ -15,7 +15,6 @@ import yaml
 from branchynet.errors import UserError
 from branchynet.runs.atomic import check_links, remove_leftovers, replacing
 from branchynet.runs.differences import first_difference
-from branchynet.runs.image_facts import NAME as FACTS
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
@@ -59,6 +58,9 @@ def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str
 
 def has_begun(folder: Path) -> bool:
     """Whether a run in this folder got so far that its images were known; before that its settings may be wrong."""
+    # Only now: it imports PyTorch, and whoever reads many folders has no use for it.
+    from branchynet.runs.image_facts import NAME as FACTS
+
     return any((folder / name).exists() for name in (FACTS, "checkpoints", "result.json"))
 
 
