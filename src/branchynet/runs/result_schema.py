@@ -17,6 +17,7 @@ from branchynet.forms import Above0, Name, Part, what_is_wrong
 from branchynet.regular import read_regular
 
 NAME = "result.json"
+TRIAL = "trial.json"  # in its place, where a search has judged a network on validation alone
 ROUNDING = 1e-6  # of exit rates' sum
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
