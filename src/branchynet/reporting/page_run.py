@@ -4,7 +4,7 @@ Thresholds are moved on the split of the choice alone. What the other split says
 which was looked at there once anyway, and of no other one. Shapes: F points, N exits, S samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,25 +20,26 @@ from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 if TYPE_CHECKING:
     from bokeh.plotting import figure
 
+Image = Callable[[str, int], Tensor]
 MOST_VALUES = 500_000  # uncertainties of a split on the page
 MOST_POINTS = 400  # of the frontier
 WORDS = {"val": "validation", "test": "test"}
 
 
-def run_page(report: Report, images: Mapping[str, Tensor], command: str) -> str | None:
+def run_page(report: Report, image: Image | None, command: str) -> str | None:
     """The page as HTML; None where Bokeh is not installed, which `why_no_page` tells.
 
     Args:
         report: of the run.
-        images: by split, (S, C, H, W) uint8 in its trace's order; none, where they were not looked at.
+        image: (C, H, W) uint8, by a split and a sample of its trace; None, where they were not looked at.
         command: that evaluates the run at other thresholds, as far as the thresholds.
     """
     if why_no_page():
         return None
-    return page("run", report.experiment, page_data(report, images, command), {"plot": trade_off_plot()})
+    return page("run", report.experiment, page_data(report, image, command), {"plot": trade_off_plot()})
 
 
-def page_data(report: Report, images: Mapping[str, Tensor], command: str) -> dict[str, Any]:
+def page_data(report: Report, image: Image | None, command: str) -> dict[str, Any]:
     """What the page's script shows, in a form that JSON can say; arguments as of `run_page`."""
     timed = report.latencies[report.engine]
     live = "test" if report.protocol == "paper" else "val"
@@ -69,21 +70,20 @@ def page_data(report: Report, images: Mapping[str, Tensor], command: str) -> dic
         },
         "paper": report.protocol == "paper",
         "live": live,
-        "splits": {split: _split(report, split, images.get(split)) for split in report.traces},
+        "splits": {split: _split(report, split, image) for split in report.traces},
         "point": list(report.selection.point.thresholds),
         "frontier": _frontier(report),
         "command": command,
     }
 
 
-def _split(report: Report, split: str, images: Tensor | None) -> dict[str, Any]:
+def _split(report: Report, split: str, image: Image | None) -> dict[str, Any]:
     trace, right = report.traces[split], report.baseline_correct[split]
     total = trace.num_samples
     step = -(-total * trace.num_exits // MOST_VALUES)
     taken = taken_at(report, report.selection.point, split)
     if step > 1:
         trace, right, taken = trace.at(torch.arange(0, total, step)), right[::step], taken[::step]
-        images = None if images is None else images[::step]
     return {
         "words": WORDS[split],
         "samples": trace.num_samples,
@@ -93,7 +93,9 @@ def _split(report: Report, split: str, images: Tensor | None) -> dict[str, Any]:
         "right": [numbers(exit.numpy().astype(np.uint8)) for exit in trace.correct.T],
         "label": numbers(trace.label.numpy().astype(np.int32)),
         "baseline": int(right.sum()) / len(right),
-        "images": None if images is None else sheet_of(trace, taken, images),
+        "images": None
+        if image is None
+        else sheet_of(trace, taken, lambda sample: image(split, sample * step)),
     }
 
 
