@@ -108,6 +108,7 @@ def test_a_run_leaves_what_the_design_says(run):
         "criterion.pt",
         "data.json",
         "report.md",
+        "report.html",
         "result.json",
         "figures/trade_off.png",
     } <= names
