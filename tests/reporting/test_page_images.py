@@ -11,7 +11,7 @@ from PIL import Image
 
 from branchynet.exits.trace import Trace
 from branchynet.reporting import page_images
-from branchynet.reporting.page_images import PER_KIND, pick, sheet_of
+from branchynet.reporting.page_images import PER_KIND, main_class, pick, sheet_of
 
 
 def trace_of(samples, classes=3, seed=0):
@@ -89,3 +89,9 @@ def test_other_channels_are_shown_grey(channels):
     images[:, 0] = 10 + 4 * channels
     found = sheet_of(trace, taken, images.__getitem__)
     assert np.asarray(sheet(found)[1].convert("L").crop((0, 0, 8, 8))).tolist() == [[14] * 8] * 8
+
+
+def test_of_maps_the_class_of_most_pixels_stands_for_the_image():
+    classes = torch.tensor([2, 0])
+    assert main_class(classes, 1) is classes
+    assert main_class(torch.tensor([[1, 0, 5], [4, 3, 0]]), 1).tolist() == [2, 0]

@@ -51,8 +51,19 @@ def sheet_of(trace: Trace, taken: Tensor, image: Callable[[int], Tensor]) -> dic
         "high": _place(height),
         "columns": columns,
         "samples": kept,
-        "predicted": trace.prediction[torch.tensor(kept)].tolist(),
+        "predicted": main_class(trace.prediction[torch.tensor(kept)], 2).tolist(),
     }
+
+
+def good_of(trace: Trace) -> Tensor:
+    """(S, N) bool: whether leaving at exit n does sample s no harm; but of maps, whether it is right."""
+    good: Tensor = getattr(trace, "good", trace.correct)
+    return good
+
+
+def main_class(values: Tensor, dimensions: int) -> Tensor:
+    """Classes as they are; of maps, which have a dimension more with each class's pixels, the class of most."""
+    return values if values.ndim == dimensions else values.argmax(dim=-1)
 
 
 def thumbnail(image: Tensor) -> Image.Image:
@@ -68,9 +79,9 @@ def thumbnail(image: Tensor) -> Image.Image:
 def pick(trace: Trace, taken: Tensor) -> np.ndarray:
     """Numbers of samples: of every class, exit and of right and wrong ones at most 20, those kinds in turn, so that
     any first part of them has of each kind as many as it can. Of a kind first the surest, then the least sure."""
-    label, exits = trace.label.numpy(), taken.numpy()
+    label, exits = main_class(trace.label, 1).numpy(), taken.numpy()
     rows = np.arange(len(label))
-    right = trace.correct.numpy()[rows, exits]
+    right = good_of(trace).numpy()[rows, exits]
     kind = (label * trace.num_exits + exits) * 2 + right
     order = np.lexsort((trace.uncertainty.numpy()[rows, exits], kind))
     starts = np.flatnonzero(np.diff(kind[order], prepend=-1))

@@ -14,7 +14,7 @@ from torch import Tensor
 from branchynet.evaluation.report import Report, medians, taken_at
 from branchynet.exits.point import decimal
 from branchynet.reporting.page import new_plot, numbers, page, why_no_page
-from branchynet.reporting.page_images import sheet_of
+from branchynet.reporting.page_images import good_of, main_class, sheet_of
 from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 if TYPE_CHECKING:
@@ -84,15 +84,19 @@ def _split(report: Report, split: str, image: Image | None) -> dict[str, Any]:
     taken = taken_at(report, report.selection.point, split)
     if step > 1:
         trace, right, taken = trace.at(torch.arange(0, total, step)), right[::step], taken[::step]
+    correct = trace.correct
+    partly = correct.is_floating_point()
     return {
         "words": WORDS[split],
         "samples": trace.num_samples,
         "of": total,
         "step": step,
         "uncertainty": [numbers(exit.numpy()) for exit in trace.uncertainty.T],
-        "right": [numbers(exit.numpy().astype(np.uint8)) for exit in trace.correct.T],
-        "label": numbers(trace.label.numpy().astype(np.int32)),
-        "baseline": int(right.sum()) / len(right),
+        # Partly right, where answers are maps: then how much.
+        "right": [numbers(exit.numpy().astype(np.float64 if partly else np.uint8)) for exit in correct.T],
+        "good": [numbers(exit.numpy().astype(np.uint8)) for exit in good_of(trace).T] if partly else None,
+        "label": numbers(main_class(trace.label, 1).numpy().astype(np.int32)),
+        "baseline": right.sum().item() / len(right),
         "images": None
         if image is None
         else sheet_of(trace, taken, lambda sample: image(split, sample * step)),
