@@ -13,7 +13,7 @@ from torch import Tensor
 
 from branchynet.evaluation.report import Report, medians, taken_at
 from branchynet.exits.point import decimal
-from branchynet.reporting.page import new_plot, numbers, page, why_no_page
+from branchynet.reporting.page import new_plot, numbers, page
 from branchynet.reporting.page_images import good_of, main_class, sheet_of
 from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -26,16 +26,14 @@ MOST_POINTS = 400  # of the frontier
 WORDS = {"val": "validation", "test": "test"}
 
 
-def run_page(report: Report, image: Image | None, command: str) -> str | None:
-    """The page as HTML; None where Bokeh is not installed, which `why_no_page` tells.
+def run_page(report: Report, image: Image | None, command: str) -> str:
+    """The page as HTML; Bokeh has to be there, see `why_no_page`.
 
     Args:
         report: of the run.
         image: (C, H, W) uint8, by a split and a sample of its trace; None, where they were not looked at.
         command: that evaluates the run at other thresholds, as far as the thresholds.
     """
-    if why_no_page():
-        return None
     return page("run", report.experiment, page_data(report, image, command), {"plot": trade_off_plot()})
 
 
