@@ -115,6 +115,6 @@ def curves_plot() -> "figure":
         nonselection_alpha=1.0,
     )
     told = "<div style='max-width: 24rem; color: #111'>@told</div>"
-    shown = [curves, baselines, points]
+    shown: list[Any] = [curves, baselines, points]
     plot.add_tools(HoverTool(renderers=shown, tooltips=told), TapTool(renderers=[points]))
     return plot
