@@ -5,7 +5,7 @@ Shapes: B batch, K classes, N exits, S samples.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,12 +30,13 @@ class Trace:
     # (S, N) float32: the largest softmax probability of each answer; None: an engine or an older trace has none.
     confidence: Tensor | None = None
 
+    # Whether an answer may be partly right. Then `correct` is float64, 0 … 1, and its sums are exact.
+    partly: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         shape = tuple(self.uncertainty.shape)
-        if len(shape) != 2 or 0 in shape:
-            raise ValueError(f"uncertainty is {shape}, not (S, N) with at least one sample and exit")
+        self._check(shape)
         for name, expected, dtype in (
-            ("uncertainty", shape, torch.float32),
             ("prediction", shape, torch.int64),
             ("label", shape[:1], torch.int64),
             ("alone", shape, torch.int64),
@@ -46,6 +47,15 @@ class Trace:
                 continue
             if tuple(value.shape) != expected or value.dtype != dtype:
                 raise ValueError(f"{name} is {tuple(value.shape)} {value.dtype}, not {expected} {dtype}")
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Of the uncertainty, whose shape this is."""
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"uncertainty is {tuple(shape)}, not (S, N) with at least one sample and exit")
+        if self.uncertainty.dtype != torch.float32:
+            raise ValueError(
+                f"uncertainty is {tuple(shape)} {self.uncertainty.dtype}, not {tuple(shape)} torch.float32"
+            )
         if not torch.isfinite(self.uncertainty).all():
             raise ValueError("an uncertainty is not finite: the network's outputs are not")
         if (self.uncertainty < 0).any():
@@ -75,6 +85,11 @@ class Trace:
     def correct(self) -> Tensor:
         """(S, N) bool: whether exit n is right about sample s."""
         return self.prediction == self.label[:, None]
+
+    @property
+    def good(self) -> Tensor:
+        """(S, N) bool: whether leaving at exit n does sample s no harm: whether it is right."""
+        return self.correct
 
     @property
     def correct_alone(self) -> Tensor:
