@@ -21,7 +21,9 @@ def test_labels_of_the_other_task_are_refused_in_one_line():
     Segmentation().check(maps, SHAPE, "shapes")
     with pytest.raises(UserError, match="task=classification: the labels of data=shapes are maps"):
         CLASSIFICATION.check(maps, SHAPE, "shapes")
-    with pytest.raises(UserError, match="task=segmentation: the labels of data=digits are a class for an image"):
+    with pytest.raises(
+        UserError, match="task=segmentation: the labels of data=digits are a class for an image"
+    ):
         Segmentation().check(classes, SHAPE, "digits")
 
 

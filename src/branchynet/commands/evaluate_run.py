@@ -79,7 +79,11 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     run.look_for_images(**config.data)
     check_split(config.split, config.sweep.protocol)
     rivals = rivals_of(run.config.data)
-    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
+    task = run.task
+    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals, task)
+    for name in ("adaptive", "outside") if task.partly else ():
+        if config[name]:
+            raise UserError(f"{name}={config[name]}: with task={task.name} there is none; leave it out")
     command = evaluation_of(run.folder, of_thresholds(overrides)) if wants_page(config) else None
     with settings_of("sweep.rule"):
         check_rule(settings.rule, len(run.result["exits"]))

@@ -85,8 +85,8 @@ class Search:
             return Found(grid)
         if trace.partly:  # what goes through larger grids counts right answers
             raise UserError(
-                f"the thresholds make {vectors:,} vectors, and of answers that are partly right at most {WHOLE:,} are "
-                "swept: lower sweep.candidates or sweep.max_vectors, or take fewer exits"
+                f"the thresholds make {vectors:,} vectors, and of answers that are partly right at most {WHOLE:,} "
+                "are swept: lower sweep.candidates or sweep.max_vectors, or take fewer exits"
             )
         if vectors + TABLE * tables <= THROUGH:
             return Found(grid, frontier_of_grid(trace, grid, self.costs, self.progress))

@@ -1,8 +1,8 @@
 """Answers that are maps, a class for every pixel: how right they are, how unsure an exit is, and their trace.
 
-A map is partly right. What counts of it is the image's IoU: the mean, over the classes that the map or the truth has,
-of the pixels that both give to the class over those that one of them does. It is rounded to a multiple of STEP, so that
-sums over images are exact in double precision, in whatever order: equal points then have equal scores, as counts have.
+A map is partly right. What counts of it is the image's IoU: the mean, over the classes that map or truth has, of
+the pixels that both give to the class over those that one of them does. It is rounded to a multiple of STEP, so that
+sums over images are exact in double precision, in whatever order: equal points have equal sums, as with counts.
 
 Shapes: B batch, H, W pixels, K classes, N exits, S samples.
 """
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
-from branchynet.exits.trace import Step, Trace
+from branchynet.exits.sweep import ROUNDED
+from branchynet.exits.trace import Check, Step, Trace, certainty
 
 STEP = 2.0**-20
-# The share of a map's pixels that rounding may give to another class: on another engine, in another batch.
-ROUNDED = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +139,19 @@ def otherwise(given: Tensor, expected: Tensor) -> Tensor:
     return (given - expected).abs().sum(dim=1) > 2 * ROUNDED * expected.sum(dim=1)
 
 
-def map_trace(steps: Sequence[Step], batches: Iterable[Tensor], label: Tensor, classes: int) -> MapTrace:
+def map_trace(
+    steps: Sequence[Step],
+    batches: Iterable[Tensor],
+    label: Tensor,
+    check: Check = lambda uncertainty, confidence: None,
+) -> MapTrace:
     """One pass over S images; every exit is run for every sample. No map outlives its batch.
 
     Args:
         steps: N, from features to features, the map's logits (B, K, H, W) and the uncertainty (B,).
         batches: that add up to S images.
         label: (S, H, W) unsigned bytes.
-        classes: K.
+        check: is shown uncertainty and confidence, (S, N) each, before there is a trace of them.
     """
     parts: list[tuple[Tensor, ...]] = []
     start = 0
@@ -158,11 +162,12 @@ def map_trace(steps: Sequence[Step], batches: Iterable[Tensor], label: Tensor, c
             exits = []
             for step in steps:
                 x, answer, uncertainty = step(x)
-                given, size, both = compared(answer.argmax(dim=1), truth, classes)
-                exits.append((uncertainty, given, both))
+                given, size, both = compared(answer.argmax(dim=1), truth, answer.shape[1])
+                exits.append((uncertainty, certainty(answer), given, both))
             parts.append((size, *(torch.stack(column, dim=1) for column in zip(*exits, strict=True))))
     # Joined outside of inference mode: plain tensors, usable anywhere.
-    sizes, uncertainties, given, both = (torch.cat(column) for column in zip(*parts, strict=True))
+    sizes, uncertainties, confidence, given, both = (torch.cat(column) for column in zip(*parts, strict=True))
+    check(uncertainties, confidence)
     return MapTrace(uncertainties, given, sizes, overlap=both)
 
 
@@ -180,8 +185,8 @@ class MeanOverPixels(Criterion):
         super().__init__()
         if criterion.learns or criterion.of_features or criterion.of_history:
             raise UserError(
-                f"the criterion {criterion.name} judges one answer for an image, and a map has one for every pixel: "
-                "take entropy, max_probability or margin"
+                f"the criterion {criterion.name} judges one answer for an image, and a map has one for every "
+                "pixel: take entropy, max_probability or margin"
             )
         self.criterion = criterion
         self.name, self.unit = criterion.name, criterion.unit  # type: ignore[misc]

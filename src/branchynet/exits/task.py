@@ -12,7 +12,7 @@ from torch import Tensor
 from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.maps import MapTrace, MeanOverPixels, compared, image_iou, map_trace, otherwise
-from branchynet.exits.trace import Step, Trace, run_all, trace_of
+from branchynet.exits.trace import Check, Step, Trace, run_all, trace_of
 
 
 class Task(ABC):
@@ -22,11 +22,13 @@ class Task(ABC):
 
     Attributes:
         name: in settings and results.
-        score: in tables and figures: what of an answer counts, a fraction. Where an answer may be partly right, it is
-            what `result.json` and TensorBoard call accuracy.
+        score: in tables and figures: what of an answer counts, a fraction. Whatever it is, `result.json` and
+            TensorBoard call its mean accuracy.
         explained: the same in a sentence; empty: accuracy, which everybody knows.
         good, bad: an answer that does no harm, and one that does, see `Trace.good`.
-        perfect: what perfect confidence is: the exit that it leaves at.
+        ranked: what a criterion should see to, in a sentence.
+        reaches: what stands before a score in a sentence, and before a second one.
+        perfect, known: the exits that perfect confidence and perfect knowledge leave at.
         partly: whether an answer may be partly right.
     """
 
@@ -35,6 +37,8 @@ class Task(ABC):
     explained: ClassVar[str] = ""
     good: ClassVar[str] = "right"
     bad: ClassVar[str] = "wrong"
+    ranked: ClassVar[str] = "a right answer is surer than a wrong one"
+    reaches: ClassVar[tuple[str, str]] = ("is right on", "on")
     perfect: ClassVar[str] = "the first exit that agrees with the last one"
     known: ClassVar[str] = "the first exit that is right, where none is the first"
     partly: ClassVar[bool] = False
@@ -65,8 +69,8 @@ class Task(ABC):
         steps: Sequence[Step],
         batches: Iterable[Tensor],
         label: Tensor,
-        num_classes: int,
         own: bool = False,
+        check: Check = lambda uncertainty, confidence: None,
     ) -> Trace:
         """What every exit says of S images.
 
@@ -74,8 +78,8 @@ class Task(ABC):
             steps: N.
             batches: images (B, C, H, W) float32 that add up to S.
             label: of S images.
-            num_classes: K.
             own: whether the steps give their heads' own logits, too, see `branchynet.exits.trace.run_all`.
+            check: is shown uncertainty and confidence, (S, N) each, before there is a trace of them.
         """
 
     @abstractmethod
@@ -131,26 +135,30 @@ class Classification(Task):
         steps: Sequence[Step],
         batches: Iterable[Tensor],
         label: Tensor,
-        num_classes: int,
         own: bool = False,
+        check: Check = lambda uncertainty, confidence: None,
     ) -> Trace:
-        return trace_of(run_all(steps, batches, own), label)
+        outputs = run_all(steps, batches, own)
+        check(outputs.uncertainty, outputs.confidence)
+        return trace_of(outputs, label)
 
     def answered(self, uncertainty: Tensor, prediction: Tensor, label: Tensor, num_classes: int) -> Trace:
         return Trace(uncertainty[:, None], prediction[:, None], label)
 
 
 class Segmentation(Task):
-    """A class for every pixel. A map is partly right, by its IoU; an exit is as unsure as its pixels are on average."""
+    """A class for every pixel. A map is partly right, by its IoU; an exit is as unsure as its mean pixel."""
 
     name = "segmentation"
     score = "IoU"
     explained = (
-        "IoU is the mean over the images of each one's own: of its classes, the mean of the pixels that map and truth "
-        "both give to the class over those that one of them does; result.json and TensorBoard call it accuracy."
+        "IoU is the mean over the images of each one's own: of its classes, the mean of the pixels that map and "
+        "truth both give to the class over those that one of them does; result.json and TensorBoard say accuracy."
     )
     good = "as good as the last exit"
     bad = "worse"
+    ranked = "a map that is as good as the last exit's is surer than a worse one"
+    reaches = ("has an IoU of", "one of")
     perfect = "the first exit whose map is no worse than the last one's"
     known = "the first exit with the best map"
     partly = True
@@ -173,10 +181,10 @@ class Segmentation(Task):
         steps: Sequence[Step],
         batches: Iterable[Tensor],
         label: Tensor,
-        num_classes: int,
         own: bool = False,
+        check: Check = lambda uncertainty, confidence: None,
     ) -> Trace:
-        return map_trace(steps, batches, label, num_classes)
+        return map_trace(steps, batches, label, check)
 
     def answered(self, uncertainty: Tensor, prediction: Tensor, label: Tensor, num_classes: int) -> Trace:
         given, size, both = compared(prediction, label, num_classes)

@@ -103,13 +103,23 @@ class Trace:
 Step = Callable[..., Sequence[Tensor]]
 
 
+# Looks at what exits have said, uncertainty and confidence (S, N) each, and raises what there is to raise.
+Check = Callable[[Tensor, Tensor], None]
+
+
 class Outputs(NamedTuple):
     """What every exit says of every sample."""
 
-    prediction: Tensor  # (S, N) int64
+    prediction: Tensor  # (S, N) int64; of maps (S, N, H, W)
     uncertainty: Tensor  # (S, N) float32
     confidence: Tensor  # (S, N) float32, the largest softmax probability
     alone: Tensor | None = None  # (S, N) int64: what each head by itself predicts, where the steps say so
+
+
+def certainty(answer: Tensor) -> Tensor:
+    """(B,): the largest softmax probability of each answer (B, K); of maps (B, K, H, W) its pixels' mean."""
+    most = answer.float().softmax(dim=1).amax(dim=1)
+    return most if most.ndim == 1 else most.flatten(1).mean(dim=1)
 
 
 def run_all(steps: Sequence[Step], batches: Iterable[Tensor], own: bool = False) -> Outputs:
@@ -130,7 +140,7 @@ def run_all(steps: Sequence[Step], batches: Iterable[Tensor], own: bool = False)
             handed: list[Tensor] = []
             for step in steps:
                 x, answer, uncertainty, *handed = step(x, *handed)
-                confidence = answer.float().softmax(dim=1).amax(dim=1)
+                confidence = certainty(answer)
                 alone = [handed.pop(0).argmax(dim=1)] if own else []
                 exits.append((answer.argmax(dim=1), uncertainty, confidence, *alone))
             parts.append([torch.stack(column, dim=1).cpu() for column in zip(*exits, strict=True)])
