@@ -33,7 +33,7 @@ def test_images_and_maps_are_bytes_and_most_pixels_are_ground():
 
 
 def test_a_shape_has_another_colour_than_the_ground():
-    """On average over an image's ground and its shapes; some are nearly of one colour, as hard ones are meant to be."""
+    """On average over an image's ground and its shapes; some are nearly of one colour, as hard ones should be."""
     found = draw(60, np.random.RandomState(1))
     away = []
     for x, y in zip(found.x.astype(float), found.y, strict=True):

@@ -50,7 +50,7 @@ def trace_of_maps(maps, truth, unsure):
         )
 
     batches = torch.arange(len(maps)).split(7)
-    return map_trace([step(n) for n in range(maps.shape[1])], batches, truth, K)
+    return map_trace([step(n) for n in range(maps.shape[1])], batches, truth)
 
 
 def slow_iou(given, truth):

@@ -34,7 +34,7 @@ def test_answers_are_traced_as_the_steps_are(task):
     label = torch.randint(0, 3, (6, *task.label(SHAPE)))
     judge = task.judging(Entropy())
     batches = torch.arange(6).split(4)
-    passed = task.trace([lambda x: (x, logits[x], judge(logits[x]))], batches, label, 3)
+    passed = task.trace([lambda x: (x, logits[x], judge(logits[x]))], batches, label)
     answered = task.answered(judge(logits), logits.argmax(1), label, 3)
     for name in ("uncertainty", "prediction", "label", "correct"):
         assert torch.equal(getattr(passed, name), getattr(answered, name)), name

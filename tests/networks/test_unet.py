@@ -67,7 +67,7 @@ def test_a_pixel_of_the_place_gives_those_of_the_image_there():
     [
         ({"global_pool": True}, "allowed are convolutions, with fc"),
         ({"fc": [3]}, "allowed are convolutions, with fc"),
-        ({"pool": 3, "stride": 3}, "are no multiple"),
+        ({"stride": 3}, "are no multiple"),
         ({"after": "flat"}, "no place 'flat'"),
     ],
 )

@@ -76,9 +76,9 @@ def _inside(kind: np.ndarray, hardness: np.ndarray, random: np.random.RandomStat
     count = len(kind)
     radius = SIDE * (random.uniform(0.16, 0.3, count) - 0.08 * hardness)
     middle = random.uniform(0.15, 0.85, (2, count)) * SIDE
-    turn = random.uniform(0, 2 * np.pi, count)
+    angle = random.uniform(0, 2 * np.pi, count)
     size, down, right, turn = (
-        each.astype(np.float32)[:, None, None] for each in (radius, middle[0], middle[1], turn)
+        each.astype(np.float32)[:, None, None] for each in (radius, middle[0], middle[1], angle)
     )
     along = np.arange(SIDE, dtype=np.float32)
     v, h = along[:, None] - down, along - right

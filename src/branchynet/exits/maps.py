@@ -1,8 +1,8 @@
 """Answers that are maps, a class for every pixel: how right they are, how unsure an exit is, and their trace.
 
 A map is partly right. What counts of it is the image's IoU: the mean, over the classes that map or truth has, of
-the pixels that both give to the class over those that one of them does. It is rounded to a multiple of STEP, so that
-sums over images are exact in double precision, in whatever order: equal points have equal sums, as with counts.
+the pixels that both give to the class over those that one of them does. It is rounded to a multiple of STEP, so
+that sums over images are exact in double precision, in any order: equal points have equal sums, as with counts.
 
 Shapes: B batch, H, W pixels, K classes, N exits, S samples.
 """
