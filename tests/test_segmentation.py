@@ -15,6 +15,7 @@ from PIL import Image
 
 from branchynet.api import load
 from branchynet.commands.app import conf_folder
+from branchynet.commands.evaluate import read_run_settings, store_as_in_run
 from branchynet.commands.evaluate_run import evaluate_run
 from branchynet.commands.export import export
 from branchynet.commands.predict import predict
@@ -51,6 +52,11 @@ TINY = [
 def composed(command, *overrides):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return compose(command, overrides=list(overrides))
+
+
+def evaluating(run, *overrides):
+    store_as_in_run(read_run_settings(run))
+    return composed("evaluate", f"run='{run}'", *overrides)
 
 
 def fixed_latencies(*arguments):
@@ -112,8 +118,8 @@ def test_the_report_speaks_of_iou(segmented):
 
 
 def test_another_rule_chooses_from_what_is_stored(segmented, tmp_path):
-    config = composed("evaluate", f"run={segmented}", "sweep/rule=mac_budget", "sweep.rule.budget_macs=1e12")
-    result = evaluate_run(config, tmp_path / "other")
+    rule = ["sweep/rule=mac_budget", "sweep.rule.budget_macs=1e12"]
+    result = evaluate_run(evaluating(segmented, *rule), tmp_path / "other")
     assert result["knee"]["rule"] == "mac_budget" and result["knee"]["measured"] is None
     before = json.loads((segmented / "result.json").read_text())
     for name in ("baseline", "exits"):
@@ -131,9 +137,8 @@ def test_another_rule_chooses_from_what_is_stored(segmented, tmp_path):
     ],
 )
 def test_what_is_for_one_class_is_refused_in_one_line(segmented, tmp_path, overrides, said):
-    config = composed("evaluate", f"run={segmented}", *overrides)
     with pytest.raises(UserError, match=said):
-        evaluate_run(config, tmp_path / "other")
+        evaluate_run(evaluating(segmented, *overrides), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
