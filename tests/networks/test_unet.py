@@ -5,6 +5,7 @@ import torch
 
 from branchynet.errors import UserError
 from branchynet.networks.attach import attach, legal_places
+from branchynet.networks.places import auto_exits, head_macs, survey
 from branchynet.networks.unet import Down, Up, unet
 from branchynet.runtime.costs import count_macs
 
@@ -99,3 +100,20 @@ def test_a_head_of_ones_own_gives_a_map_or_is_refused():
 def test_settings_that_make_no_network_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
         unet(**settings)
+
+
+def test_exits_are_placed_and_counted_where_maps_can_be_made():
+    """On a side that does not divide the image's there is no place; all others carry the default head."""
+    trunk = small()
+    found = survey(trunk, SHAPE)
+    assert found.maps and [place.name for place in found.places if place.takes_exit][-5:] == [
+        "down1",
+        "down2",
+        "middle",
+        "up2",
+        "up1",
+    ]
+    made = auto_exits(found, {"count": 2}, (16, 16))
+    network = attach(trunk, made, SHAPE, 4)
+    macs, place = count_macs(network, SHAPE), next(p for p in found.places if p.name == made[0]["after"])
+    assert macs.static[0] - macs.trunk_only[0] == head_macs(place, made[0], 4, (16, 16), maps=True)
