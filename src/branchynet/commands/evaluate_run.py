@@ -84,7 +84,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     for name in ("adaptive", "outside") if task.partly else ():
         if config[name]:
             raise UserError(f"{name}={config[name]}: with task={task.name} there is none; leave it out")
-    command = evaluation_of(run.folder, of_thresholds(overrides)) if wants_page(config) else None
+    paged = wants_page(config) and not task.partly  # a page counts right answers
+    command = evaluation_of(run.folder, of_thresholds(overrides)) if paged else None
     with settings_of("sweep.rule"):
         check_rule(settings.rule, len(run.result["exits"]))
     if config.in_place and settings.split != "test":
