@@ -88,12 +88,10 @@ def gather(
         label, batches = unseen.labels(which), partial(unseen.normalised, which)
         if engine.exact:
             traces[which] = trace(network, criteria, batches(), label, task)
-            if task.partly:
-                whole = trace(undivided(trunk), criteria[-1:], batches(), label, task)
-                assert isinstance(whole, MapTrace)
-                baseline_maps[which], correct[which] = whole, whole.correct[:, 0]
-            else:
-                correct[which] = trunk_answers(for_inference(trunk), batches()) == label
+            whole = baseline_trace(trunk, criteria[-1], batches(), label, task)
+            correct[which] = whole.correct[:, 0]
+            if isinstance(whole, MapTrace):
+                baseline_maps[which] = whole
         else:
             own = partial(own_trace, engine, measuring.threads, batches, label, data.input_shape)
             traces[which] = own(network, criteria)
@@ -227,6 +225,24 @@ def own_trace(
     for n, own in enumerate(criteria):
         check_uncertainty(own, n + 1, uncertainty[:, n], len(label))
     return Trace(uncertainty, prediction, label, alone)
+
+
+def baseline_trace(
+    trunk: nn.Module, criterion: Criterion, batches: Iterable[Tensor], label: Tensor, task: Task
+) -> Trace:
+    """What the undivided network says of S images, as if it were the one exit; uncertainties are of maps alone.
+
+    Args:
+        trunk: in eval mode, on the CPU.
+        criterion: of the last exit.
+        batches: images (B, C, H, W) float32 that add up to S.
+        label: of S images.
+        task: what the network is asked for.
+    """
+    if task.partly:
+        return trace(undivided(trunk), criterion, batches, label, task)
+    answers = trunk_answers(for_inference(trunk), batches)
+    return Trace(torch.zeros(len(label), 1), answers[:, None], label)
 
 
 def trunk_answers(trunk: nn.Module, batches: Iterable[Tensor]) -> Tensor:
