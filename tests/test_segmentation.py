@@ -112,7 +112,7 @@ def test_the_report_speaks_of_iou(segmented):
     assert "Run for real on torch: 50 samples, all as the sweep predicts" in page.replace("\n  ", " ")
     figures = {each.name for each in (segmented / "figures").iterdir()}
     assert {"trade_off.png", "thresholds.png", "uncertainty.png", "samples.png"} <= figures
-    assert not (segmented / "report.html").exists()
+    assert "confusion.png" not in figures and not (segmented / "report.html").exists()
 
 
 def test_another_rule_chooses_from_what_is_stored(segmented, tmp_path):

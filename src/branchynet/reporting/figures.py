@@ -49,8 +49,9 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
         "rising": rising_uncertainties(report),
-        "confusion": confusion_figure(report),
     }
+    if not report.task.partly:  # a map has many classes
+        figures["confusion"] = confusion_figure(report)
     if images is not None:
         figures["samples"] = sample_images(report, images)
     return figures

@@ -174,11 +174,11 @@ def _recall(report: Report) -> dict[str, float]:
     Of many they stand in a table. Of maps the mean IoU of all classes."""
     mapped = overlaps(report)
     if mapped is not None:
-        exits = {f"exits/mean_iou_{n}": each.mean for n, each in enumerate(mapped.exits, 1)}
-        return exits | {
-            "baseline/mean_iou": mapped.baseline.mean,
-            "operating_point/mean_iou": mapped.point.mean,
-        }
+        values = {f"exits/mean_iou_{n}": each.mean for n, each in enumerate(mapped.exits, 1)}
+        values |= {"baseline/mean_iou": mapped.baseline.mean, "operating_point/mean_iou": mapped.point.mean}
+        few = len(report.classes) <= MOST_CLASSES
+        pairs = zip(tags_of(report.classes), mapped.point.classes, strict=True) if few else ()
+        return values | {f"iou/{name}": value for name, value in pairs if value is not None}
     found = recalls(report)
     values = {f"exits/lowest_recall_{n}": each.lowest for n, each in enumerate(found.exits, 1)}
     values |= {
