@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from branchynet.api import load
 from branchynet.commands.app import conf_folder
@@ -45,7 +46,7 @@ TINY = [
     "engine=torch",
     "engine.compare=[]",
     "engine.seconds=0.01",
-    "logger=none",
+    "logger=tensorboard",
     "cache=null",
 ]
 
@@ -113,6 +114,16 @@ def test_the_report_speaks_of_iou(segmented):
     figures = {each.name for each in (segmented / "figures").iterdir()}
     assert {"trade_off.png", "thresholds.png", "uncertainty.png", "samples.png"} <= figures
     assert "confusion.png" not in figures and not (segmented / "report.html").exists()
+
+
+def test_tensorboard_shows_the_iou_of_classes_and_no_recall(segmented):
+    events = EventAccumulator(str(segmented)).Reload()
+    tags = events.Tags()["scalars"]
+    assert {"joint/val_accuracy_exit_1", "operating_point/mean_iou", "iou/background"} <= set(tags)
+    assert not [tag for tag in tags if "recall" in tag or "balanced" in tag]
+    result = json.loads((segmented / "result.json").read_text())
+    found = events.Scalars("operating_point/mean_iou")[-1].value
+    assert found == pytest.approx(result["iou"]["knee"]["mean_iou"])
 
 
 def test_another_rule_chooses_from_what_is_stored(segmented, tmp_path):
