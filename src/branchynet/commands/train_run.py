@@ -137,7 +137,9 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
-    command = evaluation_of(folder) if wants_page(config) and not task.partly else None  # a page counts right answers
+    command = (
+        evaluation_of(folder) if wants_page(config) and not task.partly else None
+    )  # a page counts right answers
     sweep = ThresholdSweep(
         baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine), command
     )
