@@ -1,13 +1,15 @@
 """Pages of the documentation that are run as they stand: their commands in order, their output line by line.
 
-A page has blocks of ```python whose first line is `# <name>.py`: that file is written. In blocks of ```console, lines that
-begin with `$ ` are commands, `\\` at the end goes on; what follows is what they write. A line `…` stands for any lines.
+A page has blocks of ```python whose first line is `# <name>.py`: that file is written. In blocks of ```console,
+lines that begin with `$ ` are commands, `\\` at the end goes on; what follows is what they write. A line `…` stands
+for any lines, at the end of a sentence for the rest of it.
 """
 
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ HOME = "/home/you"  # what a page calls the folder in which it is run
 ANY = "…"
 
 
-def run_page(page: Path, folder: Path, at_start: Callable[[], object], write: bool = False) -> None:
+def run_page(page: Path, folder: Path, at_start: Callable[[], object] | None, write: bool = False) -> None:
     """Run a page in an empty folder; an AssertionError names the first command or line that does not fit.
 
     Args:
@@ -52,7 +54,7 @@ def commands_of(block: str) -> Iterator[tuple[str, list[str]]]:
         yield "\n".join(lines[:count]), lines[count:]
 
 
-def run(command: str, folder: Path, at_start: Callable[[], object]) -> list[str]:
+def run(command: str, folder: Path, at_start: Callable[[], object] | None) -> list[str]:
     """What a command writes, line by line; of a bar that is drawn again and again the last."""
     words = shlex.split(command)
     if words[0] == "branchynet":
@@ -63,8 +65,8 @@ def run(command: str, folder: Path, at_start: Callable[[], object]) -> list[str]
         ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         code, out, err = ended.returncode, ended.stdout, ended.stderr
     assert code == 0 and not err, f"$ {command}\nexit code {code}\n{out}{err}"
-    lines = out.replace(str(folder), HOME).split("\n")
-    return [line.rpartition("\r")[2].rstrip() for line in lines[: -1 if out.endswith("\n") else None]]
+    lines = out.replace(str(folder), HOME).removesuffix("\n").split("\n") if out else []
+    return [line.rpartition("\r")[2].rstrip() for line in lines]
 
 
 def fitting(command: str, shown: Sequence[str], lines: Sequence[str]) -> list[str]:
@@ -76,14 +78,20 @@ def fitting(command: str, shown: Sequence[str], lines: Sequence[str]) -> list[st
             found.append(ANY)
             continue
         wanted = plain(sentence)
-        while skipping and real and plain(real[0]) != wanted:
+        while skipping and real and not fits(wanted, plain(real[0])):
             real.pop(0)
         there = plain(real[0]) if real else "the end"
-        assert there == wanted, f"$ {command}\nThe page has: {wanted}\nThe run has:  {there}"
-        found += real.pop(0)
+        assert fits(wanted, there), f"$ {command}\nThe page has: {wanted}\nThe run has:  {there}"
+        line = real.pop(0)
+        found += sentence if wanted.endswith(ANY) else line
         skipping = False
     assert skipping or not real, f"$ {command}\nThe page lacks: {plain(real[0])}"
     return found
+
+
+def fits(wanted: str, there: str) -> bool:
+    """Whether a page's sentence is that of a run; one that ends in `…` is its beginning."""
+    return there.startswith(wanted[:-1].rstrip()) if wanted.endswith(ANY) else there == wanted
 
 
 def sentences(lines: Sequence[str]) -> list[list[str]]:
@@ -107,15 +115,20 @@ def plain(sentence: Sequence[str]) -> str:
 
 
 def made_up_clock() -> None:
-    """In a process of `branchynet`: nothing is timed but the run for real, so that no choice depends on the machine."""
+    """In a process of `branchynet`: nothing is timed but the run for real: no choice depends on the machine."""
     from branchynet.evaluation import evidence, study
     from branchynet.runtime.costs import Latencies, Latency
 
-    def latencies(backend, network, *more):  # noqa: ARG001
+    def latencies(backend, network, *more):
         count = network.num_exits
         alone = tuple(Latency(100 * (n + 1) / count, 1.0) for n in range(count))
         exits = tuple(Latency(1.1 * each.median_us, 1.0) for each in alone)
         return Latencies(Latency(100.0, 1.0), exits, alone, alone)
 
     evidence.measure_latencies = latencies
-    evidence.worst = study.worst = lambda found: ()  # noqa: ARG005
+    evidence.worst = study.worst = lambda found: ()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        run_page(Path(sys.argv[1]), Path(made).resolve(), None, write=True)
