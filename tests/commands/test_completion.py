@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from branchynet.commands import COMMANDS, completion, evaluate, export, predict, search, train
+from branchynet.commands import COMMANDS, completion, evaluate, export, predict, report, search, train
 from branchynet.commands.completion import INSTALL, UNINSTALL, answers, asked_for, complete
 from branchynet.errors import UserError
 
@@ -49,6 +49,7 @@ def test_the_other_commands():
     assert answers("branchynet search search/pruner=m", search.main) == ["search/pruner=median"]
     assert answers("branchynet search model=b_lenet_t", search.main) == ["model=b_lenet_tree"]
     assert answers("branchynet export form", export.main) == ["format="]
+    assert answers("branchynet report fig", report.main) == ["figures="]
     assert answers("branchynet predict thr", predict.main) == ["threads=", "thresholds="]
 
 

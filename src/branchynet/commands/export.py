@@ -114,7 +114,7 @@ def describe(
     Raises:
         UserError: the run's files are damaged, or do not say what the images are.
     """
-    result, facts, maps = run.result, run.facts, run.task.partly
+    result, facts = run.result, run.facts
     border = border or facts.border
     if background is not None:
         background = background_of(background, facts.input_shape[0])
@@ -149,8 +149,7 @@ def describe(
         most=run.criteria[0].largest(len(facts.classes)),
         certificate=run.certificate,
         # An older run may have left no trace of validation.
-        validation=None if maps or not (run.folder / "trace-val.npz").is_file() else run.profile.validation,
-        maps=maps,
+        validation=run.profile.validation if (run.folder / "trace-val.npz").is_file() else None,
     )
 
 

@@ -47,8 +47,7 @@ def places(config: DictConfig, _: Path) -> None:
     found, image = survey(trunk, shape), shape[1:]
     rows: list[dict[str, Any]] = []
     for place in found.places:
-        spec = default_head(place, image, found.maps)
-        head = head_macs(place, spec, classes, image, found.maps) if place.takes_exit else None
+        head = head_macs(place, default_head(place, image), classes, image) if place.takes_exit else None
         rows.append(
             {
                 "place": place.name,

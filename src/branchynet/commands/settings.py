@@ -107,7 +107,6 @@ class Train(Strict):
 
     model: Model
     data: Made
-    task: Made
     objective: Made
     weights: Weights
     criterion: Made

@@ -22,12 +22,10 @@ from branchynet.runtime.profile import Profile
 class Answer(NamedTuple):
     """An `Outcome`, and how probable the exit that was taken finds its prediction."""
 
-    prediction: np.ndarray  # (B,) int64; of maps (B, H, W)
+    prediction: np.ndarray  # (B,) int64
     exit: np.ndarray  # (B,) int64, 1 … N
     uncertainty: np.ndarray  # (B,) float32
-    confidence: (
-        np.ndarray
-    )  # (B,) float32, the largest softmax probability; of maps the mean of the pixels' own
+    confidence: np.ndarray  # (B,) float32, the largest softmax probability
 
     @property
     def exit_index(self) -> np.ndarray:

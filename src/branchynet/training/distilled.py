@@ -110,9 +110,7 @@ class Distilled:
 
     def _divergence(self, said: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         if self.class_weights is None:
-            # Of maps a mean over their pixels, too.
-            pixels = said[0, 0].numel()
-            return F.kl_div(said, teacher, reduction="batchmean", log_target=True) / pixels
+            return F.kl_div(said, teacher, reduction="batchmean", log_target=True)
         each = F.kl_div(said, teacher, reduction="none", log_target=True).sum(dim=1)
         return (image_weights(self.class_weights, target) * each).mean()
 
