@@ -32,13 +32,23 @@ def settings(**changes):
 def ended(bright_data, bright_network, tmp_path):
     """A function that ends the fitting of a network, and the folder where the callback's files go."""
 
-    def end(network=None, baseline=None, logger=None, first=True, stored=SETTINGS, hparams=None, **changes):
+    def end(
+        network=None,
+        baseline=None,
+        logger=None,
+        first=True,
+        stored=SETTINGS,
+        hparams=None,
+        command=None,
+        **changes,
+    ):
         trainer = SimpleNamespace(
             is_global_zero=first, datamodule=bright_data, loggers=[logger] if logger else []
         )
         module = SimpleNamespace(network=network or bright_network())
         swept = settings(**changes)
-        sweep = ThresholdSweep(baseline or bright_network(5.0), tmp_path / "run", swept, stored, hparams)
+        baseline = baseline or bright_network(5.0)
+        sweep = ThresholdSweep(baseline, tmp_path / "run", swept, stored, hparams, command=command)
         sweep.on_fit_end(trainer, module)
 
     return end, tmp_path / "run"
@@ -52,6 +62,14 @@ def test_files_of_the_paper_protocol_are_marked(ended):
     assert (folder / "report.md").read_text().count("protocol: paper") == 2
     chosen_on = {line.split(",")[2] for line in (folder / "trade_offs.csv").read_text().splitlines()[1:]}
     assert chosen_on == {"test"}
+
+
+def test_a_page_is_written_where_a_command_is_given_for_it(ended):
+    end, folder = ended
+    end(command="branchynet evaluate run=there")
+    assert (folder / "report.html").stat().st_size > 300_000
+    end()
+    assert not (folder / "report.html").exists(), "it would show other numbers"
 
 
 def test_it_leaves_the_traces_of_the_fitted_network_and_prints_the_table(

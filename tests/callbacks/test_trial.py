@@ -6,10 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from branchynet.callbacks.trial import NAME, TellAccuracy, Trial, read_trial
+from branchynet.callbacks.trial import TellAccuracy, Trial, read_trial
 from branchynet.commands.app import conf_folder
 from branchynet.commands.train_run import train_run
 from branchynet.data.module import ImageData
+from branchynet.runs.result_schema import TRIAL
 from branchynet.runs.run_config import plain
 from branchynet.runs.started_run import start_run
 
@@ -54,7 +55,7 @@ def test_a_trial_is_trained_told_and_judged_without_the_test_split(finished, tmp
     with caplog.at_level("INFO"):
         found = train_run(config, tmp_path, Trial(0.0, lambda *each: told.append(each), looked.append))
     assert "the baseline is taken from" in caplog.text
-    assert found == read_trial(tmp_path) == json.loads((tmp_path / NAME).read_text())
+    assert found == read_trial(tmp_path) == json.loads((tmp_path / TRIAL).read_text())
     assert "test" not in seen and not (tmp_path / "result.json").exists()
     # One side exit, whose accuracy on validation is told after each of the two epochs; the best epoch is kept.
     assert [epoch for epoch, _ in told] == [0, 1]
@@ -73,7 +74,7 @@ def test_what_is_told_may_end_it(finished, tmp_path):
     start_run(tmp_path, plain(config))
     with pytest.raises(Stop):
         train_run(config, tmp_path, Trial(0.0, tell))
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / TRIAL).exists()
 
     with pytest.raises(Stop):  # and before anything is trained
         train_run(config, tmp_path / "other", Trial(0.0, tell, lambda macs: (_ for _ in ()).throw(Stop)))

@@ -13,7 +13,9 @@ from branchynet.runs.run_config import plain
 
 
 @pytest.mark.parametrize("model", ["b_lenet", "resnet18"])
-@pytest.mark.parametrize(("exits", "number"), [("{count:1}", 1), ("{at:[0.2,0.5,0.7]}", 3), ("auto", 2)])
+@pytest.mark.parametrize(
+    ("exits", "number"), [("{count:1}", 1), ("[{after: input}]", 1), ("{at:[0.2,0.5,0.7]}", 3), ("auto", 2)]
+)
 def test_exits_are_placed_and_the_settings_say_where(model, exits, number, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["branchynet train", f"model={model}", "data=digits", f"model.exits={exits}"]
@@ -38,6 +40,7 @@ def test_exits_are_placed_and_the_settings_say_where(model, exits, number, monke
         ),
         (["model.exits.at=[0.2,0.5]", "model.exits=auto"], ["~model.exits", "+model.exits={at:[0.2,0.5]}"]),
         (["model.exits={count: 3}"], ["~model.exits", "+model.exits={count: 3}"]),
+        (["model.exits=[{after: conv1}]"], ["~model.exits", "+model.exits=[{after: conv1}]"]),
         (["model.exits=auto"], ["model.exits=auto"]),
         (["model.exits.count=3"], ["model.exits.count=3"]),
     ],

@@ -1,6 +1,9 @@
 """Evaluating again: from the stored evidence alone where that is enough, with the network where it is not."""
 
+import base64
+import gzip
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -32,8 +35,8 @@ QUICK = ["engine.seconds=0.01"]
 def evaluate(run, out, *overrides):
     store_as_in_run(read_run_settings(run))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("evaluate", overrides=[f"run='{run}'", *overrides])
-    return evaluate_run(config, out)
+        config = compose("evaluate", overrides=[f"run='{run}'", "page=false", *overrides])
+    return evaluate_run(config, out, overrides)
 
 
 def result_of(folder):
@@ -66,6 +69,19 @@ def test_nothing_overridden_gives_the_runs_own_result_but_for_the_real_run(finis
     # The figures, too, but for the images, which are not there.
     names = {path.name for path in (finished / "figures").iterdir()}
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == names - {"samples.png"}
+
+
+def test_its_page_names_the_run_and_what_its_thresholds_are_of(bare, tmp_path):
+    """Without images, for the data set is not touched."""
+    evaluate(bare, tmp_path / "out", "page=true", "sweep.protocol=paper", "sweep/rule=knee")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    packed = re.search(r'id="data">([^<]*)<', page)[1]
+    data = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert data["command"] == f"branchynet evaluate run={bare} sweep.protocol=paper"
+    assert (data["live"], data["rule"]) == ("test", "knee")
+    assert [split["images"] for split in data["splits"].values()] == [None, None]
+    evaluate(bare, tmp_path / "out")
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 def slow_points(folder, split, threshold):

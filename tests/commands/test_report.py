@@ -45,7 +45,7 @@ def test_a_report_is_printed_and_written_beside_the_runs(report, tmp_path, capsy
     for seed in (0, 1):
         write_finished(tmp_path / "out" / str(seed), report, ["weights=equal"], seed=seed)
     for _ in range(2):
-        run(tmp_path, f"folders=[{tmp_path / 'out'}]", "figures=false")
+        run(tmp_path, f"folders=[{tmp_path / 'out'}]", "figures=false", "page=false")
         text = capsys.readouterr().out
         assert "b_lenet_mnist" in text and "87.50 ± 0.00" in text
     folder = tmp_path / "out" / "report"
@@ -86,7 +86,7 @@ def test_the_command(report, tmp_path):
     )
     assert "87.50" in done.stdout and done.stdout.rstrip().endswith("o=1") and not done.stderr
     written = {path.name for path in (tmp_path / "o=1").iterdir()}
-    assert written == {"figures", "groups.csv", "report.md", "runs.csv"}
+    assert written == {"figures", "groups.csv", "report.html", "report.md", "runs.csv"}
     assert {path.name for path in tmp_path.iterdir()} == {"a b", "o=1"}
 
 

@@ -219,6 +219,8 @@ def test_too_few_to_fit_on_are_told_with_the_number_needed(bright_data):
 
 def test_what_chooses_has_not_fitted(bright_data, half):
     unseen = Unseen(bright_data, half)
+    for which in ("val", "test"):
+        assert torch.equal(unseen.image(which, 7), unseen.images(which)[7])
     x, label = torch.cat(list(unseen.normalised("val", 30))), unseen.labels("val")
     assert len(x) == 50 and torch.equal(label, bright_data.labels("val")[~half.val])
     assert torch.equal(unseen.images("val"), bright_data.images("val")[~half.val])

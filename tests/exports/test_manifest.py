@@ -176,8 +176,8 @@ def test_a_manifest_of_the_first_form_is_read(folder):
 
 
 def test_a_later_form_is_named(folder):
-    (folder / FILE).write_text('{"format_version": 5}')
-    assert "has the format_version 5, this branchynet reads 1, 2, 3, 4" in refused(folder)
+    (folder / FILE).write_text('{"format_version": 6}')
+    assert "has the format_version 6, this branchynet reads 1, 2, 3, 4, 5" in refused(folder)
 
 
 def test_the_schema_lies_beside_it(folder):

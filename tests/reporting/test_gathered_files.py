@@ -13,11 +13,13 @@ def test_all_files_or_none_and_no_runs_own(report, tmp_path, monkeypatch):
     run = write_finished(tmp_path / "run", report)
     found = gather([run])
     groups = groups_of(found.rows)
-    write_comparison(tmp_path / "out", "run", found, groups)
+    write_comparison(tmp_path / "out", "run", found, groups, page=True)
     files = {
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
-    assert files == {"report.md", "runs.csv", "groups.csv", "figures/trade_offs.png"}
+    assert files == {"report.md", "report.html", "runs.csv", "groups.csv", "figures/trade_offs.png"}
+    write_comparison(tmp_path / "out", "run", found, groups, figures=False)
+    assert not (tmp_path / "out" / "report.html").exists(), "it would show other runs"
     write_comparison(tmp_path / "tables", "run", found, groups, figures=False)
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"report.md", "runs.csv", "groups.csv"}
     assert "figures/" not in (tmp_path / "tables" / "report.md").read_text()

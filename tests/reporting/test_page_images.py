@@ -11,7 +11,7 @@ from PIL import Image
 
 from branchynet.exits.trace import Trace
 from branchynet.reporting import page_images
-from branchynet.reporting.page_images import PER_KIND, pick, sheet_of
+from branchynet.reporting.page_images import PER_KIND, main_class, pick, sheet_of
 
 
 def trace_of(samples, classes=3, seed=0):
@@ -58,7 +58,7 @@ def sheet(found):
 def test_the_images_lie_where_it_says():
     trace, taken = trace_of(50)
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (50, 1, 6, 10))).to(torch.uint8)
-    found = sheet_of(trace, taken, images)
+    found = sheet_of(trace, taken, images.__getitem__)
     form, picture = sheet(found)
     assert (form, found["width"], found["height"]) == ("data:image/png", 10, 6)
     for place, sample in enumerate(found["samples"]):
@@ -74,7 +74,7 @@ def test_large_colour_images_become_small_and_fit_into_the_bytes(monkeypatch):
     trace, taken = trace_of(300)
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (300, 3, 50, 100))).to(torch.uint8)
     images[:, :, :, 50:] = 255
-    found = sheet_of(trace, taken, images)
+    found = sheet_of(trace, taken, images.__getitem__)
     form, picture = sheet(found)
     assert (form, picture.mode, found["width"], found["height"]) == ("data:image/jpeg", "RGB", 64, 32)
     assert 4 < len(found["samples"]) < 100 and len(found["sheet"]) < 30_000 * 4 / 3 + 100
@@ -87,5 +87,11 @@ def test_other_channels_are_shown_grey(channels):
     trace, taken = trace_of(30)
     images = torch.full((30, channels, 8, 8), 10, dtype=torch.uint8)
     images[:, 0] = 10 + 4 * channels
-    found = sheet_of(trace, taken, images)
+    found = sheet_of(trace, taken, images.__getitem__)
     assert np.asarray(sheet(found)[1].convert("L").crop((0, 0, 8, 8))).tolist() == [[14] * 8] * 8
+
+
+def test_of_maps_the_class_of_most_pixels_stands_for_the_image():
+    classes = torch.tensor([2, 0])
+    assert main_class(classes, 1) is classes
+    assert main_class(torch.tensor([[1, 0, 5], [4, 3, 0]]), 1).tolist() == [2, 0]

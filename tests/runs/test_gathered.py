@@ -112,6 +112,16 @@ def test_of_a_multirun_it_is_said_which_jobs_failed_and_which_have_not_begun(rep
     }
 
 
+def test_a_trial_of_a_search_is_named_until_it_is_finished(swept):
+    first, second = sorted(swept.iterdir())[:2]
+    for folder in (first, second):
+        (folder / "trial.json").write_text("{}")
+    (first / "result.json").unlink()
+    found = gather([swept])
+    assert len(found.rows) == 5 and list(reasons(found)) == [first.name]
+    assert reasons(found)[first.name].startswith("it is a trial of a search")
+
+
 def test_a_result_without_settings_is_none(report, tmp_path):
     write_finished(tmp_path / "run", report)
     (tmp_path / "run" / ".hydra" / "config.yaml").unlink()

@@ -101,6 +101,6 @@ class ThresholdSweep(Callback):
         # Last: a run that has its result is finished, and nothing is made up for afterwards.
         page = None
         if self.command is not None:
-            page = run_page(report, {split: unseen.images(split) for split in report.traces}, self.command)
+            page = run_page(report, unseen.image, self.command)
         write_run(self.folder, report, draw_all(report, images), stored, page)
         print(summary_table(report))

@@ -19,10 +19,10 @@ from branchynet.evaluation.worth import worth
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.reporting.tensorboard import log_hparams
 from branchynet.runs.atomic import replacing
+from branchynet.runs.result_schema import TRIAL
 from branchynet.runtime.costs import Macs
 
 log = logging.getLogger(__name__)
-NAME = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class JudgeTrial(Callback):
             else:
                 logger.log_metrics(values)
                 logger.save()
-        with replacing(self.folder / NAME) as temporary:
+        with replacing(self.folder / TRIAL) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def read_trial(folder: Path) -> dict[str, Any]:
     """What `trial.json` of a trial that has ended holds."""
-    found: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     return found

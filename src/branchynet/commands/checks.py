@@ -1,5 +1,6 @@
 """Settings that would only be found wrong after minutes of training, looked at before it."""
 
+import copy
 import math
 import os
 import warnings
@@ -30,6 +31,7 @@ from branchynet.errors import (
     reason_of,
     settings_of,
 )
+from branchynet.exits.task import Task
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.size import activation_bytes, weights_bytes
 from branchynet.runs.build import build_network
@@ -46,6 +48,21 @@ def check_init(init: Any, weights: Any = None) -> None:
         raise UserError(
             f"init={init}: it is baseline, pretrained, scratch or the path of a checkpoint, and there is no "
             "such file"
+        )
+
+
+def check_task(
+    task: Task, network: BranchedNetwork, input_shape: tuple[int, int, int], num_classes: int
+) -> None:
+    """A UserError unless the network's answers are what the task asks for."""
+    with torch.device("meta"), torch.no_grad():
+        trunk = copy.deepcopy(network.trunk()).to("meta").eval()
+        given = tuple(trunk(torch.zeros(2, *input_shape)).shape[1:])
+    wanted = task.answer(num_classes, input_shape)
+    if given != wanted:
+        raise UserError(
+            f"task={task.name} asks for {wanted} an image, and model.trunk gives {given}: take another model or "
+            "another task"
         )
 
 

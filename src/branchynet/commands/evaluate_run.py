@@ -79,8 +79,13 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     run.look_for_images(**config.data)
     check_split(config.split, config.sweep.protocol)
     rivals = rivals_of(run.config.data)
-    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals)
-    command = evaluation_of(run.folder, of_thresholds(overrides)) if wants_page(config) else None
+    task = run.task
+    settings = build_sweep(config, run.result["experiment"], run.result["seed"], config.split, rivals, task)
+    for name in ("adaptive", "outside") if task.partly else ():
+        if config[name]:
+            raise UserError(f"{name}={config[name]}: with task={task.name} there is none; leave it out")
+    paged = wants_page(config) and not task.partly  # a page counts right answers
+    command = evaluation_of(run.folder, of_thresholds(overrides)) if paged else None
     with settings_of("sweep.rule"):
         check_rule(settings.rule, len(run.result["exits"]))
     if config.in_place and settings.split != "test":
@@ -101,7 +106,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if source != "network" and reason:
         log.info("running the network, because %s …", reason)
     if evidence is not None and not reason:
-        report, images, stored = choose(settings, evidence), {}, run.stored_criterion
+        report, images, stored = choose(settings, evidence), None, run.stored_criterion
+        image = None
     else:
         with settings_of("sweep"):
             fitting = images_to_fit_on(settings.criterion, settings.combining, run.data, settings.fit_share)
@@ -115,8 +121,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
         criteria = run.criteria if known else fit_criteria(settings.criterion, network, run.data, fitting)
         unseen = Unseen(run.data, fitting)
         root = config.data.root or os.environ.get("BRANCHYNET_DATA") or run.config.data.root
-        known_images = unseen.images(settings.split)
-        shown = {name: OutsideImages(name, known_images, root) for name in outside}
+        images, image = unseen.images(settings.split), unseen.image
+        shown = {name: OutsideImages(name, images, root) for name in outside}
         report = sweep(settings, network, criteria, run.baseline, run.data, fitting)
         unsure = {
             name: uncertainties(
@@ -130,7 +136,6 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
             )
             for name, source in shown.items()
         }
-        images = {split: unseen.images(split) for split in report.traces}
         report = replace(report, outside=look_outside(report.trace, unsure, report.point.thresholds))
         stored = StoredCriterion.of(
             criterion, traced_by(settings.engine), criteria, combine, network.shares, report.fitting
@@ -139,9 +144,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if config.adaptive:
         most = settings.criterion.largest(len(report.classes))
         report = replace(report, adapted=adapted(report, most))
-    own = images.get(settings.split)
-    page = run_page(report, images, command) if command is not None else None
-    write_run(folder, report, draw_all(report, own), stored, page)
+    page = None if command is None else run_page(report, image, command)
+    write_run(folder, report, draw_all(report, images), stored, page)
     if config.caches is not None:
         caches = study_caches(run, config.caches, report.point.thresholds)
         write_caches(folder, caches)
@@ -149,7 +153,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
-            log_report(writer, report, hparams(run, settings), own, resolved(run, config))
+            log_report(writer, report, hparams(run, settings), images, resolved(run, config))
     with replacing(folder / "evaluate.yaml") as temporary:
         OmegaConf.save({**plain(config), "overrides": list(overrides)}, temporary)
     print(summary_table(report))

@@ -114,7 +114,7 @@ def describe(
     Raises:
         UserError: the run's files are damaged, or do not say what the images are.
     """
-    result, facts = run.result, run.facts
+    result, facts, maps = run.result, run.facts, run.task.partly
     border = border or facts.border
     if background is not None:
         background = background_of(background, facts.input_shape[0])
@@ -149,7 +149,8 @@ def describe(
         most=run.criteria[0].largest(len(facts.classes)),
         certificate=run.certificate,
         # An older run may have left no trace of validation.
-        validation=run.profile.validation if (run.folder / "trace-val.npz").is_file() else None,
+        validation=None if maps or not (run.folder / "trace-val.npz").is_file() else run.profile.validation,
+        maps=maps,
     )
 
 

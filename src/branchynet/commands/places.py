@@ -47,7 +47,8 @@ def places(config: DictConfig, _: Path) -> None:
     found, image = survey(trunk, shape), shape[1:]
     rows: list[dict[str, Any]] = []
     for place in found.places:
-        head = head_macs(place, default_head(place, image), classes, image) if place.takes_exit else None
+        spec = default_head(place, image, found.maps)
+        head = head_macs(place, spec, classes, image, found.maps) if place.takes_exit else None
         rows.append(
             {
                 "place": place.name,

@@ -61,6 +61,7 @@ def predict(config: DictConfig, _: Path) -> None:
     if controlled and config.thresholds is not None:
         raise UserError("a controller sets the thresholds: leave thresholds out, and give controller.limit")
     exported = open_network(config)
+    masks = masks_folder(config.masks, exported.manifest, config.overwrite)
     state = None
     if controlled:
         exported.controller = control.build_controller(config.controller, exported.profile)
@@ -78,7 +79,7 @@ def predict(config: DictConfig, _: Path) -> None:
     said = set_thresholds(exported, config.thresholds, source)
     images, were = counted(total, "image"), "was" if total == 1 else "were"
     with opened(config.output, config.overwrite) as file:
-        WRITERS[config.format](rows(exported, batches), exported.manifest, file)
+        WRITERS[config.format](rows(exported, batches, masks), exported.manifest, file)
         # Inside: then what stood in the output's place stays there.
         if problems and not os.path.isdir(source):
             raise UserError(str(problems[0]))
@@ -236,16 +237,67 @@ def _file_batches(
         yield names, np.stack(images)
 
 
-def rows(exported: Exported, batches: Batches) -> Iterator[Row]:
-    """A row for every image, as `COLUMNS`; exits count from 1, costs are the manifest's."""
+def masks_folder(given: Any, manifest: Manifest, overwrite: bool) -> Path | None:
+    """Where maps are written, made where it is not there; None: nowhere.
+
+    Raises:
+        UserError: a network that gives none, or a folder that holds something or cannot be made.
+    """
+    if given is None:
+        return None
+    if not manifest.maps:
+        raise UserError(
+            f"masks={given}: this network gives one class for an image, and no maps; leave it out"
+        )
+    folder = Path(str(given))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"masks={given} cannot be written ({error.strerror}): name a folder") from error
+    if any(folder.iterdir()) and not overwrite:
+        raise UserError(f"the folder masks={given} is not empty: add overwrite=true, or name another one")
+    return folder
+
+
+def write_mask(folder: Path, name: str, mask: np.ndarray) -> None:
+    """A map (H, W) as a grey PNG of the class numbers, under the image's name and `.png`."""
+    from PIL import Image  # only here: most networks give no maps
+
+    path = folder / f"{name}.png"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): set masks=<folder>") from error
+
+
+def said(prediction: np.ndarray, manifest: Manifest) -> str:
+    """The class, or the classes of a map with their shares, the largest first."""
+    if not prediction.ndim:
+        return manifest.classes[prediction.item()]
+    shares = np.bincount(prediction.ravel(), minlength=len(manifest.classes)) / prediction.size
+    return ", ".join(
+        f"{manifest.classes[k]} {100 * shares[k]:.1f} %" for k in np.argsort(-shares) if shares[k]
+    )
+
+
+def rows(exported: Exported, batches: Batches, masks: Path | None = None) -> Iterator[Row]:
+    """A row for every image, as `COLUMNS`; exits count from 1, costs are the manifest's.
+
+    Args:
+        masks: where maps are written.
+    """
     manifest = exported.manifest
     for names, x in batches:
         for name, answer in zip(names, zip(*exported.answer(x), strict=True), strict=True):
-            prediction, exit, uncertainty, confidence = (value.item() for value in answer)
+            prediction = np.asarray(answer[0])
+            exit, uncertainty, confidence = (value.item() for value in answer[1:])
+            if masks is not None:
+                write_mask(masks, name, prediction)
             cost = manifest.costs.exits[exit - 1]
             values = (
                 name,
-                manifest.classes[prediction],
+                said(prediction, manifest),
                 confidence,
                 exit,
                 uncertainty,

@@ -36,6 +36,7 @@ def main() -> None:
 
 def report(config: DictConfig, _: Path) -> None:
     """Gather and write what `config` asks for."""
+    from branchynet.commands.pages import wants_page
     from branchynet.reporting.averages import groups_of
     from branchynet.reporting.comparison import terminal_table
     from branchynet.reporting.gathered_files import write_comparison
@@ -43,6 +44,7 @@ def report(config: DictConfig, _: Path) -> None:
     from branchynet.runs.writable import check_writable
 
     check_flag("figures", config.figures)
+    page = wants_page(config)
     named = plain(config.folders)
     folders = [named] if isinstance(named, str) else named
     if not isinstance(folders, list) or not folders or not all(isinstance(each, str) for each in folders):
@@ -56,5 +58,5 @@ def report(config: DictConfig, _: Path) -> None:
     check_writable(output, "name another one by output=<folder>")
     groups = groups_of(found.rows)
     print(terminal_table(found, groups))
-    write_comparison(output, ", ".join(folders), found, groups, config.figures)
+    write_comparison(output, ", ".join(folders), found, groups, config.figures, page)
     log.info("written to:  %s", output)

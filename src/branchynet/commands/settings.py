@@ -107,6 +107,7 @@ class Train(Strict):
 
     model: Model
     data: Made
+    task: Made
     objective: Made
     weights: Weights
     criterion: Made

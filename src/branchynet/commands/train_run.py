@@ -37,6 +37,7 @@ from branchynet.runs.build import (
     build_network,
     build_objective,
     build_sweep,
+    build_task,
     load_weights,
     made,
 )
@@ -66,6 +67,7 @@ log = logging.getLogger(__name__)
 NOT_OF_BASELINE = (
     *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric", "page"),
     *("init", "freeze", "weights", "objective", "criterion", "combine", "sweep", "engine"),
+    "task",  # what it is shows in the images' labels
     *("model.name", "model.exits", "epochs.joint"),
     "model.weights",  # what they are is known by the trunk's initial weights
     # Where the images are and how they are moved, but not what a batch holds.
@@ -94,6 +96,8 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
     quieten_logs()
 
     data = build_data(config.data)
+    task = build_task(config.task)
+    task.check(data.labels("val"), data.input_shape, data.data_name)
     facts = facts_of(data)
     check_same_images(folder, facts)
     for doubt in doubts(data):
@@ -102,6 +106,7 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
     gpu = trains_on_gpu(config.trainer.accelerator)
     checks.check_memory(config.model, facts.input_shape, facts.num_classes, min(data.batch_size, images), gpu)
     network = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
+    checks.check_task(task, network, facts.input_shape, facts.num_classes)
     # Everything that can be wrong with the settings is looked at before the first epoch, not after the last.
     rates = plain(config.optimizer)
     trunk_lr = rates.pop("trunk_lr", None)  # older runs, and optimisers of somebody's own, have none
@@ -118,9 +123,11 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
     objective = build_objective(config, network.num_exits, frozen, of_classes)
     gradients = build_gradients(config)
     taught_by = build_teacher(objective, facts)
+    if taught_by is not None and task.partly:
+        raise UserError(f"objective.teacher: with task={task.name} take last or average, or objective=joint")
     only_last = Joint((*[0.0] * (network.num_exits - 1), 1.0), config.label_smoothing, of_classes)
     baseline = build_network(config.model, facts.input_shape, facts.num_classes, config.seed)
-    settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data))
+    settings = build_sweep(config, config.name, config.seed, rivals=rivals_of(config.data), task=task)
     try_criterion(settings.criterion, network, data)
     with settings_of("combine"):
         settings.combining.check(network.num_exits)
@@ -130,7 +137,9 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         images_to_fit_on(settings.criterion, settings.combining, data, settings.fit_share)
     hparams = flat_hparams(config, objective.weights, settings)
     resolved = OmegaConf.to_yaml(config, resolve=True)
-    command = evaluation_of(folder) if wants_page(config) else None
+    command = (
+        evaluation_of(folder) if wants_page(config) and not task.partly else None
+    )  # a page counts right answers
     sweep = ThresholdSweep(
         baseline, folder, settings, plain(config.criterion), hparams, resolved, plain(config.combine), command
     )
@@ -150,6 +159,7 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         channels_last=resolve_channels_last(config.channels_last),
         compile=resolve_compile(config.compile, config.trainer.accelerator),
         trunk_lr=trunk_lr,
+        right=task.right,
     )
 
     if config.init not in INITS:

@@ -66,9 +66,14 @@ class Augmentation:
         _check_span("crop_ratio", self.crop_ratio, None, "of width to height, as times the image's own")
 
     @property
+    def moves(self) -> bool:
+        """Whether pixels come to stand elsewhere: what is told of each of them is then of another one."""
+        return bool(self.shift or self.flip or self.crop_scale)
+
+    @property
     def draws(self) -> bool:
         """Whether anything is drawn: else an image is the same in every epoch."""
-        return bool(self.shift or self.flip or self.cutout or self.crop_scale)
+        return bool(self.moves or self.cutout)
 
 
 @dataclass(frozen=True)

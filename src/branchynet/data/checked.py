@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageSet:
-    """x: images, (S, C, H, W) uint8; y: labels, (S,) int64, 0 … K-1."""
+    """x: images, (S, C, H, W) uint8; y: labels, (S,) int64, or of every pixel, (S, H, W) uint8; 0 … K-1."""
 
     x: Tensor
     y: Tensor
@@ -30,10 +30,10 @@ class ImageSet:
         return len(self.y)
 
     def at(self, index: Tensor) -> ImageSet:
-        """The images and labels at these places, copied."""
+        """The images and labels at these places, copied; labels as int64, whatever they are kept as."""
         x = self.x.index_select(0, index)
         forget(self.x)
-        return ImageSet(x, self.y.index_select(0, index))
+        return ImageSet(x, self.y.index_select(0, index).long())
 
     def part(self, index: Tensor) -> ImageSet:
         """The same for a part of any size, its places rising: of a mapped file it lies in a file, too."""
@@ -114,6 +114,20 @@ def build(
             )
     _check_classes(labels["train"], classes, named, source)
     sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
+    return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
+
+
+def build_maps(
+    name: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]
+) -> Dataset:
+    """The same of labels for every pixel, for sets of our own.
+
+    Args:
+        name: of the set.
+        parts: `train`, `test` and perhaps `val`: images (S, C, H, W) uint8, labels (S, H, W) uint8.
+        classes: the names of all classes.
+    """
+    sets = {part: ImageSet(torch.from_numpy(x), torch.from_numpy(y)) for part, (x, y) in parts.items()}
     return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
 
 

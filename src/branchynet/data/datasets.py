@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from branchynet.data.arrays import ArraySettings, read_arrays
-from branchynet.data.checked import Dataset, build
+from branchynet.data.checked import Dataset, build, build_maps
 from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge
 from branchynet.data.folder import FolderSettings, read_folder
 from branchynet.data.published import DIGITS, PUBLISHED, files_wanted, read_published
+from branchynet.data.shapes import CLASSES as SHAPES
+from branchynet.data.shapes import shapes
 from branchynet.data.torchvision_sets import TorchvisionSettings, read_torchvision
 from branchynet.errors import ArgumentError, UserError, counted
 
@@ -85,6 +87,10 @@ def _embedded(name: str, place: Place, settings: NoSettings) -> Dataset:
     return build(name, EMBEDDED[name](), DIGITS, name)
 
 
+def _shapes(name: str, place: Place, settings: NoSettings) -> Dataset:
+    return build_maps(name, shapes(), SHAPES)
+
+
 def _from_torchvision(name: str, place: Place, settings: TorchvisionSettings) -> Dataset:
     wanted = f"the files of data.dataset={settings.dataset} as torchvision lays them out in the folder {place.root}"
     with _told(name, wanted, "set data.root" if place.download else "set data.root or data.download=true"):
@@ -95,6 +101,7 @@ def _from_torchvision(name: str, place: Place, settings: TorchvisionSettings) ->
 KINDS: dict[str, Kind] = {
     **{name: Kind(_from_published) for name in PUBLISHED},
     **{name: Kind(_embedded) for name in EMBEDDED},
+    "shapes": Kind(_shapes),
     "arrays": Kind(_from_arrays, ArraySettings, "<file.npz>"),
     "folder": Kind(_from_folder, FolderSettings, "<folder>"),
     "torchvision": Kind(_from_torchvision, TorchvisionSettings),
@@ -146,7 +153,8 @@ def load_dataset(
     Args:
         name: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`, looked for in `root` as torchvision lays it
             out (MNIST's files plain or as .gz), then as `<name>.npz`, then downloaded if `download`; `digits`,
-            scikit-learn's 1,797 digits at 28×28, and `digits_cluttered`, made of them, need no file; `arrays`, the
+            scikit-learn's 1,797 digits at 28×28, `digits_cluttered`, made of them, and `shapes`, images with maps,
+            need no file; `arrays`, the
             .npz file at `path`, see `branchynet.data.arrays`; `folder`, the image files in the folder `path`, see
             `branchynet.data.folder`; `torchvision`, a set of torchvision's in `root`, see
             `branchynet.data.torchvision_sets`.

@@ -35,7 +35,7 @@ def _lacking(data: Splits) -> list[str]:
     """Of the splits that accuracies are of."""
     found = []
     for which in ("val", "test"):
-        counts = data.labels(which).bincount(minlength=len(data.classes)).tolist()
+        counts = data.labels(which).flatten().bincount(minlength=len(data.classes)).tolist()
         empty = [name for name, count in zip(data.classes, counts, strict=True) if not count]
         if empty:
             shown = ", ".join(empty[:SHOWN]) + (" …" if len(empty) > SHOWN else "")

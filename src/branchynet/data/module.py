@@ -174,6 +174,11 @@ class ImageData(pl.LightningDataModule):
         for name, pixels in (("shift", self.augmentation.shift), ("cutout", self.augmentation.cutout)):
             if pixels >= side:
                 raise not_allowed(f"augment.{name}", pixels, f"below the image's side of {side} pixels")
+        if data.train.y.ndim > 1 and self.augmentation.moves:
+            raise ArgumentError(
+                "augment",
+                f": {self.data_name} has a label for every pixel, which would not move along: only cutout",
+            )
         parts = self._divided(data)
         self._sets = {
             which: data.train if len(part) == len(data.train) else data.train.part(part)
@@ -225,8 +230,9 @@ class ImageData(pl.LightningDataModule):
             # RandomState: NumPy's policy keeps its numbers for ever, so a published split stays what it was.
             order = np.random.RandomState(self.split_seed).permutation(count)
             label = data.train.y.numpy()
-            few = np.bincount(label, minlength=len(data.classes)).min() < FEW
-            if self.stratify is True or (self.stratify == "auto" and few):
+            one = label.ndim == 1  # for an image
+            few = one and np.bincount(label, minlength=len(data.classes)).min() < FEW
+            if one and (self.stratify is True or (self.stratify == "auto" and few)):
                 order = by_shares(order, label)
         # Validation first: its images are the same with and without others for calibration.
         cuts = np.split(order, [validation, validation + calibration])
@@ -234,11 +240,12 @@ class ImageData(pl.LightningDataModule):
         return {name: torch.from_numpy(np.sort(part)) for name, part in zip(names, cuts, strict=True)}
 
     def labels(self, which: str) -> Tensor:
-        """Of `train`, `val`, `test` or `calibration`, which may be empty: (S,) int64, in the data set's order."""
+        """Of `train`, `val`, `test` or `calibration`, which may be empty: (S,) int64, or of every pixel, (S, H, W)
+        uint8, in the data set's order."""
         return self._set(which).y
 
     def batches(self, which: str, size: int, part: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same split's images and labels on the CPU: normalised, not augmented, (B, C, H, W) float32, and (B,).
+        """The same split's images and labels on the CPU: normalised, not augmented, (B, C, H, W) float32; (B, …).
 
         Args:
             size: B, `branchynet.data.batches.at_once` says how many are not too many; the last batch may be

@@ -18,7 +18,9 @@ from branchynet.evaluation.noise import Noise, company, worst
 from branchynet.evaluation.settings import Measuring
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion, check_state, check_uncertainty, one_per_exit
-from branchynet.exits.trace import Trace, run_all, trace_of
+from branchynet.exits.maps import MapTrace
+from branchynet.exits.task import CLASSIFICATION, Task
+from branchynet.exits.trace import Trace
 from branchynet.networks.branched import BranchedNetwork, undivided
 from branchynet.runtime.base import Backend, forced
 from branchynet.runtime.costs import Latencies, Macs, count_macs, describe_machine, measure_latencies
@@ -40,7 +42,7 @@ class Evidence:
 
     classes: tuple[str, ...]
     traces: Mapping[str, Trace]
-    baseline_correct: Mapping[str, Tensor]  # (S,) bool: what the network of stage 1 gets right
+    baseline_correct: Mapping[str, Tensor]  # (S,), as `Trace.correct`: what the network of stage 1 gets right
     macs: Macs
     latencies: Mapping[str, Latencies]  # by engine
     machine: str
@@ -54,6 +56,7 @@ class Evidence:
     fitting: Fitting | None = (
         None  # the images that shares or criteria were fitted on; None: nothing was fitted
     )
+    baseline_maps: Mapping[str, MapTrace] = field(default_factory=dict)  # see Report
 
 
 def gather(
@@ -63,6 +66,7 @@ def gather(
     baseline: BranchedNetwork,
     data: Any,
     fitting: Fitting | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Evidence:
     """Run every exit on both splits, count MACs, measure latencies.
 
@@ -74,15 +78,20 @@ def gather(
         data: has `labels`, `batches`, `images`, `inexact`, `input_shape` and `classes`, as
             `branchynet.data.module.ImageData` has.
         fitting: the images that the network's shares or the criteria were fitted on.
+        task: what the network is asked for.
     """
     engine, unseen = measuring.engines[0], Unseen(data, fitting)
     trunk = baseline.trunk().eval()
     traces, correct = {}, {}
+    baseline_maps: dict[str, MapTrace] = {}
     for which in ("val", "test"):
         label, batches = unseen.labels(which), partial(unseen.normalised, which)
         if engine.exact:
-            traces[which] = trace(network, criteria, batches(), label)
-            correct[which] = trunk_answers(for_inference(trunk), batches()) == label
+            traces[which] = trace(network, criteria, batches(), label, task)
+            whole = baseline_trace(trunk, criteria[-1], batches(), label, task)
+            correct[which] = whole.correct[:, 0]
+            if isinstance(whole, MapTrace):
+                baseline_maps[which] = whole
         else:
             own = partial(own_trace, engine, measuring.threads, batches, label, data.input_shape)
             traces[which] = own(network, criteria)
@@ -102,6 +111,7 @@ def gather(
         shares=network.shares,
         noise=noise,
         fitting=fitting,
+        baseline_maps=baseline_maps,
     )
 
 
@@ -133,6 +143,7 @@ def trace(
     criterion: Criterion | Sequence[Criterion],
     images: Tensor | Iterable[Tensor],
     label: Tensor,
+    task: Task = CLASSIFICATION,
 ) -> Trace:
     """What every exit says of S images, as PyTorch's engine would: all that a sweep needs.
 
@@ -141,20 +152,24 @@ def trace(
         criterion: one for all exits, or N of them.
         images: (S, C, H, W) float32, normalised as in training; or batches of them, one after another, where all
             of them are too many for memory.
-        label: (S,) int64.
+        label: (S,) int64; of maps (S, H, W).
+        task: what the network is asked for.
     """
     criteria = one_per_exit(criterion, network.num_exits)
     steps = steps_for_inference(network, criteria)
     averaged = network.shares is not None
     batches = images.split(at_once(images.shape[1:])) if isinstance(images, Tensor) else images
-    outputs = run_all([step.function(own=averaged) for step in steps], batches, own=averaged)
-    for n, own in enumerate(criteria):
-        if not outputs.confidence[:, n].isfinite().all():
-            raise UserError(
-                f"the network's outputs at exit {n + 1} are not finite: train it again, more slowly"
-            )
-        check_uncertainty(own, n + 1, outputs.uncertainty[:, n], len(label))
-    return trace_of(outputs, label)
+
+    def check(uncertainty: Tensor, confidence: Tensor) -> None:
+        for n, own in enumerate(criteria):
+            if not confidence[:, n].isfinite().all():
+                raise UserError(
+                    f"the network's outputs at exit {n + 1} are not finite: train it again, more slowly"
+                )
+            check_uncertainty(own, n + 1, uncertainty[:, n], len(label))
+
+    functions = [step.function(own=averaged) for step in steps]
+    return task.trace(functions, batches, label, averaged, check)
 
 
 @torch.no_grad()
@@ -210,6 +225,24 @@ def own_trace(
     for n, own in enumerate(criteria):
         check_uncertainty(own, n + 1, uncertainty[:, n], len(label))
     return Trace(uncertainty, prediction, label, alone)
+
+
+def baseline_trace(
+    trunk: nn.Module, criterion: Criterion, batches: Iterable[Tensor], label: Tensor, task: Task
+) -> Trace:
+    """What the undivided network says of S images, as if it were the one exit; uncertainties are of maps alone.
+
+    Args:
+        trunk: in eval mode, on the CPU.
+        criterion: of the last exit.
+        batches: images (B, C, H, W) float32 that add up to S.
+        label: of S images.
+        task: what the network is asked for.
+    """
+    if task.partly:
+        return trace(undivided(trunk), criterion, batches, label, task)
+    answers = trunk_answers(for_inference(trunk), batches)
+    return Trace(torch.zeros(len(label), 1), answers[:, None], label)
 
 
 def trunk_answers(trunk: nn.Module, batches: Iterable[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.batches import at_once
-from branchynet.data.mapped import rows
+from branchynet.data.mapped import forget, rows
 from branchynet.data.shares import by_shares
 from branchynet.errors import ArgumentError, UserError, settings_of
 from branchynet.exits.combining import Combining, Shares, answers
@@ -147,6 +147,13 @@ class Unseen:
         """Their bytes, (S, C, H, W) uint8."""
         x, part = self._data.images(which), self._part(which)
         return x if part is None else rows(x, part)
+
+    def image(self, which: str, sample: int) -> Tensor:
+        """The bytes of one of them, (C, H, W) uint8; of many images no more is read."""
+        x, part = self._data.images(which), self._part(which)
+        image = x[sample if part is None else int(part[sample])].clone()
+        forget(x)
+        return image
 
 
 @torch.no_grad()

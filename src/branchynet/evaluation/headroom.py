@@ -41,22 +41,27 @@ class Headroom:
 
 def headroom(trace: Trace) -> Headroom:
     """Of one set of samples."""
-    correct = trace.correct
+    good = trace.good
     return Headroom(
         confidence=_point(trace, perfect_confidence(trace)),
         knowledge=_point(trace, perfect_knowledge(trace)),
-        auroc=tuple(auroc(trace.uncertainty[:, n], correct[:, n]) for n in range(trace.num_exits - 1)),
+        auroc=tuple(auroc(trace.uncertainty[:, n], good[:, n]) for n in range(trace.num_exits - 1)),
     )
 
 
 def perfect_confidence(trace: Trace) -> Tensor:
-    """(S,) int64, 0-based: the first exit that agrees with the last one."""
+    """(S,) int64, 0-based: the first exit that agrees with the last one; of maps, the first that is no worse."""
+    if trace.partly:
+        return trace.good.int().argmax(dim=1)
     return (trace.prediction == trace.prediction[:, -1:]).int().argmax(dim=1)
 
 
 def perfect_knowledge(trace: Trace) -> Tensor:
-    """(S,) int64, 0-based: the first exit that is right; where none is, exit 1: nothing is gained later."""
-    return trace.correct.int().argmax(dim=1)
+    """(S,) int64, 0-based: the first exit that is right; where none is, exit 1: nothing is gained later.
+
+    Of answers that are partly right, the first exit with the best one.
+    """
+    return trace.correct.double().argmax(dim=1)
 
 
 def auroc(uncertainty: Tensor, right: Tensor) -> float | None:
@@ -86,6 +91,6 @@ def auroc(uncertainty: Tensor, right: Tensor) -> float | None:
 
 
 def _point(trace: Trace, taken: Tensor) -> Perfect:
-    right = int(trace.correct.gather(1, taken[:, None]).sum())
+    right = trace.correct.gather(1, taken[:, None]).sum().item()
     left = torch.bincount(taken, minlength=trace.num_exits).tolist()
     return Perfect((), right, tuple(left), taken)

@@ -31,8 +31,8 @@ Interval = tuple[float, float]
 class Draws:
     """Counts of R draws of S samples each."""
 
-    right: np.ndarray  # (R,) int64: samples that are answered rightly
-    baseline: np.ndarray  # (R,) int64: samples that the baseline answers rightly
+    right: np.ndarray  # (R,) int64: samples that are answered rightly; float64 where they may be partly right
+    baseline: np.ndarray  # (R,): the same of the baseline
     left: np.ndarray  # (R, N) int64: samples that leave at each exit
     samples: int
 
@@ -57,14 +57,25 @@ def draw(right: Tensor, baseline: Tensor, taken: Tensor, exits: int, draws: int 
     """Draw the samples with replacement, the same at every call.
 
     Args:
-        right: (S,) bool, which samples are answered rightly.
-        baseline: (S,) bool, the same of the baseline.
+        right: (S,) bool, which samples are answered rightly; or how rightly, 0 … 1.
+        baseline: (S,), the same of the baseline.
         taken: (S,) int64, 0-based: where each sample leaves.
         exits: N.
         draws: R.
     """
+    if right.dtype != torch.bool:
+        weights = often(len(right), draws)
+        left = np.eye(exits)[taken.numpy()]
+        return Draws(weights @ right.numpy(), weights @ baseline.numpy(), weights @ left, len(right))
     kind = 4 * taken + 2 * right.long() + baseline.long()
     return _drawn(tuple(torch.bincount(kind, minlength=4 * exits).tolist()), draws)
+
+
+@lru_cache(maxsize=2)
+def often(samples: int, draws: int) -> np.ndarray:
+    """(R, S) float64: how often each sample is in each of R draws, where no two are alike."""
+    shares = np.full(samples, 1 / samples)
+    return np.random.default_rng(SEED).multinomial(samples, shares, size=draws).astype(np.float64)
 
 
 @lru_cache(maxsize=32)  # tables, sentences and result.json speak of the same points
@@ -133,7 +144,7 @@ def answer_intervals(report: Report, right: Tensor) -> tuple[Interval, Interval]
     """Of accuracy and accuracy less the baseline's, from which samples of the reported split are answered rightly.
 
     Args:
-        right: (S,) bool.
+        right: (S,) bool, or how rightly, 0 … 1.
     """
     drawn = draw(right, report.baseline_correct[report.split], torch.zeros_like(right, dtype=torch.int64), 1)
     return drawn.accuracy(), drawn.accuracy_minus_baseline()

@@ -41,13 +41,13 @@ def qualities(report: Report) -> tuple[Quality, ...]:
     """N-1, on the reported split."""
     trace, macs, timed = report.trace, criterion_macs(report.macs), report.latencies[report.engine]
     beyond_alone = timed.exits[0].median_us - timed.static[0].median_us
-    correct = trace.correct
+    correct, good = trace.correct, trace.good
     probability = trace.confidence
-    if report.of_probability:
+    if report.of_probability:  # of no maps: see MeanOverPixels
         probability = 1 - trace.uncertainty
     return tuple(
         Quality(
-            auroc=auroc(trace.uncertainty[:, n], correct[:, n]),
+            auroc=auroc(trace.uncertainty[:, n], good[:, n]),
             calibration_error=(
                 None if probability is None else calibration_error(probability[:, n], correct[:, n])
             ),
@@ -94,27 +94,27 @@ def area(uncertainty: Tensor, right: Tensor, last: Tensor) -> float | None:
 
     Args:
         uncertainty: (S,), lower is surer.
-        right: (S,) bool: whether the exit is.
-        last: (S,) bool: whether the last exit is.
+        right: (S,) bool: whether the exit is; or how right it is, 0 … 1.
+        last: (S,): the same of the last exit.
 
     >>> sure, right = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([True, True, False])
     >>> area(sure, right, torch.tensor([False, True, True])), area(-sure, right, torch.tensor([False, True, True]))
     (1.0, -1.0)
     """
-    won = right.long() - last.long()
+    won = right.long() - last.long() if right.dtype == torch.bool else right - last
     if not won.any():
         return None
     best = _moment(-won, won)
     return None if best == 0 else _moment(uncertainty, won) / best
 
 
-def _moment(key: Tensor, won: Tensor) -> int:
+def _moment(key: Tensor, won: Tensor) -> int | float:
     """Twice the area above the straight line, in samples squared, if samples leave by rising key (S,)."""
     _, index, counts = key.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0)
     # Twice the mean rank of each sample, from 1: whole numbers.
     ranks = (2 * last - counts + 1)[index]
-    return int((won * (len(won) + 1 - ranks)).sum())
+    return (won * (len(won) + 1 - ranks)).sum().item()
 
 
 def criterion_macs(macs: Macs) -> tuple[int, ...]:

@@ -18,9 +18,11 @@ from branchynet.evaluation.settings import PROTOCOLS, SPLITS
 from branchynet.exits.combining import Shares
 from branchynet.exits.found import Found
 from branchynet.exits.frontier import pareto
+from branchynet.exits.maps import MapTrace
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection, View
 from branchynet.exits.sweep import OperatingPoints, exit_taken, point_at
+from branchynet.exits.task import CLASSIFICATION, Task
 from branchynet.exits.trace import Trace
 from branchynet.runtime.adapt import Adapted
 from branchynet.runtime.costs import Latencies, Latency, Macs
@@ -61,7 +63,7 @@ class Report:
         threads: of computation.
         criterion, unit, rule: their names.
         traces: by split: `val`, and `test` where that may be looked at.
-        baseline_correct: by the same splits: (S,) bool, which samples the baseline is right about.
+        baseline_correct: by the same splits: (S,), which samples the baseline is right about, as `Trace.correct`.
         macs, latencies: what leaving costs; latencies by engine.
         view: what the choice was made from.
         selection: the choice.
@@ -78,6 +80,9 @@ class Report:
         adapted: the operating point's thresholds, adapted to the reported images, where that was asked for.
         of_probability: of the criterion, see `Criterion`.
         found: which threshold vectors were kept of which grid; None: the view has all that were tried.
+        task: what the network is asked for.
+        baseline_maps: by the splits: what the baseline's maps have in common with the truth, as if it were the one
+            exit; empty where answers are no maps.
 
     Raises:
         ValueError: they do not fit each other.
@@ -112,6 +117,8 @@ class Report:
     adapted: Adapted | None = None
     of_probability: bool = False
     found: Found | None = None
+    task: Task = CLASSIFICATION
+    baseline_maps: Mapping[str, MapTrace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -125,7 +132,7 @@ class Report:
                 raise ValueError(f"{name} has {sorted(engines)}, but not the engine {self.engine!r}")
         for split in ("val", self.split):
             right, samples = self.baseline_correct[split], self.traces[split].num_samples
-            if right.shape != (samples,) or right.dtype != torch.bool:
+            if right.shape != (samples,) or (right.dtype != torch.bool) != self.task.partly:
                 raise ValueError(f"baseline_correct is not of the {samples} samples of {split}")
             if (self.traces[split].alone is None) != (self.shares is None):
                 raise ValueError(
@@ -160,7 +167,7 @@ class Report:
     def baseline_accuracy(self) -> float:
         """On the reported split."""
         right = self.baseline_correct[self.split]
-        return int(right.sum()) / len(right)
+        return right.sum().item() / len(right)
 
     @cached_property
     def points(self) -> OperatingPoints:
@@ -328,7 +335,7 @@ def without_inexact(report: Report) -> tuple[float, float] | None:
     if not count:
         return None
     point = point_at(report.trace.at(exact), report.point.thresholds)
-    return int(report.baseline_correct[report.split][exact].sum()) / count, point.accuracy
+    return report.baseline_correct[report.split][exact].sum().item() / count, point.accuracy
 
 
 def taken_at_point(report: Report) -> Tensor:
@@ -345,7 +352,7 @@ def taken_at(report: Report, point: OperatingPoint, split: str | None = None) ->
 def exits_beating_trunk(report: Report) -> list[int]:
     """Side exits (0-based) that alone are at least as accurate as the baseline, and faster."""
     timed = report.latencies[report.engine]
-    alone, needed = report.trace.correct_alone, int(report.baseline_correct[report.split].sum())
+    alone, needed = report.trace.correct_alone, report.baseline_correct[report.split].sum().item()
     right = alone.sum(0).tolist()
     return [
         n

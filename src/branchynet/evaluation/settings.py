@@ -11,6 +11,7 @@ from branchynet.exits.combining import Combining, Separate
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.exits.sweep import check_grid
+from branchynet.exits.task import CLASSIFICATION, Task
 from branchynet.runtime.base import Backend, check_threads
 
 PROTOCOLS = ("validation", "paper")
@@ -58,6 +59,7 @@ class SweepSettings:
         split: what is reported: `test`, or `val`, so that test need not be looked at.
         rivals: small networks of others to show beside.
         combining: what an exit answers.
+        task: what the network is asked for.
         fit_share: of the validation images, those that shares and criteria are fitted on where there are no
             calibration images; the choice is made on the others.
 
@@ -78,6 +80,7 @@ class SweepSettings:
     rivals: tuple[Rival, ...] = ()
     combining: Combining = field(default_factory=Separate)
     fit_share: float = SHARE
+    task: Task = CLASSIFICATION
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)
@@ -92,6 +95,29 @@ class SweepSettings:
                 f"protocol=paper chooses on test, and then the rule {self.rule.name} can promise nothing of new "
                 "data: leave one out"
             )
+
+        if self.task.partly:
+            self._check_partly()
+
+    def _check_partly(self) -> None:
+        """A UserError for what is for one answer an image, right or wrong."""
+        name = self.task.name
+        if getattr(self.rule, "whole", False):
+            raise UserError(
+                f"the rule {self.rule.name} counts right and wrong answers, and with task={name} one is partly "
+                "right: take accuracy_floor, knee, latency_budget or mac_budget"
+            )
+        if not isinstance(self.combining, Separate):
+            raise UserError(
+                f"combine={self.combining.name} averages one answer for an image: with task={name} take "
+                "combine=none"
+            )
+        for engine in self.measuring.engines:
+            if not engine.exact:
+                raise UserError(
+                    f"engine={engine.name} rounds otherwise than PyTorch, and with task={name} PyTorch's traces "
+                    "alone serve: take torch, torch_compile, onnxruntime or openvino"
+                )
 
     @property
     def engine(self) -> Backend:

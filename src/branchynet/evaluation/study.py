@@ -70,7 +70,7 @@ def sweep(
         report = dataclasses.replace(report, verified=verified)
         return dataclasses.replace(report, noise=(*report.noise, *off_the_prediction(report)))
 
-    evidence = gather(measuring, network, criteria, baseline, data, fitting)
+    evidence = gather(measuring, network, criteria, baseline, data, fitting, settings.task)
     end = time.monotonic() + PATIENCE * measuring.seconds
     reports = [proven(evidence)]
     while reports[-1].noise and len(reports) < TRIES and time.monotonic() < end:
@@ -155,6 +155,8 @@ def choose(settings: SweepSettings, evidence: Evidence) -> Report:
         fitting=evidence.fitting,
         rivals=settings.rivals,
         of_probability=settings.criterion.of_probability,
+        task=settings.task,
+        baseline_maps={split: each for split, each in evidence.baseline_maps.items() if split in splits},
     )
 
 
@@ -177,12 +179,14 @@ def verify(
 
     run = run_for_real(made, engine.classifier(trunk, shape, threads), images, threads)
     taken, prediction = torch.from_numpy(run.outcome.exit_index), torch.from_numpy(run.outcome.prediction)
-    found = compare(report.trace, made.thresholds, taken, prediction)
+    real = report.task.answered(torch.from_numpy(run.outcome.uncertainty), prediction, y, len(report.classes))
+    otherwise = report.task.otherwise
+    found = compare(report.trace, made.thresholds, taken, real.prediction[:, 0], otherwise=otherwise)
     if traced_by(settings.engine) == engine.name == PYTORCH and found.unexplained:
         # The trace is of the same network in the same library: this would be a bug of ours.
         raise RuntimeError(f"{found.unexplained} samples did not leave where the sweep says")
     return Verified(
-        accuracy=float((prediction == y).double().mean()),
+        accuracy=float(real.correct.double().mean()),
         exit_rates=tuple((taken.bincount(minlength=network.num_exits).double() / len(taken)).tolist()),
         latency_us=run.latency_us,
         latency_iqr_us=run.latency_iqr_us,

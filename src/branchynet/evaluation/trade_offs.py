@@ -55,7 +55,7 @@ def on_validation(report: Report) -> dict[str, float]:
     timed = report.latencies[report.engine]
     free = _trade_off(report, "loss", 0.0, AccuracyFloor())
     return {
-        "baseline_accuracy": int(right.sum()) / len(right),
+        "baseline_accuracy": right.sum().item() / len(right),
         "accuracy": point.accuracy,
         "gain_macs": report.macs.baseline / point.mean_cost(report.macs.exits),
         "gain_latency": timed.baseline.median_us / point.mean_cost(medians(timed.exits)),
@@ -80,7 +80,7 @@ def _trade_off(report: Report, wanted: str, value: float, rule: Rule) -> TradeOf
     val = point_at(report.traces["val"], point.thresholds)
     timed = report.latencies[report.engine]
     # In counts of right answers, so that no loss is 0 and not some rounding.
-    lost = int(report.baseline_correct[report.split].sum()) - point.right
+    lost = report.baseline_correct[report.split].sum().item() - point.right
     return TradeOff(
         wanted=wanted,
         value=value,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from branchynet.evaluation.evidence import trace, trunk_answers
+from branchynet.evaluation.evidence import baseline_trace, trace
 from branchynet.evaluation.fitting import Fitting, Unseen
 from branchynet.evaluation.settings import SweepSettings
 from branchynet.exits.criteria import Criterion
@@ -16,7 +16,6 @@ from branchynet.exits.found import Search
 from branchynet.exits.rules import AccuracyFloor, Cost, View
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.runtime.costs import count_macs
-from branchynet.runtime.for_inference import for_inference
 
 # What a search may go by, and whether more of it is better.
 OBJECTIVES = {
@@ -82,15 +81,16 @@ def worth(
     """
     unseen, macs = Unseen(data, fitting), count_macs(network, data.input_shape, criteria)
     label = unseen.labels("val")
-    seen = trace(network, criteria, unseen.normalised("val"), label)
-    right = trunk_answers(for_inference(baseline.trunk().eval()), unseen.normalised("val")) == label
+    trunk, task = baseline.trunk().eval(), settings.task
+    seen = trace(network, criteria, unseen.normalised("val"), label, task)
+    whole = baseline_trace(trunk, criteria[-1], unseen.normalised("val"), label, task)
     cost = Cost("MACs", macs.exits, macs.baseline)
     tried = Search([macs.exits], settings.max_vectors, settings.thresholds, settings.candidates)
     # What the rule takes for latencies are MACs here.
     rule = AccuracyFloor(max_loss)
-    view = View(seen, tried, {rule.cost: cost, "macs": cost}, right)
+    view = View(seen, tried, {rule.cost: cost, "macs": cost}, whole.correct[:, 0])
     choice = rule.choose(view)
-    point, highest = choice.point, int(view.points.right.max()) / seen.num_samples
+    point, highest = choice.point, view.points.right.max().item() / seen.num_samples
     mean = point.mean_cost(macs.exits)
     missing = view.baseline_accuracy - max_loss - highest
     return Worth(

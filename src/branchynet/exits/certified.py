@@ -69,6 +69,7 @@ class Certified:
     name: ClassVar[str] = "certified"
     cost: ClassVar[str] = "latency_us"
     promises: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "delta", "ordering"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from branchynet.errors import UserError
 from branchynet.exits.local import local_frontier
 from branchynet.exits.relaxation import Limit, limits
 from branchynet.exits.search import frontier_of_grid
@@ -73,11 +74,20 @@ class Search:
     progress: Callable[[float], None] = field(default=_quiet, compare=False)
 
     def find(self, trace: Trace) -> Found:
-        """The vectors for this trace, from it alone."""
+        """The vectors for this trace, from it alone.
+
+        Raises:
+            UserError: more than WHOLE of them, for a trace of answers that are partly right.
+        """
         grid = threshold_grid(trace, self.max_vectors, self.values, self.candidates)
         vectors, tables = (math.prod(len(values) for values in part) for part in (grid, grid[:-2]))
         if vectors <= WHOLE:
             return Found(grid)
+        if trace.partly:  # what goes through larger grids counts right answers
+            raise UserError(
+                f"the thresholds make {vectors:,} vectors, and of answers that are partly right at most {WHOLE:,} "
+                "are swept: lower sweep.candidates or sweep.max_vectors, or take fewer exits"
+            )
         if vectors + TABLE * tables <= THROUGH:
             return Found(grid, frontier_of_grid(trace, grid, self.costs, self.progress))
         frontier = local_frontier(trace, grid, self.costs, lambda share: self.progress(share / 2))

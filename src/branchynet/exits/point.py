@@ -15,12 +15,12 @@ class OperatingPoint:
 
     Args:
         thresholds: N-1; what float32 holds of them counts.
-        right: how many samples are answered rightly.
+        right: how many samples are answered rightly; a sum where they may be partly right.
         left: N, how many samples leave at each exit.
     """
 
     thresholds: tuple[float, ...]
-    right: int
+    right: int | float
     left: tuple[int, ...]
 
     @property

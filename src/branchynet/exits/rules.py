@@ -46,7 +46,7 @@ class View:
         trace: of S samples.
         sweep: from a trace to V points, the same threshold vectors whatever the trace.
         costs: by name: `latency_us`, on the engine of the choice, and `macs`.
-        baseline_correct: (S,) bool: which samples the baseline is right about.
+        baseline_correct: (S,) as `Trace.correct`: which samples the baseline is right about.
         search: from any trace to points whose thresholds are that trace's own, whatever this one's are.
     """
 
@@ -64,7 +64,7 @@ class View:
     @property
     def baseline_accuracy(self) -> float:
         """A count over S in double precision, as the points' are."""
-        return int(self.baseline_correct.sum()) / len(self.baseline_correct)
+        return self.baseline_correct.sum().item() / len(self.baseline_correct)
 
     @cached_property
     def exit_accuracy(self) -> Tensor:
@@ -108,6 +108,7 @@ class Rule(Protocol):
         promises: may be there; true where its choice comes with a certificate, which choosing on test would void.
         check_exits: may be there; called with N before anything is trained: an ArgumentError where the rule is for
             networks of another number of exits.
+        whole: may be there; true where it counts answers that are right or wrong, and none that are partly right.
     """
 
     name: ClassVar[str]

@@ -8,7 +8,7 @@ Shapes: G_n thresholds tried at exit n, N exits, S samples, V threshold vectors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +31,8 @@ CHUNK = 4_000_000
 SHARED = 2**29
 # An uncertainty this close to a threshold may lie on either side of it: batches of other sizes round otherwise.
 ROUNDING = 1e-5
+# The share of a map's pixels that it may give to another class.
+ROUNDED = 1e-3
 
 Bits = NDArray[np.uint64]
 
@@ -40,7 +42,7 @@ class OperatingPoints:
     """V threshold vectors and what each gives on one trace of S samples."""
 
     thresholds: Tensor  # (V, N-1) float32
-    right: Tensor  # (V,) int64: samples that are answered rightly
+    right: Tensor  # (V,) int64: samples that are answered rightly; float64 where they may be partly right
     left: Tensor  # (V, N) int64: samples that leave at each exit; a row adds up to S
 
     @cached_property
@@ -66,7 +68,7 @@ class OperatingPoints:
 
     def __getitem__(self, index: int) -> OperatingPoint:
         thresholds = tuple(decimal(value) for value in self.thresholds[index].tolist())
-        return OperatingPoint(thresholds, int(self.right[index]), tuple(self.left[index].tolist()))
+        return OperatingPoint(thresholds, self.right[index].item(), tuple(self.left[index].tolist()))
 
     def __len__(self) -> int:
         return len(self.right)
@@ -101,24 +103,33 @@ def compare(
     exit_index: Tensor,
     prediction: Tensor,
     tolerance: float = ROUNDING,
+    otherwise: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Differences:
     """Compare a real run with what the exits said of the same S samples.
 
     Args:
-        trace: has `uncertainty` and `prediction`, (S, N) each.
+        trace: has `uncertainty` (S, N) and `prediction` (S, N, …).
         thresholds: N-1, those of the run.
         exit_index: (S,) int64, 0-based: where each sample left in the run.
-        prediction: (S,) int64: what it was answered.
+        prediction: (S, …) int64: what it was answered, as the trace has it.
         tolerance: an uncertainty this close to a threshold may lie on either side of it.
+        otherwise: from two of these to (S,) bool, whether they differ; None: see `differing`.
     """
     limits = torch.tensor(list(thresholds), dtype=torch.float32)
     taken = exit_taken(trace.uncertainty, limits)
-    expected = trace.prediction.gather(1, taken[:, None])[:, 0]
+    expected = trace.prediction[torch.arange(len(taken)), taken]
     # Only the thresholds that a sample met: those up to the exit where it left, in the sweep or in the run.
     met = torch.arange(len(limits)) <= torch.maximum(taken, exit_index)[:, None]
     near = (((trace.uncertainty[:, :-1] - limits).abs() <= tolerance) & met).any(dim=1)
-    differs = (exit_index != taken) | (prediction != expected)
+    differs = (exit_index != taken) | (otherwise or differing)(prediction, expected)
     return Differences(int(differs.sum()), int(near.sum()), int((differs & ~near).sum()))
+
+
+def differing(given: Tensor, expected: Tensor) -> Tensor:
+    """(S,) bool: whether answers differ; maps (S, H, W) do where that is more than rounding explains."""
+    if given.ndim == 1:
+        return given != expected
+    return (given != expected).flatten(1).double().mean(dim=1) > ROUNDED
 
 
 def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
@@ -131,6 +142,8 @@ def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
         raise ValueError(f"thresholds are {tuple(thresholds.shape)}, not (V, {trace.num_exits - 1})")
     if not len(thresholds):
         return OperatingPoints(thresholds, torch.empty(0).long(), torch.empty(0, trace.num_exits).long())
+    if trace.partly:
+        return _evaluate_partly(trace, thresholds)
     correct = _bits(trace.correct.T)
     columns = [values.unique(return_inverse=True) for values in thresholds.T]
     # Where vectors share their thresholds, as those of a grid do, who is sure is worked out once for each.
@@ -154,13 +167,31 @@ def evaluate(trace: Trace, thresholds: Tensor) -> OperatingPoints:
     return OperatingPoints(thresholds, *joined)
 
 
+def _evaluate_partly(trace: Trace, thresholds: Tensor) -> OperatingPoints:
+    """The same where answers are partly right: sums instead of counts."""
+    correct, parts = trace.correct, []
+    for rows in thresholds.split(max(1, CHUNK // trace.num_samples)):
+        staying = torch.ones(len(rows), trace.num_samples, dtype=torch.bool)
+        right, left = torch.zeros(len(rows), dtype=torch.float64), []
+        for n in range(trace.num_exits):
+            leaving = staying
+            if n < trace.num_exits - 1:
+                leaving = staying & (trace.uncertainty[:, n] < rows[:, n, None])
+            staying = staying & ~leaving
+            right += leaving.double() @ correct[:, n]
+            left.append(leaving.sum(dim=1))
+        parts.append((right, torch.stack(left, dim=1)))
+    return OperatingPoints(thresholds, *(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
 def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     """Evaluate every combination of the thresholds in `grid`, N-1 tensors (G_n,), the last varying fastest.
 
     The very numbers that `evaluate` gives, without looking at samples and vectors together: all that matters
     of a sample's uncertainty at exit n is its rank among the G_n sorted thresholds, how many of them do not
     take it. A joint histogram counts the samples with each combination of ranks, and cumulative sums over it
-    count, for all vectors at once, who passes every exit before n and leaves at n. All counts are integers.
+    count, for all vectors at once, who passes every exit before n and leaves at n. All counts are integers; where
+    answers are partly right, what they count is added up instead, and these sums are exact, too.
 
     Raises:
         UserError: more than 5,000,000 combinations.
@@ -176,10 +207,11 @@ def evaluate_grid(trace: Trace, grid: Sequence[Tensor]) -> OperatingPoints:
     grid = [values.float() for values in grid]
     exits = [_sort(values, trace.uncertainty[:, n]) for n, values in enumerate(grid)]
     correct = trace.correct
-    right = torch.zeros(sizes, dtype=torch.int64)
+    right = torch.zeros(sizes, dtype=torch.float64 if trace.partly else torch.int64)
     left = []
     for n in range(trace.num_exits):
-        left.append(_leaving_at(n, exits, torch.ones_like(correct[:, n])).expand(sizes).reshape(-1))
+        everybody = torch.ones_like(correct[:, n], dtype=torch.bool)
+        left.append(_leaving_at(n, exits, everybody).expand(sizes).reshape(-1))
         right += _leaving_at(n, exits, correct[:, n])
     thresholds = torch.cartesian_prod(*grid).reshape(-1, len(grid)) if grid else torch.empty(1, 0)
     return OperatingPoints(thresholds, right.reshape(-1), torch.stack(left, dim=1))
@@ -275,6 +307,7 @@ def _sort(values: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
 def _leaving_at(n: int, exits: Sequence[tuple[Tensor, Tensor]], counted: Tensor) -> Tensor:
     """How many of the `counted` samples (S,) bool leave at exit n (0-based): int64, (G_1, …, G_n, 1, …).
 
+    Of (S,) float64, where a sample counts for some part, the sum, float64.
     `exits` has positions (G_m,) and ranks (S,) for all exits but the last, see `_sort`.
     """
     index = torch.zeros_like(counted, dtype=torch.int64)
@@ -282,7 +315,11 @@ def _leaving_at(n: int, exits: Sequence[tuple[Tensor, Tensor]], counted: Tensor)
     for position, rank in exits[: n + 1]:
         shape.append(len(position) + 1)
         index = index * shape[-1] + rank
-    counts = torch.bincount(index[counted], minlength=math.prod(shape)).reshape(shape)
+    size = math.prod(shape)
+    if counted.dtype == torch.bool:
+        counts = torch.bincount(index[counted], minlength=size).reshape(shape)
+    else:
+        counts = torch.bincount(index, weights=counted, minlength=size).reshape(shape)
     for m, (position, _) in enumerate(exits[: n + 1]):
         if m < n:
             # Exit m is passed where the rank is above the threshold's position …

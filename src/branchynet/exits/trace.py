@@ -5,7 +5,7 @@ Shapes: B batch, K classes, N exits, S samples.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,12 +30,13 @@ class Trace:
     # (S, N) float32: the largest softmax probability of each answer; None: an engine or an older trace has none.
     confidence: Tensor | None = None
 
+    # Whether an answer may be partly right. Then `correct` is float64, 0 … 1, and its sums are exact.
+    partly: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         shape = tuple(self.uncertainty.shape)
-        if len(shape) != 2 or 0 in shape:
-            raise ValueError(f"uncertainty is {shape}, not (S, N) with at least one sample and exit")
+        self._check(shape)
         for name, expected, dtype in (
-            ("uncertainty", shape, torch.float32),
             ("prediction", shape, torch.int64),
             ("label", shape[:1], torch.int64),
             ("alone", shape, torch.int64),
@@ -46,6 +47,15 @@ class Trace:
                 continue
             if tuple(value.shape) != expected or value.dtype != dtype:
                 raise ValueError(f"{name} is {tuple(value.shape)} {value.dtype}, not {expected} {dtype}")
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Of the uncertainty, whose shape this is."""
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"uncertainty is {tuple(shape)}, not (S, N) with at least one sample and exit")
+        if self.uncertainty.dtype != torch.float32:
+            raise ValueError(
+                f"uncertainty is {tuple(shape)} {self.uncertainty.dtype}, not {tuple(shape)} torch.float32"
+            )
         if not torch.isfinite(self.uncertainty).all():
             raise ValueError("an uncertainty is not finite: the network's outputs are not")
         if (self.uncertainty < 0).any():
@@ -77,6 +87,11 @@ class Trace:
         return self.prediction == self.label[:, None]
 
     @property
+    def good(self) -> Tensor:
+        """(S, N) bool: whether leaving at exit n does sample s no harm: whether it is right."""
+        return self.correct
+
+    @property
     def correct_alone(self) -> Tensor:
         """(S, N) bool: whether head n by itself is right about sample s: what an exit that stands alone gives."""
         return self.correct if self.alone is None else self.alone == self.label[:, None]
@@ -88,13 +103,23 @@ class Trace:
 Step = Callable[..., Sequence[Tensor]]
 
 
+# Looks at what exits have said, uncertainty and confidence (S, N) each, and raises what there is to raise.
+Check = Callable[[Tensor, Tensor], None]
+
+
 class Outputs(NamedTuple):
     """What every exit says of every sample."""
 
-    prediction: Tensor  # (S, N) int64
+    prediction: Tensor  # (S, N) int64; of maps (S, N, H, W)
     uncertainty: Tensor  # (S, N) float32
     confidence: Tensor  # (S, N) float32, the largest softmax probability
     alone: Tensor | None = None  # (S, N) int64: what each head by itself predicts, where the steps say so
+
+
+def certainty(answer: Tensor) -> Tensor:
+    """(B,): the largest softmax probability of each answer (B, K); of maps (B, K, H, W) its pixels' mean."""
+    most = answer.float().softmax(dim=1).amax(dim=1)
+    return most if most.ndim == 1 else most.flatten(1).mean(dim=1)
 
 
 def run_all(steps: Sequence[Step], batches: Iterable[Tensor], own: bool = False) -> Outputs:
@@ -115,7 +140,7 @@ def run_all(steps: Sequence[Step], batches: Iterable[Tensor], own: bool = False)
             handed: list[Tensor] = []
             for step in steps:
                 x, answer, uncertainty, *handed = step(x, *handed)
-                confidence = answer.float().softmax(dim=1).amax(dim=1)
+                confidence = certainty(answer)
                 alone = [handed.pop(0).argmax(dim=1)] if own else []
                 exits.append((answer.argmax(dim=1), uncertainty, confidence, *alone))
             parts.append([torch.stack(column, dim=1).cpu() for column in zip(*exits, strict=True)])

@@ -77,7 +77,8 @@ class OnImages(ABC):
             images: (B, C, H, W) uint8, 0 … 255, as NumPy array or tensor, B ≥ 1; they are normalised here.
 
         Returns:
-            `prediction` (B,), `exit` (B,), 1 … N, and `uncertainty` (B,), of the exit that was taken.
+            `prediction` (B,), of maps (B, H, W), `exit` (B,), 1 … N, and `uncertainty` (B,), of the exit that was
+            taken.
 
         Raises:
             UserError: images of another shape or type, or a controller of another network.

@@ -175,9 +175,9 @@ class File(Part):
 class Form(Part):
     """What `branchynet export` writes beside its models: all that a host has to know."""
 
-    format_version: Literal[1, 2, 3, 4] = Field(
-        description="2; 3: models hand their answers on, too; 4: and a criterion's state; 1: `exit` of a "
-        "model.onnx counts from 0, and what is null by default here was not written"
+    format_version: Literal[1, 2, 3, 4, 5] = Field(
+        description="2; 3: models hand their answers on, too; 4: and a criterion's state; 5: they give maps; 1: "
+        "`exit` of a model.onnx counts from 0, and what is null by default here was not written"
     )
     branchynet: str = Field(default="", description="the version that wrote it")
     format: Literal["segments", "single", "torch"] = Field(
@@ -185,6 +185,9 @@ class Form(Part):
     )
     experiment: Name
     criterion: Name = Field(description="what computes the uncertainty; it is inside the models")
+    maps: bool = Field(
+        default=False, description="whether a prediction is a class for every pixel, (B, H, W)"
+    )
     uncertainty: Uncertainty | None = None
     shares: Many[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=[],

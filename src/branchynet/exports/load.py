@@ -22,10 +22,12 @@ from branchynet.runtime.profile import Profile
 class Answer(NamedTuple):
     """An `Outcome`, and how probable the exit that was taken finds its prediction."""
 
-    prediction: np.ndarray  # (B,) int64
+    prediction: np.ndarray  # (B,) int64; of maps (B, H, W)
     exit: np.ndarray  # (B,) int64, 1 … N
     uncertainty: np.ndarray  # (B,) float32
-    confidence: np.ndarray  # (B,) float32, the largest softmax probability
+    confidence: (
+        np.ndarray
+    )  # (B,) float32, the largest softmax probability; of maps the mean of the pixels' own
 
     @property
     def exit_index(self) -> np.ndarray:

@@ -28,7 +28,8 @@ SCHEMA = "manifest.schema.json"
 VERSION = 2  # of the export's form; raised when an older reader would misread it
 HANDS_ON = 3  # that of models which hand answers on: version 2 knows of features alone
 LOOKS_BACK = 4  # that of models which hand a criterion's state on
-READABLE = (1, VERSION, HANDS_ON, LOOKS_BACK)  # 1: the single model counts exits from 0
+MAPS = 5  # that of models which give a class for every pixel
+READABLE = (1, VERSION, HANDS_ON, LOOKS_BACK, MAPS)  # 1: the single model counts exits from 0
 FORMATS = ("segments", "single", "torch")
 ONNX_MOST = 2**31 - 1  # bytes: protobuf's own limit
 
@@ -89,6 +90,12 @@ class Manifest:
     state: int = 0  # W, where models hand on W numbers an image of a criterion that looks back
     certificate: Certificate | None = None  # what is promised of the operating point; None: nothing
     validation: Validation | None = None  # what the exits said there; an older export does not say
+    maps: bool = False  # whether a prediction is a class for every pixel
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The shape of a prediction, without the batch: () of a class, (H, W) of a map."""
+        return self.input_shape[1:] if self.maps else ()
 
     @cached_property
     def profile(self) -> Profile:
@@ -97,6 +104,11 @@ class Manifest:
         Raises:
             UserError: it does not say what the exits said on validation.
         """
+        if self.maps:
+            raise UserError(
+                "this network gives maps, and controllers and adapted thresholds go by answers that are right or "
+                "wrong: leave them out"
+            )
         if self.validation is None:
             raise UserError(
                 "this export does not say what its exits said on validation, and nothing can be held or adapted: "
@@ -217,6 +229,7 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "criterion": manifest.criterion,
         **({"shares": list(manifest.shares)} if manifest.shares else {}),
         **({"state": manifest.state} if manifest.state else {}),
+        **({"maps": True} if manifest.maps else {}),
         "uncertainty": {"unit": manifest.unit, "least": 0, "most": manifest.most},
         "thresholds": list(manifest.thresholds),
         **({"certificate": asdict(manifest.certificate)} if manifest.certificate else {}),
@@ -294,6 +307,7 @@ def _manifest(found: form.Form) -> Manifest:
         format_version=found.format_version,
         shares=tuple(map(float, found.shares)),
         state=found.state,
+        maps=found.maps,
         certificate=None if found.certificate is None else found.certificate.content(),
         validation=None if found.validation is None else _validation(found.validation),
     )

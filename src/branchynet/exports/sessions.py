@@ -51,7 +51,7 @@ def open_models(folder: Path, manifest: Manifest, files: Mapping[str, bytes], th
         for n, (file, session) in enumerate(sessions.items(), start=1):
             takes, gives = beside[n - 1 : n + 1]
             behind = _features(file, _tensors(session), len(gives)) if n < manifest.num_exits else None
-            wants.append(of_segment(n, given, behind, takes, gives))
+            wants.append(of_segment(n, given, behind, takes, gives, manifest.answer))
             given = behind or given
     for (file, session), wanted, each in zip(sessions.items(), wants, stated, strict=True):
         _check(file, _tensors(session), wanted, each)

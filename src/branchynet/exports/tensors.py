@@ -39,6 +39,7 @@ def of_segment(
     handed_on: Sequence[int] | None,
     takes: Mapping[str, int] = NOTHING,
     gives: Mapping[str, int] = NOTHING,
+    answer: Sequence[int] = (),
 ) -> Tensors:
     """Segment n's (from 1).
 
@@ -47,9 +48,12 @@ def of_segment(
         handed_on: that of the features behind it; None: it is the last.
         takes: what it takes from segment n-1 beside these features, (B, W) each: W by name, see `BESIDE`.
         gives: what it hands on beside its own.
+        answer: the shape of a prediction, without the batch: () of a class, (H, W) of a map.
     """
     first = _image("B", given) if n == 1 else _features(n - 1, given)
-    answers = (Tensor(f"{name}_{n}", dtype, "N", ("B",)) for name, dtype in ANSWERS.items())
+    answers = [Tensor(f"{name}_{n}", dtype, "N", ("B",)) for name, dtype in ANSWERS.items()]
+    if answer:
+        answers[0] = answers[0]._replace(layout="NHW", shape=("B", *answer))
     behind = () if handed_on is None else (_features(n, handed_on),)
     return Tensors((first, *_beside(n - 1, takes)), (*answers, *behind, *_beside(n, gives)))
 

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H, W, K classes, N exits.
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from branchynet.data.normalise import normalisation, normalise
+from branchynet.errors import UserError
 from branchynet.exits.criteria import Criterion
 from branchynet.exports.load import Exported, by_exit, torch_step
 from branchynet.exports.manifest import (
     HANDS_ON,
     LOOKS_BACK,
+    MAPS,
     VERSION,
     Manifest,
     ModelFile,
@@ -91,6 +93,10 @@ def write_export(
         The manifest as written, with its files and their checksums.
     """
     steps = model_steps(network, criteria, manifest)
+    if manifest.format == "single" and manifest.maps:
+        raise UserError(
+            "format=single gives one class for an image, and this run gives maps: take format=segments"
+        )
     # Three samples: 0 and 1 would be taken for constants.
     examples = [
         torch.zeros(1 if manifest.format == "single" else 3, *manifest.input_shape, dtype=torch.uint8)
@@ -117,7 +123,7 @@ def write_export(
             gives = {name: x.shape[1] for name, x in zip(_names(step.step.gives), examples[1:], strict=True)}
         if manifest.format != "single":
             handed_on = examples[0].shape[1:] if step.forwards else None
-            tensors.append(of_segment(n, given, handed_on, takes, gives))
+            tensors.append(of_segment(n, given, handed_on, takes, gives, manifest.answer))
             beside |= gives
     if manifest.format == "single":
         contents["model.onnx"] = nested(models).SerializeToString()
@@ -132,10 +138,16 @@ def write_export(
         shares=network.shares or (),
         state=beside.get("state", 0),
         files=files,
-        format_version=LOOKS_BACK if "state" in beside else HANDS_ON if beside else VERSION,
+        format_version=_version(manifest, beside),
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def _version(manifest: Manifest, beside: Mapping[str, int]) -> int:
+    if manifest.maps:
+        return MAPS
+    return LOOKS_BACK if "state" in beside else HANDS_ON if beside else VERSION
 
 
 def _onnx_model(step: ModelStep, examples: Sequence[Tensor], n: int) -> onnx.ModelProto:

@@ -23,8 +23,9 @@ def attach(
     """A network of N exits: the trunk, cut after N-1 places, with a side head on each, and its own classifier.
 
     Args:
-        trunk: any module from (B, C, H, W) to logits (B, K) that torch.fx can trace at its outer levels. Its
-            parameters are shared, not copied. Its last layer with parameters becomes head N.
+        trunk: any module from (B, C, H, W) to logits (B, K), or to maps of them, (B, K, H, W), that torch.fx can
+            trace at its outer levels. Its parameters are shared, not copied. Its last layer with parameters becomes
+            head N. What it gives the exits give, too.
         exits: descriptions, shallow to deep: `after`, a place on the trunk, and the head's layers, or
             `head`, a function that makes one (see `build_head`); perhaps also `exits`, those inside that head,
             `after` one of its layers.
@@ -105,24 +106,24 @@ def _attached(
     before = [node for node in clean if order[node] < order[classifier]][-1]
     parts = split(trunk, graph, [*cuts, before])
     segments = parts[:-1]
-    shapes = _shapes(parts, input_shape, num_classes)
+    shapes = _shapes(parts, input_shape, num_classes, image)
     heads = [
-        _head(description, shape, num_classes, image)
+        _head(description, shape, shapes[-1], image)
         for description, shape in zip(exits, shapes, strict=False)
     ]
     return BranchedNetwork(segments, [*heads, parts[-1]], places, input_shape=input_shape if inside else ())
 
 
 def _head(
-    description: Mapping[str, Any], shape: tuple[int, ...], num_classes: int, image: tuple[int, int]
+    description: Mapping[str, Any], shape: tuple[int, ...], answer: tuple[int, ...], image: tuple[int, int]
 ) -> nn.Module:
     """The head of an exit; one that carries exits is cut as the trunk is."""
     own = {key: value for key, value in description.items() if key != EXITS}
-    head = build_head(own, shape, num_classes, image)
+    head = build_head(own, shape, answer[0], image, maps=len(answer) > 1)
     if not description.get(EXITS):
         return head
     try:
-        return _attached(with_names(head), description[EXITS], shape, num_classes, image, inside=True)
+        return _attached(with_names(head), description[EXITS], shape, answer[0], image, inside=True)
     except UserError as error:
         raise UserError(f"inside the head of the exit after {description['after']!r}: {error}") from error
 
@@ -180,7 +181,7 @@ def classifier_node(trunk: nn.Module, graph: fx.Graph) -> fx.Node:
 
 
 def _shapes(
-    parts: Sequence[nn.Module], input_shape: tuple[int, ...], num_classes: int
+    parts: Sequence[nn.Module], input_shape: tuple[int, ...], num_classes: int, image: tuple[int, int]
 ) -> list[tuple[int, ...]]:
     """What each part gives, without the batch, worked out on the meta device: nothing is computed or copied."""
     x = torch.zeros(2, *input_shape, device="meta")
@@ -198,7 +199,7 @@ def _shapes(
                 f"choose model and data that fit"
             ) from error
         shapes.append(tuple(x.shape[1:]))
-    if shapes[-1] != (num_classes,):
+    if shapes[-1] not in ((num_classes,), (num_classes, *image)):
         raise UserError(
             f"the trunk gives {shapes[-1]} per image, the data has {num_classes} classes: "
             f"set the trunk's num_classes={num_classes}"

@@ -43,6 +43,7 @@ def build_head(
     input_shape: tuple[int, ...],
     num_classes: int,
     image: tuple[int, int] = (1, 1),
+    maps: bool = False,
 ) -> nn.Module:
     """The head that `spec` describes, for the kind of place that it hangs on: see `KINDS`.
 
@@ -64,9 +65,11 @@ def build_head(
         num_classes: K.
         image: (H, W) of the images; what counts is their ratio, by which the pixels among a map's dimensions are
             known: where the channels come last, they are brought to the front first.
+        maps: whether it gives logits for every pixel. Then after the convolutions comes one of 1×1, which gives a
+            pixel of the place those of all pixels that the image has there.
 
     Returns:
-        From the features (B, *input_shape) to logits (B, K).
+        From the features (B, *input_shape) to logits (B, K), or (B, K, H, W).
 
     Raises:
         UserError: an unknown key, a value that is not allowed, a layer that leaves less than one pixel, or a head
@@ -74,14 +77,20 @@ def build_head(
     """
     where = f"the exit after {spec.get('after', '?')!r}"
     if spec.get("head") is not None:
-        return _own_head(spec, where, tuple(input_shape), num_classes)
+        return _own_head(spec, where, tuple(input_shape), (num_classes, *image) if maps else (num_classes,))
     unknown = [key for key in spec if key not in ("after", "head", *DEFAULTS)]
     if unknown:
         raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {EXITS}, {', '.join(DEFAULTS)}")
     head = _Builder(where, input_shape)
     if channels_last(input_shape, image):
         head.add(ChannelsFirst())
-    return _kind(input_shape, where).build({**DEFAULTS, **spec}, head, num_classes)
+    if not maps:
+        return _kind(input_shape, where).build({**DEFAULTS, **spec}, head, num_classes)
+    if len(head.shape) != 3:
+        raise UserError(
+            f"{where} gives a map, and the trunk has no pixels there, {tuple(head.shape)}: hang it on another place"
+        )
+    return _to_maps({**DEFAULTS, **spec}, head, num_classes, image)
 
 
 def with_names(head: nn.Module) -> nn.Module:
@@ -165,6 +174,36 @@ class _Builder:
 
 def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Sequential:
     """On features (C, H, W)."""
+    _convolutions(spec, head)
+    if spec["global_pool"]:
+        head.add(nn.AdaptiveAvgPool2d(1))
+    head.add(nn.Flatten())
+    return head.classify(spec, num_classes)
+
+
+def _to_maps(
+    spec: Mapping[str, Any], head: _Builder, num_classes: int, image: tuple[int, int]
+) -> nn.Sequential:
+    """On features (C, H, W), from there to (K, *image)."""
+    where = head.where
+    if spec["global_pool"] or _numbers(spec["fc"], "fc", where):
+        raise UserError(f"{where} gives a map: allowed are convolutions, with fc: [] and global_pool: false")
+    _convolutions(spec, head)
+    height, width = head.shape[1:]
+    finer = image[0] // height
+    if (height * finer, width * finer) != image:
+        raise UserError(
+            f"{where} has {height}×{width} pixels after its convolutions, of which the image's "
+            f"{image[0]}×{image[1]} are no multiple: take other strides and poolings, or another place"
+        )
+    head.add(nn.Conv2d(head.shape[0], num_classes * finer**2, 1))
+    if finer > 1:
+        head.add(nn.PixelShuffle(finer))
+    return nn.Sequential(*head.layers)
+
+
+def _convolutions(spec: Mapping[str, Any], head: _Builder) -> None:
+    """All layers before the classifier."""
     where = head.where
     before, blocks, convs = _checked(spec, where)
     if "layer" in before:
@@ -196,10 +235,6 @@ def _on_maps(spec: Mapping[str, Any], head: _Builder, num_classes: int) -> nn.Se
             head.add(_layer("lrn", width))
             if pool:
                 head.add(_layer(f"pool{pool}", width))
-    if spec["global_pool"]:
-        head.add(nn.AdaptiveAvgPool2d(1))
-    head.add(nn.Flatten())
-    return head.classify(spec, num_classes)
 
 
 def _convolution(
@@ -301,8 +336,10 @@ def _kind(shape: tuple[int, ...], where: str) -> Kind:
     )
 
 
-def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """What the function `head` gives, if it is a head."""
+def _own_head(
+    spec: Mapping[str, Any], where: str, shape: tuple[int, ...], answer: tuple[int, ...]
+) -> nn.Module:
+    """What the function `head` gives, if it is a head, to logits of the shape `answer`."""
     others = [key for key in spec if key not in ("after", "head")]
     if others:
         raise UserError(f"{where} has a head of its own and {others[0]!r}: leave one of them out")
@@ -311,7 +348,7 @@ def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_c
             f"{where} has head: {spec['head']!r}: it is a function of shape and num_classes that gives a module"
         )
     try:
-        head = spec["head"](shape=shape, num_classes=num_classes)
+        head = spec["head"](shape=shape, num_classes=answer[0])
     except TypeError as error:  # what Python raises on wrong arguments
         reason = reason_of(error)
         raise UserError(f"{where} has a head that cannot be made ({reason})") from error
@@ -322,8 +359,8 @@ def _own_head(spec: Mapping[str, Any], where: str, shape: tuple[int, ...], num_c
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # of layers on a shape, and ours below
         reason = reason_of(error)
         raise UserError(f"{where} has a head that does not fit features {shape} ({reason})") from error
-    if given != (num_classes,):
-        raise UserError(f"{where} has a head that gives {given}: it gives logits, ({num_classes},) here")
+    if given != answer:
+        raise UserError(f"{where} has a head that gives {given}: it gives logits, {answer} here")
     return head
 
 

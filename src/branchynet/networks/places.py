@@ -52,11 +52,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Survey:
-    """The places of a trunk, in its order, and what all of it costs."""
+    """The places of a trunk, in its order, what all of it costs, and whether it gives maps, as exits then do."""
 
     places: tuple[Place, ...]
     macs: int
     parameters: int
+    maps: bool = False
 
 
 def survey(trunk: nn.Module, input_shape: tuple[int, int, int]) -> Survey:
@@ -91,31 +92,42 @@ def survey(trunk: nn.Module, input_shape: tuple[int, int, int]) -> Survey:
         if len(found) == 1 and nodes.index(found[0]) < before:
             known = names.get(found[0])
             names[found[0]] = name if known is None or len(name) < len(known) else known
+    answer, image = list(counter.at.values())[-1][0], input_shape[1:]
+    maps = answer is not None and len(answer) == 3
     made: list[Place] = []
     for node in [node for node in nodes if node in names]:
         shape, macs, parameters = counter.at[node]
         if shape is None:
             continue
         kind = next((kind for kind, each in KINDS.items() if each.dimensions == len(shape)), "")
+        if maps and (
+            kind != "maps" or any(whole % side for whole, side in zip(image, shape[1:], strict=True))
+        ):
+            kind = ""  # from there no map of the image's size is made
         made.append(Place(names[node], shape, kind, macs, parameters, crossing=node not in clean))
     for n, place in enumerate(made):
         if not place.takes_exit:
             behind = next((other.name for other in made[n:] if other.takes_exit), "")
             made[n] = Place(**{**vars(place), "nearest": behind})
     macs = counter.flops.get_total_flops() // 2
-    return Survey(tuple(made), macs, sum(p.numel() for p in trunk.parameters()))
+    return Survey(tuple(made), macs, sum(p.numel() for p in trunk.parameters()), maps)
 
 
-def default_head(place: Place, image: tuple[int, int]) -> dict[str, Any]:
+def default_head(place: Place, image: tuple[int, int], maps: bool = False) -> dict[str, Any]:
     """Layers for an exit at a place, by its kind and size, as `build_head` takes them.
 
     On maps two convolutions with batch norm, the first of which brings them down to about 8 pixels a side, the
     mean over the pixels and a classifier; on tokens a norm, their mean and a classifier; on vectors a classifier.
+    Where an exit gives a map, one depthwise convolution on all of the place's pixels.
 
     Args:
         place: see there.
         image: (H, W) of the images.
+        maps: whether it gives one.
     """
+    if maps:
+        width = min(max(place.shape[0], WIDTHS[0] // 2), WIDTHS[1])
+        return {"after": place.name, "convs": [width], "depthwise": True, "norm": "batch"}
     if place.kind == "tokens":
         return {"after": place.name, "before": ["layer"], "tokens": "mean"}
     if place.kind != "maps":
@@ -135,10 +147,12 @@ def default_head(place: Place, image: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def head_macs(place: Place, spec: Mapping[str, Any], num_classes: int, image: tuple[int, int]) -> int:
+def head_macs(
+    place: Place, spec: Mapping[str, Any], num_classes: int, image: tuple[int, int], maps: bool = False
+) -> int:
     """MACs of a head at a place for one image."""
     with torch.device("meta"):
-        head = build_head(spec, place.shape, num_classes, image).eval()
+        head = build_head(spec, place.shape, num_classes, image, maps).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         head(torch.zeros(1, *place.shape, device="meta"))
     return counter.get_total_flops() // 2
@@ -185,7 +199,7 @@ def auto_exits(found: Survey, exits: Any, image: tuple[int, int]) -> list[dict[s
         start = free.index(chosen[-1]) + 1 if chosen else 0
         candidates = free[start : len(free) - (len(shares) - n - 1)]
         chosen.append(min(candidates, key=lambda place: abs(place.macs / found.macs - share)))
-    return [default_head(place, image) for place in chosen]
+    return [default_head(place, image, found.maps) for place in chosen]
 
 
 class _Counter(fx.Interpreter):

@@ -49,8 +49,9 @@ def draw_all(report: Report, images: Tensor | None) -> dict[str, Figure]:
         "thresholds": over_thresholds(report),
         "uncertainty": uncertainty_histograms(report),
         "rising": rising_uncertainties(report),
-        "confusion": confusion_figure(report),
     }
+    if not report.task.partly:  # a map has many classes
+        figures["confusion"] = confusion_figure(report)
     if images is not None:
         figures["samples"] = sample_images(report, images)
     return figures
@@ -75,14 +76,14 @@ def trade_off(report: Report) -> Figure:
         _trade_off_panel(left, report, *timed, unit=1)
         _trade_off_panel(right, report, *counted, unit=1e6)
         rivals = _draw_rivals(right, report, unit=1e6)
-        left.set_ylabel(f"accuracy on {report.reported_on}, %")
+        left.set_ylabel(f"{report.task.score} on {report.reported_on}, %")
     if strip is not None:
         left.set_ylim(strip)
-        left.set_ylabel(f"accuracy on {report.reported_on}, % (from {strip[0]:.1f})")
+        left.set_ylabel(f"{report.task.score} on {report.reported_on}, % (from {strip[0]:.1f})")
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     left.set_xlabel(f"mean latency per sample, µs ({report.engine}, {threads}, batch 1)")
     right.set_xlabel("mean cost per sample, million MACs")
-    what = f"accuracy on {report.reported_on}"
+    what = f"{report.task.score} on {report.reported_on}"
     if report.protocol == "validation":
         what += ", frontier and operating point chosen on validation"
     if report.noise:
@@ -120,7 +121,7 @@ def over_thresholds(report: Report) -> Figure:
             panel.grid(alpha=0.3)
             panel.legend(fontsize="small")
         bottom.set_xlabel(f"threshold $T_{{{n + 1}}}$, {uncertainty_unit(report)}")
-    panels[0, 0].set_ylabel(f"accuracy on {report.reported_on}, %")
+    panels[0, 0].set_ylabel(f"{report.task.score} on {report.reported_on}, %")
     panels[1, 0].set_ylabel(f"exit rate on {report.reported_on}, %")
     held = ", the others as chosen" if side_exits > 1 else ""
     figure.suptitle(title(report, f"one threshold varied{held}"))
@@ -153,8 +154,8 @@ def threshold_curves(
         taken = exit_taken(trace.uncertainty, vector)
         right = correct.gather(1, taken[:, None])[:, 0]
         counts = torch.bincount(taken, minlength=report.num_exits)
-        right_here = int((right & (taken == n)).sum())
-        overall.append(int(right.sum()) / trace.num_samples)
+        right_here = right[taken == n].sum().item()
+        overall.append(right.sum().item() / trace.num_samples)
         leaving.append(right_here / int(counts[n]) if counts[n] else float("nan"))
         rates.append((counts.double() / trace.num_samples).tolist())
     return values, np.array(overall), np.array(leaving), np.array(rates)
@@ -168,8 +169,8 @@ def uncertainty_histograms(report: Report) -> Figure:
     panels = figure.subplots(1, exits, sharex=True, sharey=True, squeeze=False)[0]
     bins = np.linspace(0, max(float(trace.uncertainty.max()), LINEAR_BELOW), 51)
     for n, panel in enumerate(panels):
-        right = trace.correct[:, n]
-        for answers, colour, name in ((right, BLUE, "right"), (~right, ORANGE, "wrong")):
+        good, task = trace.good[:, n], report.task
+        for answers, colour, name in ((good, BLUE, task.good), (~good, ORANGE, task.bad)):
             values = trace.uncertainty[answers, n].numpy()
             panel.hist(values, bins, color=colour, histtype="stepfilled", alpha=0.35)
             label = f"{name}: {len(values):,}"

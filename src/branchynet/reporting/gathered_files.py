@@ -6,14 +6,21 @@ from pathlib import Path
 from branchynet.errors import UserError
 from branchynet.reporting.averages import Group
 from branchynet.reporting.comparison import comparison_page, write_groups, write_runs
+from branchynet.reporting.page import NAME as PAGE
+from branchynet.reporting.page_report import comparison_html
 from branchynet.runs.atomic import together
 from branchynet.runs.gathered import Gathered
 
 
 def write_comparison(
-    folder: Path, title: str, gathered: Gathered, groups: Sequence[Group], figures: bool = True
+    folder: Path,
+    title: str,
+    gathered: Gathered,
+    groups: Sequence[Group],
+    figures: bool = True,
+    page: bool = False,
 ) -> None:
-    """Write `report.md`, `runs.csv`, `groups.csv` and, if wanted, `figures/*.png`, all of them or none.
+    """Write `report.md`, `runs.csv`, `groups.csv` and, if wanted, `figures/*.png` and `report.html`, all or none.
 
     Raises:
         UserError: the folder is a run's own, whose report it would replace.
@@ -34,5 +41,10 @@ def write_comparison(
                 names.append(name)
         write_runs(staging / "runs.csv", gathered.rows)
         write_groups(staging / "groups.csv", groups)
-        page = comparison_page(title, gathered, groups, names)
-        (staging / "report.md").write_text(page, encoding="utf-8")
+        text = comparison_page(title, gathered, groups, names)
+        (staging / "report.md").write_text(text, encoding="utf-8")
+        if page:
+            html = comparison_html(title, gathered, folder)
+            (staging / PAGE).write_text(html, encoding="utf-8")
+        else:  # an earlier one would show other runs
+            (folder / PAGE).unlink(missing_ok=True)

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-
 if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 NAME = "report.html"
 ASSETS = Path(__file__).parent / "assets"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "#B8A800", GREY)
 
 
 def why_no_page() -> str:

@@ -4,7 +4,7 @@ Thresholds are moved on the split of the choice alone. What the other split says
 which was looked at there once anyway, and of no other one. Shapes: F points, N exits, S samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,32 +13,31 @@ from torch import Tensor
 
 from branchynet.evaluation.report import Report, medians, taken_at
 from branchynet.exits.point import decimal
-from branchynet.reporting.page import new_plot, numbers, page, why_no_page
-from branchynet.reporting.page_images import sheet_of
+from branchynet.reporting.page import new_plot, numbers, page
+from branchynet.reporting.page_images import good_of, main_class, sheet_of
 from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
 
+Image = Callable[[str, int], Tensor]
 MOST_VALUES = 500_000  # uncertainties of a split on the page
 MOST_POINTS = 400  # of the frontier
 WORDS = {"val": "validation", "test": "test"}
 
 
-def run_page(report: Report, images: Mapping[str, Tensor], command: str) -> str | None:
-    """The page as HTML; None where Bokeh is not installed, which `why_no_page` tells.
+def run_page(report: Report, image: Image | None, command: str) -> str:
+    """The page as HTML; Bokeh has to be there, see `why_no_page`.
 
     Args:
         report: of the run.
-        images: by split, (S, C, H, W) uint8 in its trace's order; none, where they were not looked at.
+        image: (C, H, W) uint8, by a split and a sample of its trace; None, where they were not looked at.
         command: that evaluates the run at other thresholds, as far as the thresholds.
     """
-    if why_no_page():
-        return None
-    return page("run", report.experiment, page_data(report, images, command), {"plot": trade_off_plot()})
+    return page("run", report.experiment, page_data(report, image, command), {"plot": trade_off_plot()})
 
 
-def page_data(report: Report, images: Mapping[str, Tensor], command: str) -> dict[str, Any]:
+def page_data(report: Report, image: Image | None, command: str) -> dict[str, Any]:
     """What the page's script shows, in a form that JSON can say; arguments as of `run_page`."""
     timed = report.latencies[report.engine]
     live = "test" if report.protocol == "paper" else "val"
@@ -69,31 +68,36 @@ def page_data(report: Report, images: Mapping[str, Tensor], command: str) -> dic
         },
         "paper": report.protocol == "paper",
         "live": live,
-        "splits": {split: _split(report, split, images.get(split)) for split in report.traces},
+        "splits": {split: _split(report, split, image) for split in report.traces},
         "point": list(report.selection.point.thresholds),
         "frontier": _frontier(report),
         "command": command,
     }
 
 
-def _split(report: Report, split: str, images: Tensor | None) -> dict[str, Any]:
+def _split(report: Report, split: str, image: Image | None) -> dict[str, Any]:
     trace, right = report.traces[split], report.baseline_correct[split]
     total = trace.num_samples
     step = -(-total * trace.num_exits // MOST_VALUES)
     taken = taken_at(report, report.selection.point, split)
     if step > 1:
         trace, right, taken = trace.at(torch.arange(0, total, step)), right[::step], taken[::step]
-        images = None if images is None else images[::step]
+    correct = trace.correct
+    partly = correct.is_floating_point()
     return {
         "words": WORDS[split],
         "samples": trace.num_samples,
         "of": total,
         "step": step,
         "uncertainty": [numbers(exit.numpy()) for exit in trace.uncertainty.T],
-        "right": [numbers(exit.numpy().astype(np.uint8)) for exit in trace.correct.T],
-        "label": numbers(trace.label.numpy().astype(np.int32)),
-        "baseline": int(right.sum()) / len(right),
-        "images": None if images is None else sheet_of(trace, taken, images),
+        # Partly right, where answers are maps: then how much.
+        "right": [numbers(exit.numpy().astype(np.float64 if partly else np.uint8)) for exit in correct.T],
+        "good": [numbers(exit.numpy().astype(np.uint8)) for exit in good_of(trace).T] if partly else None,
+        "label": numbers(main_class(trace.label, 1).numpy().astype(np.int32)),
+        "baseline": right.sum().item() / len(right),
+        "images": None
+        if image is None
+        else sheet_of(trace, taken, lambda sample: image(split, sample * step)),
     }
 
 

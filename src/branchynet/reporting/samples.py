@@ -16,7 +16,7 @@ PAIR_LENGTH = 12
 def sample_images(report: Report, images: Tensor) -> Figure:
     """Some test images by the exit that they took at the operating point, surest left, least sure right.
 
-    Over each stand label → prediction and the uncertainty; wrong predictions are red.
+    Over each stand label → prediction, or how right a map is, and the uncertainty; what does harm is red.
 
     Args:
         report: of the run.
@@ -33,12 +33,10 @@ def sample_images(report: Report, images: Tensor) -> Figure:
         for panel in row:
             panel.set_axis_off()
         for panel, sample in zip(row, samples, strict=False):
-            label, prediction = int(trace.label[sample]), int(trace.prediction[sample, n])
-            wrong = label != prediction
+            wrong = not trace.good[sample, n]
             panel.imshow(_picture(images[sample]), cmap="gray", vmin=0, vmax=255)
             panel.set_title(
-                f"{_pair(report.classes[label], report.classes[prediction])}\n"
-                f"{trace.uncertainty[sample, n]:.2g}",
+                f"{_said(report, sample, n)}\n{trace.uncertainty[sample, n]:.2g}",
                 color=RED if wrong else BLACK,
                 fontweight="bold" if wrong else "normal",
                 fontsize=8,
@@ -54,7 +52,8 @@ def sample_images(report: Report, images: Tensor) -> Figure:
         if not samples:
             text = row[0].text(0, 0.5, "no sample leaves here", transform=row[0].transAxes, va="center")
             text.set_in_layout(False)  # else it would push the other columns aside
-    what = f"label→prediction and {uncertainty_unit(report)}, surest left, least sure right; wrong ones red"
+    said = f"{report.task.score}, %," if report.task.partly else "label→prediction"
+    what = f"{said} and {uncertainty_unit(report)}, surest left, least sure right; {report.task.bad} ones red"
     figure.suptitle(title(report, what), fontsize="medium")
     return figure
 
@@ -72,6 +71,15 @@ def surest_and_least_sure(uncertainty: Tensor, chosen: Tensor, count: int) -> li
     if len(order) <= count:
         return order
     return order[: count - count // 2] + order[len(order) - count // 2 :]
+
+
+def _said(report: Report, sample: int, n: int) -> str:
+    """What exit n+1 answers, beside what is so."""
+    trace = report.trace
+    if trace.partly:
+        return f"{100 * trace.correct[sample, n]:.0f} %"
+    label, prediction = int(trace.label[sample]), int(trace.prediction[sample, n])
+    return _pair(report.classes[label], report.classes[prediction])
 
 
 def _pair(label: str, prediction: str) -> str:

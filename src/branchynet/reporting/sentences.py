@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import Interval, over_static, point_intervals, scaled
+from branchynet.evaluation.overlap import overlaps
 from branchynet.evaluation.report import (
     Report,
     balanced_accuracies,
@@ -32,6 +33,8 @@ def sentences(report: Report) -> list[str]:
         texts.append(
             "The thresholds were chosen on the validation split that is reported: these numbers flatter."
         )
+    if report.task.explained:
+        texts.append(report.task.explained)
     texts.append(_choice(report))
     if report.selection.certificate:
         texts.append(f"Promised: {report.selection.certificate.promise}")
@@ -176,10 +179,10 @@ def _over_static(report: Report) -> str:
 
 
 def _beating(report: Report, exit_index: int) -> str:
-    accuracy = static_accuracies(report)[exit_index]
+    accuracy, (first, second) = static_accuracies(report)[exit_index], report.task.reaches
     return (
-        f"A single exit beats the whole trunk: exit {exit_index + 1} alone is right on "
-        f"{percent(accuracy)} %, the baseline on {percent(report.baseline_accuracy)} %, and the exit is "
+        f"A single exit beats the whole trunk: exit {exit_index + 1} alone {first} "
+        f"{percent(accuracy)} %, the baseline {second} {percent(report.baseline_accuracy)} %, and the exit is "
         "faster. So the trunk is weak, and the exits' merit is another one than adaptivity."
     )
 
@@ -232,12 +235,13 @@ def _headroom(report: Report) -> list[str]:
     confidence, knowledge = _gains(report, found.confidence), _gains(report, found.knowledge)
     known = ", ".join("–" if value is None else f"{value:.3f}" for value in found.auroc)
     texts = [
-        "Headroom: perfect confidence (leaving at the first exit that agrees with the last one) would gain "
-        f"{confidence}; perfect knowledge (the first exit that is right, where none is the first) {knowledge}."
+        f"Headroom: perfect confidence (leaving at {report.task.perfect}) would gain "
+        f"{confidence}; perfect knowledge ({report.task.known}) {knowledge}."
     ]
     if found.auroc:
         texts.append(
-            f"AUROC of each side exit's uncertainty for being right (0.5 guesses, 1 is perfect): {known}."
+            f"AUROC of each side exit's uncertainty for being {report.task.good} (0.5 guesses, 1 is perfect): "
+            f"{known}."
         )
     return texts
 
@@ -268,7 +272,15 @@ UNEQUAL = 2
 
 
 def _balanced(report: Report) -> list[str]:
-    """At most one sentence about accuracies in which every class counts alike."""
+    """At most one sentence about accuracies in which every class counts alike, as in the IoU of maps."""
+    mapped = overlaps(report)
+    if mapped is not None:
+        alone = ", ".join(percent_within(each.mean, each.interval) for each in mapped.exits)
+        return [
+            "Over the whole data set, the mean IoU of all classes, %: baseline "
+            f"{percent_within(mapped.baseline.mean, mapped.baseline.interval)}, exits alone {alone}, operating "
+            f"point {percent_within(mapped.point.mean, mapped.point.interval)}."
+        ]
     counts = report.trace.label.bincount()
     counts = counts[counts > 0]
     if counts.max() <= UNEQUAL * counts.min():

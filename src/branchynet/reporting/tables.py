@@ -15,6 +15,7 @@ from branchynet.evaluation.intervals import (
     point_intervals,
     scaled,
 )
+from branchynet.evaluation.overlap import overlaps
 from branchynet.evaluation.quality import calibrated, qualities
 from branchynet.evaluation.recall import Recall, recalls
 from branchynet.evaluation.report import (
@@ -70,7 +71,7 @@ def summary_table(report: Report) -> str:
 
     baseline_us = main.baseline.median_us
     rows = [
-        ["", "accuracy %", "exit rates %", "MACs, M", "latency, µs", "IQR, µs", "gain"],
+        ["", f"{report.task.score} %", "exit rates %", "MACs, M", "latency, µs", "IQR, µs", "gain"],
         ["baseline", percent(report.baseline_accuracy), "", *_costs(macs.baseline, main.baseline, 1.0)],
     ]
     for n, accuracy in enumerate(accuracies):
@@ -102,7 +103,7 @@ def _intervals(report: Report) -> str:
     trace, found = report.trace, headroom(report.trace)
     own, _ = answer_intervals(report, report.baseline_correct[report.split])
     rows = [
-        ["95 % intervals", "accuracy %", "less the baseline's", "gain"],
+        ["95 % intervals", f"{report.task.score} %", "less the baseline's", "gain"],
         ["baseline", percent_within(report.baseline_accuracy, own), "", ""],
     ]
 
@@ -139,8 +140,8 @@ def table_one(report: Report) -> str:
     Costs count all heads, the criterion and the decision, but for the last column: there the trunk's segments
     alone are on the clock, as they were in the paper, whose rows follow where `report` repeats them.
     """
-    columns = ("network", "accuracy %", "time, µs", "gain, time", "gain, MACs", "thresholds", "exit rates %")
-    header = [*columns, "gain, time of the trunk alone"]
+    columns = ("time, µs", "gain, time", "gain, MACs", "thresholds", "exit rates %")
+    header = ["network", f"{report.task.score} %", *columns, "gain, time of the trunk alone"]
     engines, point, taken = list(report.latencies), report.point, taken_at_point(report)
     baseline, _ = answer_intervals(report, report.baseline_correct[report.split])
     ends = {engine: point_intervals(report, taken, engine) for engine in engines}
@@ -194,7 +195,7 @@ def trade_offs_table(report: Report) -> str:
     """Markdown: the points for some wanted losses and gains, and where the whole frontier is to be found."""
     header = [
         f"wanted on {report.chosen_on}",
-        "accuracy %",
+        f"{report.task.score} %",
         "loss, points",
         "exit rates %",
         "thresholds",
@@ -256,16 +257,46 @@ def criterion_table(report: Report) -> str:
     if what:
         calibration = f"Calibration error: how far {what} is from the share that is right, on average."
     text = (
-        f"On {report.reported_on}. AUROC: how often a right answer is surer than a wrong one; 0.5 guesses, 1 is "
-        f"perfect. {calibration} Area: under accuracy over cost of this exit and the last one; 0 is leaving at "
+        f"On {report.reported_on}. AUROC: how often {report.task.ranked}; 0.5 guesses, 1 is perfect. {calibration} "
+        f"Area: under {report.task.score} over cost of this exit and the last one; 0 is leaving at "
         "random, 1 the best there can be. MACs and time are the criterion's own and in every cost and gain; the "
         f"time is that of leaving at exit 1 beyond exit 1 alone ({report.engine}), so decision and loop are in it."
     )
     return "\n".join(lines) + f"\n\n{text}\n"
 
 
+def overlap_table(report: Report) -> str:
+    """Markdown: the IoU of each class over the data set; empty where answers are no maps."""
+    found = overlaps(report)
+    if found is None:
+        return ""
+    ways = [found.baseline, *found.exits, found.point]
+    exits = [f"exit {n}" for n in range(1, report.num_exits + 1)]
+    header = ["class", "pixels %", "baseline", *exits, "operating point"]
+    rows = [
+        [
+            printable(report.classes[k]).replace("|", "\\|"),
+            percent(found.pixels[k] / sum(found.pixels)),
+            *("–" if (value := way.classes[k]) is None else percent(value) for way in ways),
+        ]
+        for k in range(len(report.classes))
+    ]
+    rows.append(["**mean IoU**", "", *(percent_within(way.mean, way.interval) for way in ways)])
+    lines = [_markdown(header), _markdown(["---"] * len(header)), *map(_markdown, rows)]
+    text = (
+        f"IoU, %, over all pixels of {report.reported_on}: those that map and truth both give to a class over "
+        "those that one of them does; exit n: with all samples leaving there. In brackets: 95 % intervals."
+    )
+    return "\n".join(lines) + f"\n\n{text}\n"
+
+
 def recall_table(report: Report) -> str:
-    """Markdown: how well each class is known; of many classes those that the operating point knows least."""
+    """Markdown: how well each class is known; of many classes those that the operating point knows least.
+
+    Empty where answers are maps, see `overlap_table`.
+    """
+    if report.task.partly:
+        return ""
     found = recalls(report)
     ways = [found.baseline, *found.exits, found.point]
     there = [number for number, count in enumerate(found.samples) if count]
@@ -382,6 +413,7 @@ def report_page(report: Report) -> str:
         trade_offs_table,
         criterion_table,
         recall_table,
+        overlap_table,
         rivals_table,
         outside_table,
         adaptive_table,

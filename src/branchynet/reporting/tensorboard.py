@@ -12,6 +12,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from branchynet.evaluation import trade_offs
 from branchynet.evaluation.adaptive import adaptive
 from branchynet.evaluation.headroom import headroom
+from branchynet.evaluation.overlap import overlaps
 from branchynet.evaluation.quality import qualities
 from branchynet.evaluation.recall import recalls
 from branchynet.evaluation.report import (
@@ -28,6 +29,7 @@ from branchynet.reporting.tables import (
     adaptive_table,
     criterion_table,
     outside_table,
+    overlap_table,
     recall_table,
     rivals_table,
     summary_table,
@@ -75,7 +77,8 @@ def log_report(
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     if report.num_exits > 1:
         writer.add_text("sweep/criterion", criterion_table(report), step)
-    writer.add_text("sweep/recall", recall_table(report), step)
+    known = overlap_table(report)
+    writer.add_text("sweep/iou" if known else "sweep/recall", known or recall_table(report), step)
     if report.rivals:
         writer.add_text("sweep/rivals", rivals_table(report), step)
     if report.outside:
@@ -98,14 +101,14 @@ def scalars(report: Report) -> dict[str, float]:
     is promised.
     """
     latencies, point = report.latencies[report.engine], report.point
-    saved, balanced = savings(report, point), balanced_accuracies(report)
+    saved, balanced = savings(report, point), None if report.task.partly else balanced_accuracies(report)
     values = {
         "baseline/accuracy": report.baseline_accuracy,
-        "baseline/balanced_accuracy": balanced.baseline,
+        **({} if balanced is None else {"baseline/balanced_accuracy": balanced.baseline}),
         "baseline/macs": report.macs.baseline,
         "baseline/latency_us": latencies.baseline.median_us,
         "operating_point/accuracy": point.accuracy,
-        "operating_point/balanced_accuracy": balanced.point,
+        **({} if balanced is None else {"operating_point/balanced_accuracy": balanced.point}),
         "operating_point/macs": saved.macs,
         "operating_point/latency_us": saved.latency_us,
         "operating_point/gain_macs": saved.gain_macs,
@@ -129,7 +132,7 @@ def scalars(report: Report) -> dict[str, float]:
     values |= trade_offs.scalars(report)
     if saved.gain_over_static is not None:
         values["operating_point/gain_over_static"] = saved.gain_over_static
-    for n, value in enumerate(balanced.exits, 1):
+    for n, value in enumerate(() if balanced is None else balanced.exits, 1):
         values[f"exits/balanced_accuracy_{n}"] = value
     if found := adaptive(report):
         values |= {"adaptive/accuracy": found.accuracy, "adaptive/latency_us": found.latency_us}
@@ -168,7 +171,14 @@ def _criterion(report: Report) -> dict[str, float]:
 
 def _recall(report: Report) -> dict[str, float]:
     """Of the class that is known least; where they are few, of each at the operating point and the last exit, too.
-    Of many they stand in a table."""
+    Of many they stand in a table. Of maps the mean IoU of all classes."""
+    mapped = overlaps(report)
+    if mapped is not None:
+        values = {f"exits/mean_iou_{n}": each.mean for n, each in enumerate(mapped.exits, 1)}
+        values |= {"baseline/mean_iou": mapped.baseline.mean, "operating_point/mean_iou": mapped.point.mean}
+        few = len(report.classes) <= MOST_CLASSES
+        pairs = zip(tags_of(report.classes), mapped.point.classes, strict=True) if few else ()
+        return values | {f"iou/{name}": value for name, value in pairs if value is not None}
     found = recalls(report)
     values = {f"exits/lowest_recall_{n}": each.lowest for n, each in enumerate(found.exits, 1)}
     values |= {

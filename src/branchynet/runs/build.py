@@ -23,6 +23,7 @@ from branchynet.evaluation.settings import Measuring, SweepSettings
 from branchynet.exits.combining import Combining
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
+from branchynet.exits.task import CLASSIFICATION, Task
 from branchynet.networks.attach import attach
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import most_bytes, network_state, read_checkpoint
@@ -171,9 +172,14 @@ def load_weights(network: BranchedNetwork, path: Path) -> None:
         network.load_state_dict(network_state(network, content, path))
 
 
-def build_criterion(criterion: Any) -> Criterion:
-    """How unsure an exit is: one object, as its settings make it."""
-    return made("criterion", criterion, Criterion)
+def build_task(task: Any) -> Task:
+    """What the network is asked for."""
+    return made("task", task, Task)
+
+
+def build_criterion(criterion: Any, task: Task = CLASSIFICATION) -> Criterion:
+    """How unsure an exit is: one object, as its settings make it, as the task has it."""
+    return task.judging(made("criterion", criterion, Criterion))
 
 
 def build_combining(combine: Any) -> Combining:
@@ -223,14 +229,19 @@ def build_rivals(data: Any) -> tuple[Rival, ...]:
 
 
 def build_sweep(
-    config: DictConfig, experiment: str, seed: int, split: str = "test", rivals: tuple[Rival, ...] = ()
+    config: DictConfig,
+    experiment: str,
+    seed: int,
+    split: str = "test",
+    rivals: tuple[Rival, ...] = (),
+    task: Task = CLASSIFICATION,
 ) -> SweepSettings:
     """How the operating point is chosen, by the groups `criterion`, `combine`, `sweep` and `engine` of `config`."""
     sweep = plain(config.sweep)
     rule = build_rule(sweep.pop("rule", None))
-    criterion, measuring = build_criterion(config.criterion), build_measuring(config.engine)
+    criterion, measuring = build_criterion(config.criterion, task), build_measuring(config.engine)
     combining = build_combining(config.combine)
-    known = {field.name for field in fields(SweepSettings)} - {"rivals", "combining"}
+    known = {field.name for field in fields(SweepSettings)} - {"rivals", "combining", "task"}
     unknown = next((name for name in sweep if name not in known), None)
     if unknown is not None:
         raise UserError(f"sweep.{unknown}: there is no such setting; see conf/sweep")
@@ -244,14 +255,15 @@ def build_sweep(
             split=split,
             rivals=rivals,
             combining=combining,
+            task=task,
             **sweep,
         )
 
 
 def build_class_weights(config: DictConfig, label: Tensor, num_classes: int) -> tuple[float, ...] | None:
-    """How much an image of each class counts in both stages, by the labels (S,) of the training split."""
+    """How much an image of each class counts in both stages, by the labels (S, …) of the training split."""
     with settings_of("objective"):
-        counts = label.bincount(minlength=num_classes).tolist()
+        counts = label.flatten().bincount(minlength=num_classes).tolist()
         return class_weights(plain(config.objective).get("class_weights"), counts)
 
 

@@ -18,10 +18,18 @@ from branchynet.evaluation.noise import Noise
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion, for_exits
+from branchynet.exits.task import Task
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import check_fits, load_network
 from branchynet.runs import baseline_cache
-from branchynet.runs.build import build_backend, build_criterion, build_data, build_network, check_size
+from branchynet.runs.build import (
+    build_backend,
+    build_criterion,
+    build_data,
+    build_network,
+    build_task,
+    check_size,
+)
 from branchynet.runs.image_facts import ImageFacts, facts_of, read_facts
 from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.result_schema import Result, read_result
@@ -62,6 +70,11 @@ class FinishedRun:
         return self.result["knee"]["criterion"]
 
     @cached_property
+    def task(self) -> Task:
+        """What the network is asked for."""
+        return build_task(self.config.task)
+
+    @cached_property
     def stored_criterion(self) -> StoredCriterion:
         """What the run's traces and thresholds are of."""
         stored = read_criterion(self._existing(CRITERION))
@@ -75,7 +88,7 @@ class FinishedRun:
         """N, from an exit's logits (B, K) to its uncertainty (B,), as they were fitted."""
         stored = self.stored_criterion
         shapes = self.network.feature_shapes(self.facts.input_shape)
-        criteria = for_exits(build_criterion(stored.settings), shapes, self.facts.num_classes)
+        criteria = for_exits(build_criterion(stored.settings, self.task), shapes, self.facts.num_classes)
         path = self.folder / CRITERION
         if len(stored.states) != len(criteria):
             raise UserError(
@@ -103,6 +116,11 @@ class FinishedRun:
     @cached_property
     def profile(self) -> Profile:
         """What is known of the network at run time: its costs, and what its exits said on validation."""
+        if self.task.partly:
+            raise UserError(
+                f"the run {self.folder} is of task={self.task.name}: controllers and adapted thresholds go by "
+                "answers that are right or wrong; leave them out"
+            )
         exits = self.result["exits"]
         trace = read_trace(self._existing("trace-val.npz"))
         if trace.num_exits != len(exits):

@@ -17,7 +17,7 @@ from branchynet.runs.grouping import grouped
 from branchynet.runs.jobs import FOLDER as JOBS
 from branchynet.runs.jobs import Job, jobs_of
 from branchynet.runs.result_schema import NAME as RESULT
-from branchynet.runs.result_schema import find_result
+from branchynet.runs.result_schema import TRIAL, find_result
 from branchynet.runs.rows import (
     EVALUATION,
     NOT_OF_GROUP,
@@ -153,6 +153,10 @@ def _read(folder: Path, name: str, entries: set[str]) -> Row | None:
     """
     kind = next((kind for kind in (RUN, EVALUATION, PUBLISHED) if (folder / SETTINGS[kind]).is_file()), None)
     if RESULT not in entries:
+        if TRIAL in entries:
+            raise UserError(
+                "it is a trial of a search, judged on validation alone; `train resume=` finishes it"
+            )
         begun = kind == RUN or "checkpoints" in entries
         if begun or kind == EVALUATION or any(each.startswith(STAGING) for each in entries):
             raise UserError("it is not finished")

@@ -9,6 +9,7 @@ from typing import Any
 from branchynet.evaluation.adaptive import adaptive
 from branchynet.evaluation.headroom import Perfect, headroom
 from branchynet.evaluation.intervals import PointIntervals, answer_intervals, over_static, point_intervals
+from branchynet.evaluation.overlap import Overlap, overlaps
 from branchynet.evaluation.quality import calibrated, qualities
 from branchynet.evaluation.recall import Recall, recalls
 from branchynet.evaluation.report import (
@@ -48,6 +49,9 @@ def result_dict(report: Report) -> dict[str, Any]:
     `Quality`; `recall` how well each class is known, see `Recall`. `interval` and `intervals` are 95 % intervals
     over the samples.
 
+    Only of maps: `task`, and `iou`, how well they fit the truth over the whole data set, see `Overlap`; there an
+    accuracy is the mean of the images' own IoU, and there are no `recall` and `balanced_accuracy`.
+
     Only where not every threshold vector that was tried was kept: `sweep`, see `Swept`. Only where thresholds were
     adapted to the images that are reported: `adaptive`, see `Adaptive`.
 
@@ -59,7 +63,8 @@ def result_dict(report: Report) -> dict[str, Any]:
     own = point_intervals(report, taken_at_point(report))
     static = over_static(saved, own)
     verified, certificate = report.verified.get(report.engine), report.selection.certificate
-    balanced = balanced_accuracies(report)
+    balanced = None if report.task.partly else balanced_accuracies(report)
+    mapped = overlaps(report)
     result: dict[str, Any] = {
         "experiment": report.experiment,
         "seed": int(report.seed),
@@ -74,7 +79,7 @@ def result_dict(report: Report) -> dict[str, Any]:
             "accuracy": float(report.baseline_accuracy),
             "macs": int(report.macs.baseline),
             "latency_us": float(latencies.baseline.median_us),
-            "balanced_accuracy": balanced.baseline,
+            **({} if balanced is None else {"balanced_accuracy": balanced.baseline}),
             "interval": list(answer_intervals(report, report.baseline_correct[report.split])[0]),
         },
         "exits": [
@@ -84,7 +89,7 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "latency_us": float(latencies.exits[n].median_us),
                 "static_macs": int(report.macs.static[n]),
                 "static_latency_us": float(latencies.static[n].median_us),
-                "balanced_accuracy": balanced.exits[n],
+                **({} if balanced is None else {"balanced_accuracy": balanced.exits[n]}),
                 "interval": list(answer_intervals(report, report.trace.correct[:, n])[0]),
             }
             for n, accuracy in enumerate(exit_accuracies(report))
@@ -102,7 +107,7 @@ def result_dict(report: Report) -> dict[str, Any]:
                 "latency_us": float(verified.latency_us),
                 "gain_latency": float(gain_measured(report)),
             },
-            "balanced_accuracy": balanced.point,
+            **({} if balanced is None else {"balanced_accuracy": balanced.point}),
             "intervals": {
                 **_intervals(own),
                 "gain_trunk_only": list(own.gain_trunk_only),
@@ -125,14 +130,24 @@ def result_dict(report: Report) -> dict[str, Any]:
         "calibrated": calibrated(report),
         "exits": [dataclasses.asdict(each) for each in qualities(report)],
     }
-    known = recalls(report)
-    result["recall"] = {
-        "classes": list(report.classes),
-        "samples": list(known.samples),
-        "baseline": _recall(known.baseline),
-        "exits": [_recall(each) for each in known.exits],
-        "knee": _recall(known.point),
-    }
+    if mapped is None:
+        known = recalls(report)
+        result["recall"] = {
+            "classes": list(report.classes),
+            "samples": list(known.samples),
+            "baseline": _recall(known.baseline),
+            "exits": [_recall(each) for each in known.exits],
+            "knee": _recall(known.point),
+        }
+    else:
+        result["task"] = report.task.name
+        result["iou"] = {
+            "classes": list(report.classes),
+            "pixels": list(mapped.pixels),
+            "baseline": _iou(mapped.baseline),
+            "exits": [_iou(each) for each in mapped.exits],
+            "knee": _iou(mapped.point),
+        }
     if len(report.inexact_test) or report.inexact_training:
         exact = without_inexact(report)
         result["inexact_test_images"] = len(report.inexact_test)
@@ -173,6 +188,10 @@ def _recall(found: Recall) -> dict[str, Any]:
         "intervals": [each and list(each) for each in found.intervals],
         "balanced_accuracy_interval": list(found.balanced_interval),
     }
+
+
+def _iou(found: Overlap) -> dict[str, Any]:
+    return {"mean_iou": found.mean, "interval": list(found.interval), "iou": list(found.classes)}
 
 
 def _perfect(report: Report, point: Perfect) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from branchynet.forms import Above0, Name, Part, what_is_wrong
 from branchynet.regular import read_regular
 
 NAME = "result.json"
+TRIAL = "trial.json"  # in its place, where a search has judged a network on validation alone
 ROUNDING = 1e-6  # of exit rates' sum
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -166,6 +167,27 @@ class Recalls(Part):
     knee: ClassRecall
 
 
+class Iou(Part):
+    """How well the maps of one way to answer fit the truth, over all images."""
+
+    mean_iou: Fraction = Field(description="the mean of the classes that are there")
+    interval: Pair
+    iou: list[Fraction | None] = Field(
+        description="K: the pixels of all images that map and truth both give to the class over those that one of "
+        "them does; null: the class is nowhere"
+    )
+
+
+class Ious(Part):
+    """The same of all ways: K names, and numbers of pixels in the truth."""
+
+    classes: list[str]
+    pixels: list[Count]
+    baseline: Iou
+    exits: list[Iou]
+    knee: Iou
+
+
 class Rival(Part):
     """A small network of others for the same images, as its source says."""
 
@@ -260,6 +282,11 @@ class Result(Part):
     )
     split: Literal["test", "val"] = "test"
     fitting: Fitting | None = None
+    task: Name = Field(
+        default="classification",
+        description="segmentation: an accuracy is the mean over the images of each one's own mean IoU",
+    )
+    iou: Ious | None = Field(default=None, description="of maps")
     sweep: Swept | None = Field(default=None, description="null: every threshold vector tried was kept")
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ SETTINGS = {RUN: ".hydra/config.yaml", EVALUATION: "evaluate.yaml", PUBLISHED: "
 # Settings that say which run is looked at, where something lies or what is shown beside it, and not what is done;
 # and the seed.
 NOT_OF_GROUP = (
-    *("seed", "name", "experiment", "resume", "run", "from", "in_place", "trust", *WHERE),
+    *("seed", "name", "experiment", "resume", "run", "from", "in_place", "trust", "page", *WHERE),
     *("data.root", "data.download", "data.cache", "data.keep", "data.num_workers", "data.eval_batch_size"),
     *("data.rivals", "engine.seconds", "engine.compare", "outside", "hydra"),
 )

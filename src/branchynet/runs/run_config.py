@@ -28,6 +28,8 @@ PARTS = (
 OWN = (*KNOWN, *NETWORKS, *PARTS)
 # The group `combine` of runs of before there was one.
 SEPARATE = {"_target_": "branchynet.exits.combining.Separate"}
+# The group `task` of such runs.
+ONE_CLASS = {"_target_": "branchynet.exits.task.Classification"}
 # Settings that older runs do not have, as they were then.
 LATER = (("sweep", "fit_share", 0.5),)
 MAX_BYTES = 1_000_000  # of settings
@@ -98,6 +100,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
 def add_later(settings: dict[str, Any]) -> None:
     """Add what older runs do not have, as it was then; in place."""
     settings.setdefault("combine", dict(SEPARATE))
+    settings.setdefault("task", dict(ONE_CLASS))
     for group, name, value in LATER:
         if isinstance(settings.get(group), dict):
             settings[group].setdefault(name, value)

@@ -24,6 +24,7 @@ from branchynet.evaluation.fitting import Fitting
 from branchynet.evaluation.report import Report
 from branchynet.exits.combining import Shares
 from branchynet.exits.criteria import Criterion
+from branchynet.exits.maps import MapTrace
 from branchynet.exits.trace import Trace
 from branchynet.networks.weights import read_checkpoint
 from branchynet.regular import ARRAYS, check_archive, open_regular, read_regular
@@ -34,6 +35,8 @@ from branchynet.runtime.costs import Latencies, Latency, Macs
 TRACE_ARRAYS = {"uncertainty": np.float32, "prediction": np.int64, "label": np.int64}
 ALONE = "alone"
 MORE_ARRAYS = {ALONE: np.int64, "confidence": np.float32}  # of traces that have them
+OVERLAP = "overlap"  # of traces of maps, and of those alone
+OF_MAPS = ("prediction", OVERLAP)  # of a baseline's maps
 CRITERION = "criterion.pt"
 # What numpy, zipfile and Trace raise for a file that is no archive, is cut off or holds something else.
 DAMAGED = (
@@ -70,7 +73,8 @@ def read_evidence(
     Raises:
         UserError: a file is missing or damaged, or they do not fit each other.
     """
-    baseline = read_baseline(folder / "baseline.npz")
+    path = folder / "baseline.npz"
+    baseline = read_baseline(path)
     macs, latencies = read_costs(folder / "costs.csv")
     traces = {split: read_trace(folder / f"trace-{split}.npz") for split in ("val", "test")}
     for split, trace in traces.items():
@@ -78,6 +82,13 @@ def read_evidence(
             raise UserError(
                 f"trace-{split}.npz, costs.csv and baseline.npz in {folder} are not of one run: take from=network"
             )
+        if isinstance(trace, MapTrace):
+            if trace.label.shape[1] != len(classes):
+                raise UserError(
+                    f"{folder / f'trace-{split}.npz'} is of {trace.label.shape[1]} classes, the run of "
+                    f"{len(classes)}: take from=network"
+                )
+            continue
         for name in ("prediction", "label", *([] if trace.alone is None else [ALONE])):
             numbers = getattr(trace, name)
             if not 0 <= int(numbers.min()) <= int(numbers.max()) < len(classes):
@@ -85,6 +96,7 @@ def read_evidence(
                     f"{folder / f'trace-{split}.npz'} is damaged: a {name} is none of the {len(classes)} classes: "
                     "take from=network"
                 )
+    maps = _baseline_maps(path, baseline, traces)
     images = traces["test"].num_samples
     if any(not 0 <= number < images for number in baseline.inexact_test.tolist()):
         raise UserError(
@@ -100,20 +112,44 @@ def read_evidence(
         versions=versions,
         inexact_test=baseline.inexact_test,
         inexact_training=baseline.inexact_training,
+        baseline_maps=maps,
     )
+
+
+def _baseline_maps(path: Path, baseline: "Baseline", traces: Mapping[str, Trace]) -> dict[str, MapTrace]:
+    """What the baseline's maps have in common with the truth, by split; empty where answers are no maps."""
+    found = {}
+    try:
+        for split, trace in traces.items():
+            if isinstance(trace, MapTrace):
+                arrays = baseline.maps[split]
+                found[split] = MapTrace(
+                    torch.zeros(trace.num_samples, 1),
+                    arrays["prediction"],
+                    trace.label,
+                    overlap=arrays[OVERLAP],
+                )
+                if not torch.equal(found[split].correct[:, 0], baseline.correct[split]):
+                    raise ValueError(f"{split}_correct is not of the maps beside it")
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return found
 
 
 def write_trace(path: Path, trace: Trace) -> None:
     """Write `uncertainty` (S, N) float32, `prediction` (S, N) int64 and `label` (S,) int64, compressed.
 
-    Where exits average, also `alone` (S, N) int64: what each head by itself predicts. Where PyTorch made the trace,
-    also `confidence` (S, N) float32: the largest softmax probability.
+    Of maps, `prediction` (S, N, K) and `label` (S, K) are the pixels of each class, and `overlap` (S, N, K) int64
+    those that an exit gives to it rightly. Where exits average, also `alone` (S, N) int64: what each head by itself
+    predicts. Where PyTorch made the trace, also `confidence` (S, N) float32: the largest softmax probability.
     """
     arrays: dict[str, Any] = {
         name: getattr(trace, name).numpy().astype(dtype) for name, dtype in TRACE_ARRAYS.items()
     }
     more = {name: getattr(trace, name) for name in MORE_ARRAYS}
     arrays |= {name: value.numpy() for name, value in more.items() if value is not None}
+    if isinstance(trace, MapTrace):
+        arrays[OVERLAP] = trace.overlap.numpy()
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -125,12 +161,13 @@ def read_trace(path: Path) -> Trace:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     try:
-        arrays = _arrays(path, tuple(TRACE_ARRAYS), tuple(MORE_ARRAYS))
-        kinds = {name: {**TRACE_ARRAYS, **MORE_ARRAYS}[name] for name in arrays}
+        arrays = _arrays(path, tuple(TRACE_ARRAYS), (*MORE_ARRAYS, OVERLAP))
+        kinds = {name: {**TRACE_ARRAYS, **MORE_ARRAYS, OVERLAP: np.int64}[name] for name in arrays}
         wrong = [name for name, dtype in kinds.items() if arrays[name].dtype != dtype]
         if wrong:
             raise ValueError(f"the type of {wrong[0]} is {arrays[wrong[0]].dtype}")
-        return Trace(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return MapTrace(**tensors) if OVERLAP in tensors else Trace(**tensors)
     except FileNotFoundError:
         raise UserError(f"there is no trace {path}; a finished run has one") from None
     except DAMAGED as error:
@@ -144,17 +181,24 @@ def read_trace(path: Path) -> Trace:
 class Baseline(NamedTuple):
     """What `write_baseline` wrote."""
 
-    correct: dict[str, Tensor]  # by split, `val` and `test`: (S,) bool
+    correct: dict[str, Tensor]  # by split, `val` and `test`: (S,) bool; of maps float64
     inexact_test: Tensor  # (I,) int64
     inexact_training: int
+    maps: dict[str, dict[str, Tensor]]  # of maps, by split: `prediction` and `overlap` (S, 1, K) int64
 
 
 def write_baseline(path: Path, report: Report) -> None:
     """Write what a later choice needs of the baseline and of images that are not the published ones.
 
     `val_correct` and `test_correct` (S,) bool: which samples the baseline is right about; `inexact_test` (I,)
-    int64 and `inexact_training` () int64, see `Report`.
+    int64 and `inexact_training` () int64, see `Report`. Of maps `…_correct` are float64, and `…_prediction` and
+    `…_overlap` (S, 1, K) int64 are there, as a trace has them.
     """
+    maps = {
+        f"{split}_{name}": getattr(trace, name).numpy()
+        for split, trace in report.baseline_maps.items()
+        for name in OF_MAPS
+    }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
@@ -162,6 +206,7 @@ def write_baseline(path: Path, report: Report) -> None:
             test_correct=report.baseline_correct["test"].numpy(),
             inexact_test=report.inexact_test.numpy(),
             inexact_training=np.int64(report.inexact_training),
+            **maps,
         )
 
 
@@ -172,17 +217,24 @@ def read_baseline(path: Path) -> Baseline:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     try:
-        arrays = _arrays(path, ("val_correct", "test_correct", "inexact_test", "inexact_training"))
+        pairs = [(split, name) for split in ("val", "test") for name in OF_MAPS]
+        optional = tuple(f"{split}_{name}" for split, name in pairs)
+        arrays = _arrays(path, ("val_correct", "test_correct", "inexact_test", "inexact_training"), optional)
+        maps: dict[str, dict[str, Tensor]] = {"val": {}, "test": {}}
+        for (split, name), key in zip(pairs, optional, strict=True):
+            if key in arrays:
+                maps[split][name] = torch.from_numpy(arrays[key])
+        kind = torch.float64 if maps["val"] else torch.bool
         correct = {split: torch.from_numpy(arrays[f"{split}_correct"]) for split in ("val", "test")}
         inexact = torch.from_numpy(arrays["inexact_test"])
-        if any(right.dtype != torch.bool or right.ndim != 1 for right in correct.values()):
-            raise ValueError("an array is not (S,) bool")
+        if any(right.dtype != kind or right.ndim != 1 for right in correct.values()):
+            raise ValueError(f"an array is not (S,) {str(kind).removeprefix('torch.')}")
         if inexact.dtype != torch.int64 or inexact.ndim != 1:
             raise ValueError("inexact_test is not (I,) int64")
         inexact_training = int(arrays["inexact_training"])
         if inexact_training < 0:
             raise ValueError("inexact_training is negative")
-        return Baseline(correct, inexact, inexact_training)
+        return Baseline(correct, inexact, inexact_training, maps)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; a finished run has one") from None
     except DAMAGED as error:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Outcome(NamedTuple):
     """What a batch gave, in the order of its input."""
 
-    prediction: np.ndarray  # (B,) int64
+    prediction: np.ndarray  # (B,) int64; of maps (B, H, W)
     exit: np.ndarray  # (B,) int64, 1 … N
     uncertainty: np.ndarray  # (B,) float32, of the exit that was taken
 
@@ -58,8 +58,8 @@ class Engine(Protocol):
         """Run a batch (B, C, H, W) float32, B ≥ 1."""
 
 
-# An undivided model: from one image (1, C, H, W) to the predicted class.
-Classifier = Callable[[np.ndarray], int]
+# An undivided model: from one image (1, C, H, W) to the predicted class, or (H, W) of them.
+Classifier = Callable[[np.ndarray], int | np.ndarray]
 # Modules one after the other, on one image (1, C, H, W); what it gives is not read.
 Chain = Callable[[np.ndarray], Any]
 
@@ -107,7 +107,7 @@ class Backend(ABC):
 
     @abstractmethod
     def classifier(self, module: nn.Module, input_shape: tuple[int, int, int], threads: int) -> Classifier:
-        """One undivided model, from images (B, C, H, W) to logits (B, K): what a network with exits has to beat."""
+        """One undivided model, from images (B, C, H, W) to logits (B, K, …): what exits have to beat."""
 
     @abstractmethod
     def chain(self, modules: Sequence[nn.Module], input_shape: tuple[int, int, int], threads: int) -> Chain:

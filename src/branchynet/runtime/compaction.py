@@ -18,8 +18,8 @@ COMPACT_FROM = 0.02
 Array = Any
 # What goes from exit to exit: features (R, …), then what else step n takes, any number of (R, …).
 Handed = Sequence[Array]
-# From n, 0-based, and what step n-1 hands on, at first the images alone, to (what step n hands on, prediction (R,)
-# int64, uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
+# From n, 0-based, and what step n-1 hands on, at first the images alone, to (what step n hands on, prediction
+# (R, …) int64, uncertainty (R,) float32, and what else is to be known of a row: any number of (R,)).
 RowStep = Callable[[int, Handed], Sequence[Any]]
 
 
@@ -46,10 +46,10 @@ def by_compaction(
         where: from a mask (R,) to the numbers, int64, of the rows that are set.
 
     Returns:
-        prediction, exit (from 1) and uncertainty, (B,) each, then what else the steps give.
+        prediction (B, …), exit (from 1) and uncertainty, (B,) each, then what else the steps give.
     """
     (x, *beside), *whole = step(0, (x,))
-    exits = whole[0] * 0 + 1
+    exits = whole[0].reshape(len(x), -1)[:, 0] * 0 + 1
     unsure = whole[1]
     rows: Array | None = None  # of the input, that have not left yet; None: all
     at: Array | None = None  # where they are in x; None: they are all there is

@@ -131,7 +131,7 @@ class TorchEngine:
         return (x, *behind), answer.argmax(dim=1), uncertainty
 
     def step(self, n: int, x: Tensor, *handed: Tensor) -> tuple[Tensor, ...]:
-        """From features (R, …) to those after segment n (0-based), the exit's answer (R, K) and uncertainty (R,).
+        """From features (R, …) to those after segment n (0-based), the answer (R, K, …) and the uncertainty (R,).
 
         Args:
             handed: what else the step before gives, after its uncertainty.
@@ -151,11 +151,12 @@ def _numbers(mask: Tensor) -> Tensor:
 
 
 def classifier(predict: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Classifier:
-    """From images (B, C, H, W) → classes (B,) on tensors of a device to a function of one image (1, C, H, W)."""
+    """From images (B, C, H, W) → classes (B, …) on tensors of a device to a function of one image (1, C, H, W)."""
 
     @torch.inference_mode()
-    def classify(x: np.ndarray) -> int:
-        return int(predict(torch.from_numpy(x).to(device)).item())
+    def classify(x: np.ndarray) -> int | np.ndarray:
+        found = predict(torch.from_numpy(x).to(device))
+        return int(found.item()) if found.ndim == 1 else found[0].cpu().numpy()
 
     return classify
 

@@ -87,6 +87,8 @@ class HostEngine:
         # The shape of what model n hands on, without the rows; None: its own input, where segment n is the
         # identity, or nothing, where it is the last.
         self.features: list[tuple[int, ...] | None] = []
+        # Of a prediction, without the rows: () of a class, (H, W) of a map.
+        self.answer: tuple[int, ...] = ()
         # The widths W of what else it hands on, (R, W) each, in the models' order: see `HandsOn`.
         self.beside: list[tuple[int, ...]] = []
         self._calls: list[tuple[Callable[[], object], np.ndarray, np.ndarray]] = []
@@ -95,13 +97,16 @@ class HostEngine:
         for n, step in enumerate(steps):
             forwards = n < len(steps) - 1 and not isinstance(step.segment, nn.Identity)
             with torch.inference_mode():
-                features, _, _, *beside = step(*(torch.zeros(2, *x.shape[1:]) for x in inputs))
+                features, answer, _, *beside = step(*(torch.zeros(2, *x.shape[1:]) for x in inputs))
             model = load(export(ModelStep(step, forwards), *(x.shape[1:] for x in inputs)))
             self.models.append(model)
             self.features.append(tuple(features.shape[1:]) if forwards else None)
+            self.answer = tuple(answer.shape[2:])
             self.beside.append(tuple(each.shape[1] for each in beside))
             room = np.empty((1, *features.shape[1:]), np.float32) if forwards else None
-            prediction, uncertainty, behind, inputs_behind = _memory(inputs[0], room, self.beside[n])
+            prediction, uncertainty, behind, inputs_behind = _memory(
+                inputs[0], self.answer, room, self.beside[n]
+            )
             call = model.bind(inputs, [prediction, uncertainty, *behind])
             self._calls.append((call, prediction, uncertainty))
             inputs = inputs_behind
@@ -140,40 +145,44 @@ class HostEngine:
     ) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
         x, shape = handed[0], self.features[n]
         room = None if shape is None else self._scratch.array((len(x), *shape), beside=x)
-        prediction, uncertainty, behind, handed_on = _memory(x, room, self.beside[n])
+        prediction, uncertainty, behind, handed_on = _memory(x, self.answer, room, self.beside[n])
         self.models[n].bind(handed, [prediction, uncertainty, *behind])()
         return handed_on, prediction, uncertainty
 
 
 def _memory(
-    x: np.ndarray, features: np.ndarray | None, beside: Sequence[int]
+    x: np.ndarray, answer: Sequence[int], features: np.ndarray | None, beside: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Where a model writes: prediction and uncertainty, (R,) each; what else it gives; and what the next one takes.
+    """Where a model writes: prediction (R, …), uncertainty (R,), what else it gives; and what the next one takes.
 
     Args:
         x: (R, …), its first input.
+        answer: the shape of a prediction, without the rows.
         features: memory for those that it gives; None: the next one takes x again.
         beside: the widths of what else it gives.
     """
     more = [np.empty((len(x), width), np.float32) for width in beside]
     given = [*([] if features is None else [features]), *more]
     handed_on = [x if features is None else features, *more]
-    return np.empty(len(x), np.int64), np.empty(len(x), np.float32), given, handed_on
+    return np.empty((len(x), *answer), np.int64), np.empty(len(x), np.float32), given, handed_on
 
 
 class HostClassifier:
-    """One undivided model, from an image (1, C, H, W) to the class, with its memory bound once."""
+    """One undivided model, from an image (1, C, H, W) to the class or the map, with its memory bound once."""
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...], load: Load) -> None:
         self._input = np.zeros((1, *input_shape), np.float32)
-        self._prediction = np.empty(1, np.int64)
-        model = load(export(Argmax(frozen(module)), input_shape))
+        argmax = Argmax(frozen(module))
+        with torch.inference_mode():
+            shape = argmax(torch.zeros(2, *input_shape)).shape[1:]
+        self._prediction = np.empty((1, *shape), np.int64)
+        model = load(export(argmax, input_shape))
         self._call = model.bind([self._input], [self._prediction])
 
-    def __call__(self, x: np.ndarray) -> int:
+    def __call__(self, x: np.ndarray) -> int | np.ndarray:
         self._input[...] = x
         self._call()
-        return int(self._prediction[0])
+        return int(self._prediction[0]) if self._prediction.ndim == 1 else self._prediction[0].copy()
 
 
 class HostChain:
@@ -197,7 +206,7 @@ class HostChain:
 
 
 class Argmax(nn.Module):
-    """From images (B, C, H, W) to classes (B,)."""
+    """From images (B, C, H, W) to classes (B, …)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from branchynet.exits.combining import average
 from branchynet.exits.criteria import Criterion, judge
+from branchynet.exits.trace import certainty
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.shared_start import with_shared_starts
 from branchynet.networks.tree import OnTop, features_in, path_of
@@ -136,7 +137,7 @@ class ModelStep(nn.Module):
         features, answer, uncertainty, *behind = self.step(x, *handed)
         outputs = [answer.argmax(dim=1), uncertainty]
         if self.confidence:
-            outputs.append(answer.float().softmax(dim=1).amax(dim=1))
+            outputs.append(certainty(answer))
         if self.forwards:
             outputs.append(features)
         return (*outputs, *behind)

@@ -105,7 +105,10 @@ def _one_by_one(x: np.ndarray) -> list[np.ndarray]:
 
 
 def _joined(outcomes: Iterable[Outcome]) -> Outcome:
-    return Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
+    joined = Outcome(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True)))
+    # Of many maps, eight times less: a class is below 256.
+    maps = joined.prediction.ndim > 1
+    return joined._replace(prediction=joined.prediction.astype(np.uint8)) if maps else joined
 
 
 def run_in_batches(engine: Engine, x: np.ndarray, batch: int) -> Outcome:

@@ -110,7 +110,9 @@ class Distilled:
 
     def _divergence(self, said: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         if self.class_weights is None:
-            return F.kl_div(said, teacher, reduction="batchmean", log_target=True)
+            # Of maps a mean over their pixels, too.
+            pixels = said[0, 0].numel()
+            return F.kl_div(said, teacher, reduction="batchmean", log_target=True) / pixels
         each = F.kl_div(said, teacher, reduction="none", log_target=True).sum(dim=1)
         return (image_weights(self.class_weights, target) * each).mean()
 

@@ -1,10 +1,18 @@
 """Accuracy and loss of every exit, as one torchmetrics metric (so that ranks are reduced for us)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+# From predictions (B, …), labels (B, …) and K to how right each answer is, (B,): bool, or 0 … 1.
+Right = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def equal(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """(B,) bool, of classes (B,)."""
+    return prediction == target
 
 
 class PerExit(Metric):
@@ -20,23 +28,26 @@ class PerExit(Metric):
     loss: Tensor
     total: Tensor
 
-    def __init__(self, num_exits: int) -> None:
+    def __init__(self, num_exits: int, right: Right = equal) -> None:
         super().__init__()
-        self.add_state("correct", torch.zeros(num_exits, dtype=torch.int64), dist_reduce_fx="sum")
+        self.right = right
+        self.add_state("correct", torch.zeros(num_exits, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("loss", torch.zeros(num_exits, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Sequence[Tensor | None], losses: Tensor, target: Tensor) -> None:
-        """Add a batch: N logits (B, K) or None, their mean losses (N,), the target (B,)."""
+        """Add a batch: N logits (B, K, …) or None, their mean losses (N,), the target (B, …)."""
         correct = [
-            (exit_logits.argmax(1) == target).sum() if exit_logits is not None else target.new_zeros(())
+            self.right(exit_logits.argmax(1), target, exit_logits.shape[1]).sum()
+            if exit_logits is not None
+            else target.new_zeros(())
             for exit_logits in logits
         ]
-        self.correct += torch.stack(correct)
+        self.correct += torch.stack([each.double() for each in correct])
         self.loss += losses.double() * len(target)
         self.total += len(target)
 
     def compute(self) -> dict[str, Tensor]:
         """`accuracy` and `loss`, (N,) float32 each."""
         total = self.total.clamp(min=1)
-        return {"accuracy": (self.correct / total).float(), "loss": (self.loss / total).float()}
+        return {"accuracy": self.correct.float() / total, "loss": (self.loss / total).float()}

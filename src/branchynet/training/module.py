@@ -17,7 +17,7 @@ from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.checkpoints import MovableCheckpoint
 from branchynet.training.gradients import Gradients
-from branchynet.training.metrics import PerExit
+from branchynet.training.metrics import PerExit, Right, equal
 from branchynet.training.objective import Objective, asks_a_teacher
 from branchynet.training.parts import batch_norms, parameter_groups, trained_parts
 from branchynet.training.seeds import derive_seed
@@ -56,6 +56,7 @@ class BranchyClassifier(L.LightningModule):
         trunk_lr: of the segments, in place of the optimiser's; a schedule scales both.
         gradients: how the exits' gradients are added up.
         teacher: another network, for an objective that learns from one.
+        right: how right answers are, which is what accuracy is the mean of.
 
     Logged once an epoch: `<stage>/train_loss`, `<stage>/val_loss`, `<stage>/val_accuracy` (the weighted mean
     over the exits), and per exit that is trained `…_exit_<n>` of loss and accuracy; `learning_rate/<stage>` as it
@@ -77,6 +78,7 @@ class BranchyClassifier(L.LightningModule):
         trunk_lr: float | None = None,
         gradients: Gradients = NOTHING_CHANGED,
         teacher: Teacher | None = None,
+        right: Right = equal,
     ) -> None:
         super().__init__()
         weights = tuple(objective.weights)
@@ -105,8 +107,8 @@ class BranchyClassifier(L.LightningModule):
         self.schedule_factory = schedule
         self.stage = stage
         self.seed = seed
-        self.train_metric = PerExit(network.num_exits)
-        self.val_metric = PerExit(network.num_exits)
+        self.train_metric = PerExit(network.num_exits, right)
+        self.val_metric = PerExit(network.num_exits, right)
         network.requires_grad_(False)
         self.parts = trained_parts(network, self.trained, freeze_trunk)
         for part in self.parts:

@@ -11,6 +11,7 @@ function main([data, plots]) {
   const exits = live.uncertainty.length;
   const documents = plots.plot.document;
   const source = (name) => documents.get_model_by_name(name);
+  const partly = Object.values(data.splits).some((split) => split.good); // answers are maps
   let now = data.point.slice();
   let kind = "latency_us";
   let shown = PICTURES;
@@ -20,7 +21,8 @@ function main([data, plots]) {
     return {
       ...split,
       uncertainty: split.uncertainty.map((text) => new Float32Array(bytes(text).buffer)),
-      right: split.right.map(bytes),
+      right: split.right.map((text) => (split.good ? new Float64Array(bytes(text).buffer) : bytes(text))),
+      good: (split.good || split.right).map(bytes), // answers that do no harm: of classes the right ones
       label: new Int32Array(bytes(split.label).buffer),
     };
   }
@@ -324,7 +326,7 @@ function main([data, plots]) {
     const kept = [];
     sheet.samples.forEach((sample, place) => {
       const exit = point.leaving[sample];
-      const [label, predicted, right] = [split.label[sample], sheet.predicted[place][exit], split.right[exit][sample]];
+      const [label, predicted, right] = [split.label[sample], sheet.predicted[place][exit], split.good[exit][sample]];
       if ((matches[label] || matches[predicted]) && (leaving === "" || exit === Number(leaving)) && (answered === "" || right === Number(answered))) {
         kept.push({ sample, place, exit, label, predicted, right });
       }
@@ -332,7 +334,8 @@ function main([data, plots]) {
     element("image-words").textContent =
       `${amount(Math.min(shown, kept.length))} of ${amount(kept.length)} images like this that are on this page; it has ${amount(sheet.samples.length)} of ` +
       `${amount(split.of)} ${split.words} images, of every class, exit, and of right and wrong ones as equal numbers as there are, so they are no fair sample. ` +
-      `A class is found by label and by answer.`;
+      `A class is found by label and by answer.` +
+      (partly ? " An image's class is that of most of its pixels; right is an answer that is no worse than the last exit's." : "");
     element("more").hidden = kept.length <= shown;
     const scale = Math.max(1, Math.floor(72 / Math.max(sheet.width, sheet.height)));
     element("images").replaceChildren(...kept.slice(0, shown).map((each) => {
