@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.train import check_folder, main, name_teachers_model, resume
+from branchynet.commands.train import at_work, check_folder, main, name_teachers_model, resume
 from branchynet.errors import UserError
 
 # Small enough for seconds, and no settings that change with the machine's load.
@@ -160,6 +160,14 @@ def test_the_choice_is_the_fastest_on_validation_that_is_as_good_as_the_baseline
     for row in rows:
         if float(row["val_accuracy"]) >= floor:
             assert float(row["val_latency_us"]) >= float(chosen[0]["val_latency_us"]) - 1e-9
+
+
+def test_one_process_at_a_time_trains_a_run(tmp_path):
+    with at_work(tmp_path):
+        with pytest.raises(UserError, match="another process trains this run"), at_work(tmp_path):
+            pass
+        assert (tmp_path / ".lock").exists(), "who was refused takes nothing away"
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):

@@ -1,8 +1,11 @@
 """Mistakes in the settings get one line before the first epoch; and which baselines are the same."""
 
 import json
+import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +19,7 @@ from branchynet.commands.train_run import (
     baseline_determinants,
     log_baseline,
     log_folder,
+    train_baseline,
     train_run,
     without,
 )
@@ -329,6 +333,40 @@ def test_a_cache_is_not_needed(cache, tmp_path, monkeypatch, caplog, capsys):
     assert (tmp_path / "run" / "checkpoints" / "baseline.pt").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"run", "a_file"}
     assert ("cannot be written" in caplog.text) == (cache == "a_file")
+
+
+def test_two_that_want_the_same_baseline_train_it_once(tmp_path, caplog):
+    """The second waits, says so, and takes the first one's."""
+    caplog.set_level("INFO")
+    config = composed(f"cache={tmp_path}/cache", *STILL)
+    data = build_data(config.data)
+    trained, waits = [], Event()
+
+    def stage(module, **arguments):
+        trained.append(arguments["folder"].parents[1].name)
+        assert waits.wait(30), "the other one does not wait"
+        return {}
+
+    def run(name):
+        network = build_network(config.model, data.input_shape, data.num_classes, config.seed)
+        train_baseline(config, tmp_path / name, network, data, stage, lambda: None)
+
+    class Waiting(logging.Handler):
+        def emit(self, record):
+            if "waiting for" in record.getMessage():
+                waits.set()
+
+    handler = Waiting()
+    logging.getLogger().addHandler(handler)
+    try:
+        with ThreadPoolExecutor() as both:
+            list(both.map(run, ("first", "second")))
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert len(trained) == 1 and "the baseline is taken from" in caplog.text
+    states = [torch.load(tmp_path / name / "checkpoints" / "baseline.pt") for name in ("first", "second")]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".pt", ".json"}, "no lock is left"
 
 
 def test_a_run_does_not_go_on_with_other_images(copied):

@@ -1,11 +1,18 @@
 """Two processes on the CPU against one: what each sees, what comes out, and how mistakes in one of them end."""
 
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
+from os import environ
 
+import child
 import pytest
 import torch
+
+from branchynet.training.ranks import ALONE, Ranks, ranks_outside
 
 # Run as a program of its own: the processes that Lightning starts import it again.
 SCRIPT = '''
@@ -158,3 +165,67 @@ def test_a_mistake_in_one_process_ends_both_with_its_line_and_the_run_can_be_res
     assert len(seen) == 2, "the first two of four epochs were not trained again"
     whole, resumed = (torch.load(folder / "network.pt") for folder in (two, stopped))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
+
+
+def start_as(rank, port, command, folder):
+    """A command as torchrun would start it, the process of this rank of two."""
+    variables = {**TORCHRUN, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return child.call(command, folder, 120, partial(environ.update, variables))
+
+
+def test_processes_from_outside_train_one_run_and_the_first_reports(finished, tmp_path):
+    """Two, as torchrun starts them; the run is that of one process, which has trained with the same settings."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *("train", "experiment=b_lenet_digits", "trainer=nodes", "trainer.num_nodes=1", "trainer.devices=2"),
+        *("trainer.accelerator=cpu", "epochs.baseline=1", "epochs.joint=2", "schedule=none", "engine=torch"),
+        *("engine.compare=[]", "engine.seconds=0.01", "logger=none", "cache=cache", "hydra.run.dir=run"),
+    ]
+    with ThreadPoolExecutor() as both:
+        first, second = both.map(lambda rank: start_as(rank, port, command, tmp_path), (0, 1))
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert first.out.count("sweeping the thresholds") == 1 and second.out == ""
+    assert (tmp_path / "run" / "result.json").is_file() and len(list((tmp_path / "cache").glob("*.pt"))) == 1
+    assert not (tmp_path / "run" / ".lock").exists()
+    alone, shared = (
+        torch.load(folder / "checkpoints" / "joint" / "last.ckpt")["state_dict"]
+        for folder in (finished, tmp_path / "run")
+    )
+    for name, value in alone.items():
+        assert torch.allclose(value, shared[name], atol=1e-3), name
+
+
+def test_processes_from_outside_have_one_folder_and_as_many_devices(tmp_path):
+    command = ["train", "data=digits", "trainer=cpu"]
+    start_as(0, 1, command, tmp_path).refused("2 processes", "hydra.run.dir=<folder>")
+    start_as(0, 1, [*command, "-m", "seed=1"], tmp_path).refused("leave -m out")
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_nobody_has_started_several(monkeypatch):
+    for name in ("RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert ranks_outside() is ALONE and ALONE.first
+    assert ALONE.agreed("a", True) is True and ALONE.agreed("a", False) is False
+    monkeypatch.setenv("RANK", "3")  # of something else
+    assert ranks_outside() is ALONE
+
+
+def test_slurm_says_which_process_this_is(monkeypatch):
+    slurm = {
+        **{"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"},
+        **{"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "77", "SLURM_NODELIST": "n[3-4]"},
+    }
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    found = ranks_outside()
+    assert found == Ranks(5, 8) and not found.first
+    assert environ["MASTER_ADDR"] == "n3" and int(environ["MASTER_PORT"]) > 10000

@@ -27,7 +27,7 @@ from branchynet.commands.command_line import check_form, flags, name_in_help, sw
 from branchynet.commands.group_help import describe, options
 from branchynet.commands.job_names import job_name, run_name
 from branchynet.commands.known import check_known
-from branchynet.commands.multirun import is_multirun, job_failed
+from branchynet.commands.multirun import is_multirun, job_failed, settle_number
 from branchynet.commands.paths import check_letters, settle_paths
 from branchynet.errors import UserError, one_line
 from branchynet.runs.run_config import plain
@@ -91,6 +91,7 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
     def job(config: DictConfig) -> object:
         nonlocal begun
         begun = True
+        settle_number()
         try:
             if config_name not in ("train", "search"):  # whose settings have forms of their own
                 check_known(plain(config), conf_folder() / f"{config_name}.yaml")

@@ -188,12 +188,15 @@ RESERVED = {
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
-def check_trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def check_trainer(
+    trainer: Mapping[str, Any], callbacks: Sequence[Callback] = (), outside: int = 1
+) -> dict[str, Any]:
     """Build a Trainer once and throw it away: it says what this machine does not have.
 
     Args:
         trainer: its settings.
         callbacks: a stage's.
+        outside: processes that somebody else has started to train together.
 
     Returns:
         The same arguments; where several processes train, with a strategy that starts them for training alone.
@@ -227,9 +230,18 @@ def check_trainer(trainer: Mapping[str, Any], callbacks: Sequence[Callback] = ()
             check_whole(f"trainer.{name}", trainer[name], 0)
     check_types("trainer", trainer, L.Trainer)
     built = _trainer(trainer, callbacks)
-    if built.world_size == 1 or not isinstance(built.strategy.launcher, _SubprocessScriptLauncher):
+    launcher, strategy = built.strategy.launcher, trainer.get("strategy", "auto")
+    scripts = isinstance(launcher, _SubprocessScriptLauncher)
+    if outside > 1:
+        if built.world_size != outside or not scripts or strategy not in SPAWNED:
+            raise UserError(
+                f"{outside} processes were started to train together, and the trainer's settings are for "
+                f"{built.world_size} (strategy {strategy}): take trainer=nodes, with trainer.devices processes on "
+                "each of trainer.num_nodes machines"
+            )
         return dict(trainer)
-    strategy = trainer.get("strategy", "auto")
+    if built.world_size == 1 or not scripts:
+        return dict(trainer)
     if strategy not in SPAWNED:
         raise not_allowed(
             "trainer.strategy", strategy, f"with several processes one of {', '.join(SPAWNED)} or ddp_spawn"

@@ -1,11 +1,10 @@
 """A multirun some of whose jobs fail: the others run, and at its end it is said which did.
 
 A job may run in another process or on another machine, see Hydra's launchers. So it leaves what went wrong as a
-file in the multirun's folder, where the process that was called collects it.
+file in the multirun's folder, where the process that was called collects it, see `branchynet.runs.jobs`.
 """
 
-import json
-import shutil
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -14,16 +13,33 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from branchynet.commands.terminal import tell
+from branchynet.errors import counted
+from branchynet.runs.jobs import Job, forget_jobs, jobs_of, write_job
 
-FOLDER = ".failed"
+NUMBER = "BRANCHYNET_JOB"  # the variable with the number of a job, where it is not the launcher's
 
 
 def is_multirun() -> bool:
     """Whether the job that is at work is one of a multirun."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def settle_number() -> None:
+    """Let the job's number be the one that its folder has, in settings that refer to it, too."""
+    hydra: Any = HydraConfig.get()
+    number = hydra.job.env_set.get(NUMBER)
+    if number is not None:
+        with read_write(hydra):
+            hydra.job.num = int(number)
+
+
+def job_begins() -> None:
+    """Keep that the job is at work, and where, for who looks at its multirun's folder."""
+    hydra = HydraConfig.get()
+    write_job(sweep_folder(hydra), _job(hydra))
 
 
 def job_failed(error: Exception, message: str | None) -> float:
@@ -42,10 +58,7 @@ def job_failed(error: Exception, message: str | None) -> float:
         traceback.print_exception(error)
     line = f"{type(error).__name__}: {error}" if message is None else message
     tell(f"job {hydra.job.num} failed: {line}")
-    folder = _folder(hydra.runtime.cwd, hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    failure = {"job": hydra.job.num, "overrides": _overrides(hydra), "line": line, "bug": bug}
-    (folder / f"{hydra.job.num}.json").write_text(json.dumps(failure), encoding="utf-8")
+    write_job(sweep_folder(hydra), _job(hydra, line=line, bug=bug))
     return float("nan")
 
 
@@ -53,35 +66,59 @@ class Failures(Callback):
     """In the process that was called: at the multirun's end, say which jobs failed, and leave with an exit code.
 
     That is 2 where all of them were the user's mistakes, 1 where one was a bug.
+
+    Args:
+        kept: whether what is known of the jobs stays in the folder, for `resume_sweep`.
     """
+
+    def __init__(self, kept: bool = False) -> None:
+        self.kept = kept
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget a multirun that was in this folder before and was stopped."""
-        shutil.rmtree(_folder(config.hydra.runtime.cwd, config.hydra.sweep.dir), ignore_errors=True)
+        if not self.kept:
+            forget_jobs(sweep_folder(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """See the class."""
-        folder = _folder(config.hydra.runtime.cwd, config.hydra.sweep.dir)
-        files = sorted(folder.glob("*.json"), key=lambda path: int(path.stem))
-        if not files:
-            return
-        failures = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-        shutil.rmtree(folder, ignore_errors=True)
-        everywhere = _overrides(config.hydra)
-        for failure in failures:
-            swept = [each for each in failure["overrides"] if each not in everywhere]
-            named = f"{failure['job']} ({' '.join(swept)})" if swept else str(failure["job"])
-            tell(f"job {named} failed: {failure['line']}")
-        jobs = "1 job" if len(failures) == 1 else f"{len(failures)} jobs"
-        tell(f"{jobs} failed; the others are in {config.hydra.sweep.dir}")
-        sys.exit(1 if any(failure["bug"] for failure in failures) else 2)
+        failed = tell_failures(config.hydra)
+        if not self.kept:
+            forget_jobs(sweep_folder(config.hydra))
+        if failed:
+            again = f"; the same command with resume_sweep={config.hydra.sweep.dir} tries again"
+            others = f"{counted(len(failed), 'job')} failed; the others are in {config.hydra.sweep.dir}"
+            tell(others + (again if self.kept else ""))
+            sys.exit(1 if any(job.bug for job in failed) else 2)
 
 
-def _overrides(hydra: Any) -> list[str]:
-    """As they were typed: what they refer to may be known to a job alone."""
+def tell_failures(hydra: Any) -> list[Job]:
+    """Say of each job that failed why, and give them back."""
+    failed = [job for job in jobs_of(sweep_folder(hydra)) if job.line is not None]
+    everywhere = typed(hydra)
+    for job in failed:
+        swept = [each for each in job.overrides if each not in everywhere]
+        named = f"{job.number} ({' '.join(swept)})" if swept else str(job.number)
+        tell(f"job {named} failed: {job.line}")
+    return failed
+
+
+def sweep_folder(hydra: Any) -> Path:
+    """The multirun's, whatever folder the process is in by now.
+
+    Args:
+        hydra: the settings of that name.
+    """
+    return Path(os.path.abspath(os.path.join(hydra.runtime.cwd, hydra.sweep.dir)))
+
+
+def _job(hydra: Any, **what: Any) -> Job:
+    """The job at work; without a folder where that is not the multirun's."""
+    folder = Path(hydra.runtime.output_dir)
+    inside = folder.is_relative_to(sweep_folder(hydra))
+    return Job(hydra.job.num, tuple(typed(hydra)), folder if inside else None, **what)
+
+
+def typed(hydra: Any) -> list[str]:
+    """The overrides as they were typed, with what they refer to, which may be known to a job alone."""
     overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     return overrides
-
-
-def _folder(cwd: str, sweep: str) -> Path:
-    return Path(cwd) / sweep / FOLDER

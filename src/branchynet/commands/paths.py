@@ -15,6 +15,7 @@ PATHS = (
     *(
         "init",
         "resume",
+        "resume_sweep",
         "cache",
         "data.path",
         "data.root",

@@ -123,6 +123,7 @@ class Train(Strict):
     seed: Annotated[int, Field(ge=0)]
     init: Name
     resume: None
+    resume_sweep: None = None
     cache: Name | None
     label_smoothing: float
     ema: float | None

@@ -2,35 +2,44 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Sweep
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from branchynet.commands import app, terminal
 from branchynet.commands.auto_exits import join_auto_exits
-from branchynet.commands.command_line import given
+from branchynet.commands.command_line import flags, given
 from branchynet.commands.evaluate import studies
-from branchynet.commands.paths import quote_paths
+from branchynet.commands.multirun import is_multirun, job_begins, typed
+from branchynet.commands.paths import quote_paths, quoted
 from branchynet.errors import UserError, check_flag
 from branchynet.runs.atomic import check_links, remove_leftovers
+from branchynet.runs.jobs import jobs_of
+from branchynet.runs.lock import Held, locked
 from branchynet.runs.run_config import plain, read_config
 from branchynet.runs.writable import check_writable
+from branchynet.training.ranks import ranks_outside
 
 
 def main() -> None:
     """A new run or multirun through Hydra, or `resume=<run folder>` from that run's own config.
 
-    With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`.
+    With `trust=true` a resumed run's settings may call anything, see `branchynet.runs.run_config`. With
+    `resume_sweep=<folder>` the multirun goes on that is there.
     """
     quote_paths()
     join_auto_exits()
     settings = given()
     folder = settings.pop("resume", None)
+    sweep = settings.pop("resume_sweep", None)
     experiment = settings.get("experiment")
     if experiment in studies():
         raise UserError(
@@ -38,8 +47,22 @@ def main() -> None:
             f"`branchynet evaluate run=<run folder> experiment={experiment}`"
         )
     if folder is None:
-        app.start(start, "train")
+        if sweep is not None:
+            go_on_with_multirun(sweep)
+        if not flags().multirun:
+            app.start(start, "train")
+            return
+        if ranks_outside().size > 1:
+            raise UserError("several processes were started to train one run together: leave -m out")
+        from branchynet.commands.sweeper import left_out
+
+        with left_out(resumes=sweep is not None):
+            app.start(start, "train")
     else:
+        if sweep is not None:
+            raise UserError(
+                "resume=… goes on with one run, resume_sweep=… with a multirun: leave one of them out"
+            )
         trust = settings.pop("trust", False)
         check_flag("trust", trust)
         if settings:
@@ -49,24 +72,51 @@ def main() -> None:
         resume(Path(str(folder)), trust)
 
 
+def go_on_with_multirun(folder: object) -> None:
+    """Let the command line be that of a multirun in `folder`, which has jobs already.
+
+    Raises:
+        UserError: it has none.
+    """
+    if isinstance(folder, Sweep):
+        raise UserError("resume_sweep=… names several folders: a multirun has one")
+    here = [word for word in sys.argv if _name(word) == "hydra.sweep.dir"]
+    if here:
+        raise UserError(f"resume_sweep={folder} is the multirun's folder: leave {here[0]} out")
+    if not jobs_of(Path(str(folder))):
+        raise UserError(f"resume_sweep={folder}: no job of a multirun is in this folder")
+    place = f"hydra.sweep.dir={quoted(str(folder))}"
+    program, *words = [place if _name(word) == "resume_sweep" else word for word in sys.argv]
+    sys.argv[:] = [program, *([] if flags().multirun else ["--multirun"]), *words]
+
+
+def _name(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
 def resume(folder: Path, trust: bool = False) -> dict[str, Any]:
     """Go on with the run in `folder` where it was stopped, with the config that it was started with."""
     from branchynet.commands.settings import check_settings
     from branchynet.runs.result_schema import find_result
 
     config = read_config(folder, trust)
-    if find_result(folder) is None:
+    unfinished = find_result(folder) is None
+    if unfinished:
         try:
             check_settings(plain(config), stored=True)
         except UserError as error:
             raise UserError(f"the settings of the run {folder} are damaged: {error}") from error
         if not trust:
             check_links(folder, folder)
-        remove_leftovers(folder)
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(terminal.OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[console])
-    return train(config, folder)
+    if not ranks_outside().first:
+        return train(config, folder)
+    with at_work(folder):
+        if unfinished:
+            remove_leftovers(folder)
+        return train(config, folder)
 
 
 def start(config: DictConfig, folder: Path) -> float | None:
@@ -77,16 +127,47 @@ def start(config: DictConfig, folder: Path) -> float | None:
     """
     from branchynet.runs.started_run import forget_run, start_run
 
+    ranks = ranks_outside()
+    check_named(ranks.size)
+    if ranks.first and is_multirun():
+        job_begins()
     check_folder(folder)
     settings = settled(plain(config))
-    start_run(folder, settings, HydraConfig.get().overrides.task)
-    try:
-        # What is trained is what a resume would read.
-        result = train(OmegaConf.create(settings), folder)
-    except UserError:
-        forget_run(folder)
-        raise
+    if not ranks.first:
+        train(OmegaConf.create(settings), folder)
+        return None
+    with at_work(folder):
+        start_run(folder, settings, typed(HydraConfig.get()))
+        try:
+            # What is trained is what a resume would read.
+            result = train(OmegaConf.create(settings), folder)
+        except UserError:
+            forget_run(folder)
+            raise
     return optimized(result, settings["optimized_metric"])
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Inside, no other process trains the run in this folder.
+
+    Raises:
+        UserError: one does.
+    """
+    try:
+        with locked(folder / ".lock"):
+            yield
+    except Held as error:
+        raise UserError(f"{folder}: another process trains this run; wait for it, or end it") from error
+
+
+def check_named(processes: int) -> None:
+    """A UserError where each of several processes would have a run folder of its own."""
+    named = [each for each in HydraConfig.get().overrides.hydra if ".dir=" in each]
+    if processes > 1 and not is_multirun() and not named:
+        raise UserError(
+            f"{processes} processes train one run together: name its folder by hydra.run.dir=<folder>"
+        )
 
 
 def settled(settings: dict[str, Any]) -> dict[str, Any]:
@@ -144,10 +225,21 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     from branchynet.commands.train_run import train_run
 
     check_folder(folder)
+    if not ranks_outside().first:
+        logging.disable(logging.INFO)
     try:
         return train_run(config, folder)
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
-        app.fail(f"stopped; `branchynet train resume={quote(str(folder))}` goes on where it was", code=130)
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the latter of the former
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise  # Slurm's launcher has queued the job again
+        app.fail(f"stopped; {how_to_go_on(folder)} goes on where it was", code=130)
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to type for a run, or for the multirun that it is a job of."""
+    if HydraConfig.initialized() and is_multirun():
+        return f"the same command with resume_sweep={quote(HydraConfig.get().sweep.dir)}"
+    return f"`branchynet train resume={quote(str(folder))}`"
 
 
 def check_folder(folder: Path) -> None:

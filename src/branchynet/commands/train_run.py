@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ from branchynet.training.hardware import (
 )
 from branchynet.training.module import BranchyClassifier, logged_names
 from branchynet.training.objective import Joint
+from branchynet.training.ranks import ALONE, Ranks, ranks_outside
 from branchynet.training.schedules import build_schedule
 from branchynet.training.stages import fit, quieten_logs
 from branchynet.training.teacher import Teacher
@@ -65,7 +67,8 @@ log = logging.getLogger(__name__)
 # What the baseline's weights do not depend on. All other settings are part of the cache's key, so that one that is
 # forgotten here costs a training, and never reuses a wrong baseline.
 NOT_OF_BASELINE = (
-    *("name", "study", "resume", "cache", "logger", "debug", "experiment", "optimized_metric", "page"),
+    *("name", "study", "resume", "resume_sweep", "cache", "logger", "debug", "experiment"),
+    *("optimized_metric", "page"),
     *("init", "freeze", "weights", "objective", "criterion", "combine", "sweep", "engine"),
     "task",  # what it is shows in the images' labels
     *("model.name", "model.exits", "epochs.joint"),
@@ -87,12 +90,14 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         trial: of a search: then the network is judged on validation alone, in place of the sweep.
 
     Returns:
-        What stands in `folder/result.json`, of a trial in `folder/trial.json`.
+        What stands in `folder/result.json`, of a trial in `folder/trial.json`; nothing in a process that only
+        trains along with another.
     """
+    ranks = ranks_outside()
     found = find_result(folder)
-    if found is not None:
+    if ranks.agreed("finished", found is not None):
         log.info("this run is finished: %s", folder / RESULT)
-        return found
+        return found or {}
     quieten_logs()
 
     data = build_data(config.data)
@@ -149,7 +154,7 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         ending = trial.callbacks(baseline, folder, settings, hparams)
     weights = (only_last.weights, objective.weights)
     trainer = checks.check_trainer(
-        trainer_settings(config.trainer, network, data), stage_callbacks(config, weights)
+        trainer_settings(config.trainer, network, data), stage_callbacks(config, weights), ranks.size
     )
     module = partial(
         BranchyClassifier,
@@ -166,7 +171,8 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         load_weights(network, Path(config.init))
     loggers = build_loggers(plain(config.get("logger")), folder, hparams)
     stage = partial(fit, data=data, trainer=trainer, logger=loggers, ema=config.ema)
-    write_facts(folder, facts)
+    if ranks.first:
+        write_facts(folder, facts)
     if weights_file is not None and not (folder / "checkpoints" / "baseline.pt").is_file():
         load_pretrained(baseline, Path(weights_file), whole=config.init == "pretrained")
     train_baseline(
@@ -184,6 +190,7 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         ),
         loggers,
         of_classes,
+        ranks,
     )
     if config.init in ("baseline", "pretrained"):
         network.load_trunk_state_dict(baseline.trunk_state_dict())
@@ -205,6 +212,8 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         folder=folder / "checkpoints" / "joint",
         callbacks=[*stage_callbacks(config, weights), *ending],
     )
+    if not ranks.first:
+        return {}
     if trial is not None:
         return read_trial(folder)
     log.info("figure:      %s", folder / "figures" / "trade_off.png")
@@ -245,8 +254,17 @@ def train_baseline(
     module: Callable[[], BranchyClassifier],
     loggers: Sequence[Logger] = (),
     of_classes: Sequence[float] | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Stage 1: the trunk alone, from this run's folder, from the cache or by training."""
+    """Stage 1: the trunk alone, from this run's folder, from the cache or by training.
+
+    Of several `ranks` the first looks; the others train with it if it says so. They need not know what came out:
+    joint training begins with the first one's weights.
+    """
+    if not ranks.first:
+        if ranks.agreed("train the baseline"):
+            stage(module(), epochs=config.epochs.baseline, folder=folder / "checkpoints" / "baseline")
+        return
     checkpoints = folder / "checkpoints"
     cache = None if config.cache is None else Path(config.cache)
     determinants = baseline_determinants(config, data, baseline, of_classes)
@@ -255,31 +273,37 @@ def train_baseline(
     state = baseline_cache.load(checkpoints, "baseline", like)
     if config.init == "pretrained":
         cache = None  # a file by another name
-    if state is None and cache is not None and (state := baseline_cache.load(cache, key, like)) is not None:
-        log.info("the baseline is taken from %s", cache / f"{key}.pt")
-        metrics = baseline_cache.load_metrics(cache, key)
-        log_baseline(loggers, metrics)
-        baseline_cache.store(checkpoints, "baseline", state, determinants, metrics)
-    if state is not None:
-        baseline.load_trunk_state_dict(state)
-        return
-    if config.init == "pretrained":
-        baseline_cache.store(checkpoints, "baseline", like, determinants, {})
-        return
-    metrics = stage(
-        module(),
-        epochs=config.epochs.baseline,
-        folder=checkpoints / "baseline",
-    )
-    # The run's own copy first: a cache that cannot be written costs nothing but the next training.
-    baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants, metrics)
-    if cache is not None:
-        try:
-            baseline_cache.store(cache, key, baseline.trunk_state_dict(), determinants, metrics)
-        except OSError as error:
-            log.warning(
-                "the baseline is not kept for other runs: cache=%s cannot be written (%s)", cache, error
-            )
+    with nullcontext() if cache is None or state is not None else baseline_cache.alone(cache, key):
+        if (
+            state is None
+            and cache is not None
+            and (state := baseline_cache.load(cache, key, like)) is not None
+        ):
+            log.info("the baseline is taken from %s", cache / f"{key}.pt")
+            metrics = baseline_cache.load_metrics(cache, key)
+            log_baseline(loggers, metrics)
+            baseline_cache.store(checkpoints, "baseline", state, determinants, metrics)
+        ranks.agreed("train the baseline", state is None and config.init != "pretrained")
+        if state is not None:
+            baseline.load_trunk_state_dict(state)
+            return
+        if config.init == "pretrained":
+            baseline_cache.store(checkpoints, "baseline", like, determinants, {})
+            return
+        metrics = stage(
+            module(),
+            epochs=config.epochs.baseline,
+            folder=checkpoints / "baseline",
+        )
+        # The run's own copy first: a cache that cannot be written costs nothing but the next training.
+        baseline_cache.store(checkpoints, "baseline", baseline.trunk_state_dict(), determinants, metrics)
+        if cache is not None:
+            try:
+                baseline_cache.store(cache, key, baseline.trunk_state_dict(), determinants, metrics)
+            except OSError as error:
+                log.warning(
+                    "the baseline is not kept for other runs: cache=%s cannot be written (%s)", cache, error
+                )
 
 
 def load_pretrained(baseline: BranchedNetwork, path: Path, whole: bool) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import MORE, SIZE, check_fits, read_checkpoint
 from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
+from branchynet.runs.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,20 @@ def load(folder: Path, key: str, like: Mapping[str, Tensor]) -> dict[str, Tensor
     return state
 
 
+def alone(cache: Path, key: str) -> AbstractContextManager[None]:
+    """Be the only one at work on the baseline of that name, on all machines that see the folder.
+
+    So two jobs that want the same one train it once. A job that is killed leaves its place to the next.
+    """
+    if os.path.exists(cache / f"{key}.pt"):
+        return nullcontext()  # nothing is left to do, and perhaps the folder may only be read
+    return locked(
+        cache / f".{key}.lock",
+        waiting=f"another run trains this baseline: waiting for {cache / f'{key}.pt'}",
+        without="jobs that begin together may each train the baseline that they could share",
+    )
+
+
 def load_metrics(folder: Path, key: str) -> dict[str, float]:
     """What was logged at the end of its training, as `store` took it; empty where that is not known."""
     try:
@@ -87,8 +103,8 @@ def store(
 ) -> None:
     """Write the state dict and, beside it, what determined it, for people, and what was logged at the end.
 
-    Each file appears whole or not at all, whatever other jobs do. Two jobs that train the same baseline at once
-    write the same numbers.
+    Each file appears whole or not at all, whatever other jobs do. Where no lock keeps two jobs from training the
+    same baseline at once, they write the same numbers.
 
     Raises:
         OSError: the folder cannot be written.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Settings that say where things lie on this machine, or what Hydra is told, and not what is done.
-WHERE = ("cache", "logger", "optimized_metric")
+WHERE = ("cache", "logger", "optimized_metric", "resume_sweep")
 
 
 def first_difference(first: Any, second: Any, name: str = "") -> str | None:

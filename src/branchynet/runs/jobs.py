@@ -11,18 +11,19 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import yaml
-
+from branchynet.errors import UserError
 from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
 from branchynet.runs.differences import WHERE
 from branchynet.runs.result_schema import NAME as RESULT
+from branchynet.runs.run_config import read_yaml
 from branchynet.runs.started_run import FOLDER as SETTINGS
 
 FOLDER = ".jobs"
 State = Literal["finished", "failed", "cut off", "missing"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def jobs_of(sweep: Path) -> list[Job]:
     return sorted(found, key=lambda job: (job.number, job.folder or sweep))
 
 
-def plan(sweep: Path, wanted: Sequence[Sequence[str]]) -> list[Job]:
+def plan(sweep: Path, wanted: Sequence[Sequence[str]], resumes: bool = False) -> list[Job]:
     """The job of each list of overrides: the folder's own with the same, else a new one with the next number.
 
     From then on the folder's jobs are these; of the others those stay known that have a folder.
@@ -68,8 +69,19 @@ def plan(sweep: Path, wanted: Sequence[Sequence[str]]) -> list[Job]:
     Args:
         sweep: the multirun's folder.
         wanted: overrides of each job.
+        resumes: whether some of them have to be the folder's own.
+
+    Raises:
+        UserError: none of them is; nothing was changed.
     """
     there = jobs_of(sweep)
+    own = [_what(job.overrides) for job in there]
+    if resumes and not any(_what(overrides) in own for overrides in wanted):
+        example = f": the first of them had {' '.join(there[0].overrides) or 'none'}" if there else ""
+        raise UserError(
+            f"none of the jobs in {sweep} has these settings{example}; repeat them to go on, or begin a multirun "
+            "in a new folder, without resume_sweep"
+        )
     free = max((job.number for job in there), default=-1) + 1
     planned = []
     for overrides in wanted:
@@ -136,10 +148,10 @@ def _state(job: Job) -> State:
 
 def _overrides(settings: Path) -> tuple[str, ...]:
     try:
-        found = yaml.safe_load(read_regular(settings))
-        return tuple(map(str, found)) if isinstance(found, list) else ()
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = read_yaml(settings)
+    except UserError:
         return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _what(overrides: Sequence[str]) -> list[str]:
