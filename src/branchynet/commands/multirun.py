@@ -31,7 +31,7 @@ def settle_number() -> None:
     """Let the job's number be the one that its folder has, in settings that refer to it, too."""
     hydra: Any = HydraConfig.get()
     number = hydra.job.env_set.get(NUMBER)
-    if number is not None:
+    if number:
         with read_write(hydra):
             hydra.job.num = int(number)
 

@@ -102,7 +102,7 @@ class Remaining(BasicSweeper):
                 pattern = pattern.replace(number, str(job.number))
         else:
             pattern = str(job.folder.relative_to(sweep_folder(self.hydra)))
-        return [*here, f"hydra.sweep.subdir={quoted(pattern)}", f"++hydra.job.env_set.{NUMBER}={job.number}"]
+        return [*here, f"hydra.sweep.subdir={quoted(pattern)}", f"hydra.job.env_set.{NUMBER}={job.number}"]
 
 
 class Resumed(Remaining):
