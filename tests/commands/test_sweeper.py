@@ -18,7 +18,7 @@ from branchynet.errors import UserError
 from branchynet.runs.jobs import jobs_of
 from branchynet.runs.started_run import start_run
 
-SETTINGS = ("data=digits", "cache=null")
+SETTINGS = ("data=digits",)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_only_what_is_not_finished_runs_again_in_its_own_folder(multirun, capsys
     # Without -m, too; the settings in another order, and the cache elsewhere.
     assert start("seed=3,2,1", "epochs.joint=40", "resume_sweep=s") == 2 and not ran, "an override more"
     error = capsys.readouterr().err
-    assert error.startswith("none of the jobs in ") and "data=digits cache=null seed=1; repeat" in error
+    assert error.startswith("none of the jobs in ") and "seed=1 data=digits; repeat" in error
     assert start("seed=3,2,1", "cache=c", "resume_sweep=s") == 0
     assert ran == [["2-seed=3", 2, 3], ["1-seed=2", 1, 2]]
     assert capsys.readouterr().out.startswith(
@@ -138,19 +138,26 @@ def test_what_cannot_be_gone_on_with_is_said_in_one_line(settings, says, multiru
     assert sorted(path.name for path in Path(".").iterdir()) == ["s"]
 
 
-def work(config, folder):
-    """Done by other processes: fails for seed 2, and is killed at seed 3, until there is a file `mended`."""
-    job_begins()
-    start_run(folder, {"seed": config.seed}, [])
-    if not Path("mended").exists():
-        if config.seed == 2:
-            raise UserError("not mended")
-        if config.seed == 3:
-            while [job.state for job in jobs_of(folder.parent)] != ["finished", "failed", "cut off"]:
-                time.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGKILL)
-    (folder / "threads").write_text(os.environ["OMP_NUM_THREADS"])
-    (folder / "result.json").write_text("{}")
+def worker():
+    """What other processes do: it fails for seed 2, and is killed at seed 3, until there is a file `mended`.
+
+    Made here, for they cannot import this file.
+    """
+
+    def work(config, folder):
+        job_begins()
+        start_run(folder, {"seed": config.seed}, [])
+        if not Path("mended").exists():
+            if config.seed == 2:
+                raise UserError("not mended")
+            if config.seed == 3:
+                while [job.state for job in jobs_of(folder.parent)] != ["finished", "failed", "cut off"]:
+                    time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGKILL)
+        (folder / "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))
+        (folder / "result.json").write_text("{}")
+
+    return work
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_jobs_in_other_processes_that_fail_and_that_are_killed_run_again(
     words = ["branchynet train", "-m", "seed=1,2,3", "hydra.sweep.dir=s", f"hydra/launcher={launcher[0]}"]
     monkeypatch.setattr(sys, "argv", [*words, *launcher[1:]])
     with pytest.raises(SystemExit) as caught, left_out(resumes=False):
-        app.start(work, "train")
+        app.start(worker(), "train")
     assert caught.value.code == 1
     failed, killed = capfd.readouterr().err.splitlines()[-2:]
     assert failed == "branchynet: job 1 (seed=2) failed: not mended"
@@ -178,7 +185,7 @@ def test_jobs_in_other_processes_that_fail_and_that_are_killed_run_again(
     assert [job.state for job in jobs_of(Path("s"))] == ["finished", "failed", "cut off"]
     Path("mended").touch()
     with left_out(resumes=True):
-        app.start(work, "train")
+        app.start(worker(), "train")
     assert [job.state for job in jobs_of(Path("s"))] == ["finished"] * 3
     if threads is not None:
         assert {path.read_text() for path in Path("s").glob("*/threads")} == {threads}

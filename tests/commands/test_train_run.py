@@ -347,8 +347,12 @@ def test_two_that_want_the_same_baseline_train_it_once(tmp_path, caplog):
         assert waits.wait(30), "the other one does not wait"
         return {}
 
-    def run(name):
-        network = build_network(config.model, data.input_shape, data.num_classes, config.seed)
+    # Before the threads, for the seed is all threads' own.
+    networks = [
+        build_network(config.model, data.input_shape, data.num_classes, config.seed) for _ in range(2)
+    ]
+
+    def run(name, network):
         train_baseline(config, tmp_path / name, network, data, stage, lambda: None)
 
     class Waiting(logging.Handler):
@@ -360,7 +364,7 @@ def test_two_that_want_the_same_baseline_train_it_once(tmp_path, caplog):
     logging.getLogger().addHandler(handler)
     try:
         with ThreadPoolExecutor() as both:
-            list(both.map(run, ("first", "second")))
+            list(both.map(run, ("first", "second"), networks))
     finally:
         logging.getLogger().removeHandler(handler)
     assert len(trained) == 1 and "the baseline is taken from" in caplog.text

@@ -189,15 +189,16 @@ def test_processes_from_outside_train_one_run_and_the_first_reports(finished, tm
     with ThreadPoolExecutor() as both:
         first, second = both.map(lambda rank: start_as(rank, port, command, tmp_path), (0, 1))
     assert (first.code, second.code) == (0, 0), first.err + second.err
-    assert first.out.count("sweeping the thresholds") == 1 and second.out == ""
+    assert first.out.count("sweeping the thresholds") == 1 and "sweeping" not in second.out
     assert (tmp_path / "run" / "result.json").is_file() and len(list((tmp_path / "cache").glob("*.pt"))) == 1
     assert not (tmp_path / "run" / ".lock").exists()
     alone, shared = (
-        torch.load(folder / "checkpoints" / "joint" / "last.ckpt")["state_dict"]
-        for folder in (finished, tmp_path / "run")
+        torch.load(folder / "checkpoints" / "joint" / "last.ckpt") for folder in (finished, tmp_path / "run")
     )
-    for name, value in alone.items():
-        assert torch.allclose(value, shared[name], atol=1e-3), name
+    assert alone["global_step"] == shared["global_step"], "the batches are shared, not repeated"
+    for name, value in alone["state_dict"].items():
+        # Adam makes more of rounding than SGD: see above for the exact comparison.
+        assert (value - shared["state_dict"][name]).abs().mean() < 0.01, name
 
 
 def test_processes_from_outside_have_one_folder_and_as_many_devices(tmp_path):
