@@ -160,32 +160,45 @@ def worker():
     return work
 
 
-@pytest.mark.parametrize(
-    ("launcher", "package", "threads"),
-    [
-        (("cores",), "hydra_joblib_launcher", None),
-        (("slurm_local", "hydra.launcher.cpus_per_task=3"), "hydra_submitit_launcher", "3"),
-    ],
-)
-def test_jobs_in_other_processes_that_fail_and_that_are_killed_run_again(
-    launcher, package, threads, monkeypatch, tmp_path, capfd
-):
-    pytest.importorskip(f"hydra_plugins.{package}")
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A function that starts a multirun of that work by another launcher, and gives its exit code."""
+
+    def start(*words, resumes=False):
+        monkeypatch.setattr(sys, "argv", ["branchynet train", "-m", "hydra.sweep.dir=s", *words])
+        try:
+            with left_out(resumes):
+                app.start(worker(), "train")
+        except SystemExit as exit:
+            return exit.code
+        return 0
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root, "handlers", [])
     app.register_resolvers()
-    words = ["branchynet train", "-m", "seed=1,2,3", "hydra.sweep.dir=s", f"hydra/launcher={launcher[0]}"]
-    monkeypatch.setattr(sys, "argv", [*words, *launcher[1:]])
-    with pytest.raises(SystemExit) as caught, left_out(resumes=False):
-        app.start(worker(), "train")
-    assert caught.value.code == 1
-    failed, killed = capfd.readouterr().err.splitlines()[-2:]
+    return start
+
+
+def test_jobs_side_by_side_that_fail_and_that_are_killed_run_again(elsewhere, capfd):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    loky = pytest.importorskip("joblib.externals.loky")
+    command = ("seed=1,2,3", "hydra/launcher=cores")
+    try:
+        assert elsewhere(*command) == 1
+        failed, killed = capfd.readouterr().err.splitlines()[-2:]
+        assert failed == "branchynet: job 1 (seed=2) failed: not mended"
+        assert killed.startswith("branchynet: the process of a job was killed") and "resume_sweep=s" in killed
+        assert [job.state for job in jobs_of(Path("s"))] == ["finished", "failed", "cut off"]
+        Path("mended").touch()
+        assert elsewhere(*command, resumes=True) == 0
+        assert [job.state for job in jobs_of(Path("s"))] == ["finished"] * 3
+    finally:
+        loky.get_reusable_executor().shutdown()  # its processes stay in this folder
+
+
+def test_jobs_by_submitit_have_their_threads_and_tell_of_failures(elsewhere, capfd):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    assert elsewhere("seed=1,2", "hydra/launcher=slurm_local", "hydra.launcher.cpus_per_task=3") == 2
+    failed, _ = capfd.readouterr().err.splitlines()[-2:]
     assert failed == "branchynet: job 1 (seed=2) failed: not mended"
-    assert killed.startswith("branchynet: the process of a job was killed") and "resume_sweep=s" in killed
-    assert [job.state for job in jobs_of(Path("s"))] == ["finished", "failed", "cut off"]
-    Path("mended").touch()
-    with left_out(resumes=True):
-        app.start(worker(), "train")
-    assert [job.state for job in jobs_of(Path("s"))] == ["finished"] * 3
-    if threads is not None:
-        assert {path.read_text() for path in Path("s").glob("*/threads")} == {threads}
+    assert Path("s/0-seed=1/threads").read_text() == "3"

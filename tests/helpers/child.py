@@ -75,6 +75,11 @@ def call(
         return Done(process.exitcode if in_time else None, *texts)
 
 
+def set_variables(variables: dict[str, str]) -> None:
+    """For `at_start`: the environment that the command finds."""
+    os.environ.update(variables)
+
+
 def _child(
     command: list[str], folder: str, out: str, err: str, at_start: Callable[[], object] | None
 ) -> None:

@@ -173,7 +173,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "GROUP_RANK": "0", "MASTER_ADDR": "127.0
 def start_as(rank, port, command, folder):
     """A command as torchrun would start it, the process of this rank of two."""
     variables = {**TORCHRUN, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    return child.call(command, folder, 120, partial(environ.update, variables))
+    return child.call(command, folder, 120, partial(child.set_variables, variables))
 
 
 def test_processes_from_outside_train_one_run_and_the_first_reports(finished, tmp_path):
@@ -220,6 +220,7 @@ def test_nobody_has_started_several(monkeypatch):
 def test_slurm_says_which_process_this_is(monkeypatch):
     slurm = {
         **{"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"},
+        "SLURM_NTASKS_PER_NODE": "4",
         **{"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "77", "SLURM_NODELIST": "n[3-4]"},
     }
     for name in ("MASTER_ADDR", "MASTER_PORT"):

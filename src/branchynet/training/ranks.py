@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from branchynet.errors import UserError, reason_of
+
 if TYPE_CHECKING:
     from torch.distributed import Store
 
@@ -70,7 +72,12 @@ def ranks_outside() -> Ranks:
     # In Lightning's own order.
     for kind in (TorchElasticEnvironment, SLURMEnvironment):
         if kind.detect():
-            found = kind()
+            try:
+                found = kind()
+            except RuntimeError as error:
+                raise UserError(
+                    f"the processes were started otherwise than needed: {reason_of(error)}"
+                ) from error
             os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = found.main_address, str(found.main_port)
             return Ranks(found.global_rank(), found.world_size())
     return ALONE
