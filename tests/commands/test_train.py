@@ -60,18 +60,28 @@ def train(*arguments, cwd):
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+# A number, and what is swept.
+JOBS = (
+    "0-weights=equal,sweep_rule=accuracy_floor",
+    "1-weights=equal,sweep_rule=knee",
+    "2-weights=early,sweep_rule=accuracy_floor",
+    "3-weights=early,sweep_rule=knee",
+)
+
+
 @pytest.fixture(scope="module")
 def multirun(tmp_path_factory):
-    """Two jobs that differ in the exits' weights: one baseline, two joint trainings."""
+    """Four jobs that differ in the exits' weights and in the rule: one baseline, four joint trainings."""
     cwd = tmp_path_factory.mktemp("multirun")
-    done = train("-m", *FAST, "weights=equal,early", "hydra.sweep.dir=sweep", cwd=cwd)
+    swept = ["weights=equal,early", "sweep/rule=accuracy_floor,knee"]
+    done = train("-m", *FAST, *swept, "hydra.sweep.dir=sweep", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd, done
 
 
 @pytest.fixture(scope="module")
 def run(multirun):
-    return multirun[0] / "sweep" / "0-weights=equal"  # a number, and what is swept
+    return multirun[0] / "sweep" / JOBS[0]
 
 
 KEYS = {
@@ -172,8 +182,8 @@ def test_one_process_at_a_time_trains_a_run(tmp_path):
 
 def test_the_baseline_of_a_multirun_is_trained_once_and_shared(multirun):
     cwd, done = multirun
-    first, second = cwd / "sweep" / "0-weights=equal", cwd / "sweep" / "1-weights=early"
-    assert done.stdout.count("the baseline is taken from") == 1
+    first, second = cwd / "sweep" / JOBS[0], cwd / "sweep" / JOBS[3]
+    assert done.stdout.count("the baseline is taken from") == 3
     assert len(list((cwd / "cache").glob("*.pt"))) == 1
     states = [torch.load(folder / "checkpoints" / "baseline.pt") for folder in (first, second)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -383,10 +393,21 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+# What the lines of the HParams tab are made of, asked for as the tab does: its table shows a few columns at first.
+LINES = """async () => {
+    const allowedStatuses = ['STATUS_UNKNOWN', 'STATUS_SUCCESS', 'STATUS_FAILURE', 'STATUS_RUNNING'];
+    const asked = {experimentName: '', allowedStatuses, colParams: [], startIndex: 0, sliceSize: 100};
+    const answer = await fetch('data/plugin/hparams/session_groups', {
+        method: 'POST', body: JSON.stringify(asked), headers: {'Content-Type': 'application/json'}});
+    return ((await answer.json()).sessionGroups ?? []).map(line => [
+        line.name, Object.fromEntries((line.metricValues ?? []).map(each => [each.name.tag, each.value]))]);
+}"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
+def test_tensorboard_shows_all_jobs_in_a_browser(multirun):
+    """Runs by name, curves, figures; and in HParams a line for every job with all of its numbers, also those of a
+    baseline from the cache."""
     from playwright.sync_api import sync_playwright
 
     with socket.socket() as free:
@@ -406,14 +427,31 @@ def test_tensorboard_shows_both_jobs_in_a_browser(multirun):
                     break
                 except Exception:  # not up yet: the connection is refused
                     time.sleep(0.5)
+            # TensorBoard reads one run after another, and a tab shows those that it had read by then.
+            for _ in range(120):
+                lines = dict(page.evaluate(LINES))
+                if len(lines) == len(JOBS) and all(
+                    "operating_point/accuracy" in each for each in lines.values()
+                ):
+                    break
+                time.sleep(0.5)
+            assert sorted(lines) == list(JOBS)
+            wanted = {"baseline/accuracy", "baseline/val_accuracy", "joint/val_accuracy_exit_1"}
+            wanted |= {"operating_point/gain_macs", "recall/0", "recall_last_exit/9"}
+            for name, values in lines.items():
+                assert wanted <= values.keys() and len(values) > 70, name
             # A column per setting and final metric, a line per job.
-            for text in ("batch_size", "weights", "operating_point/accuracy"):
+            page.reload(wait_until="domcontentloaded")
+            for text in ("batch_size", "weights", "operating_point/accuracy", *JOBS):
                 page.get_by_text(text, exact=True).first.wait_for()
-            page.get_by_text("0-weights=equal", exact=False).first.wait_for()
-            page.get_by_text("1-weights=early", exact=False).first.wait_for()
+
+            page.goto(f"http://{address}/#scalars", wait_until="domcontentloaded")
+            page.reload(wait_until="domcontentloaded")
+            for text in (*JOBS, "baseline/accuracy", "baseline/val_accuracy"):
+                page.get_by_text(text, exact=True).first.wait_for()
             page.goto(f"http://{address}/#images", wait_until="domcontentloaded")
             page.reload(wait_until="domcontentloaded")
-            page.get_by_text("sweep/trade_off").first.wait_for()
+            page.get_by_text("sweep/confusion").first.wait_for()
             browser.close()
     finally:
         server.terminate()
