@@ -91,6 +91,7 @@ def test_it_leaves_the_traces_of_the_fitted_network_and_prints_the_table(
         "uncertainty.png",
         "confusion.png",
         "samples.png",
+        "rising.png",
     }
 
 

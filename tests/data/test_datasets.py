@@ -10,7 +10,7 @@ from branchynet.errors import ArgumentError, UserError
 
 
 def test_unknown_name():
-    names = "mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, arrays"
+    names = "mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, shapes, arrays"
     with pytest.raises(UserError, match=f"'mnits'; there are {names}"):
         load_dataset("mnits")
 

@@ -209,7 +209,7 @@ def test_fingerprint_sees_one_pixel_and_one_label(tmp_path):
     [
         (
             {"name": "minst"},
-            "name=minst: it is one of mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, arrays",
+            "name=minst: it is one of mnist, fashion_mnist, cifar10, cifar100, digits, digits_cluttered, shapes",
         ),
         ({"name": "arrays"}, "data=arrays needs data.path=<file.npz>"),
         ({"path": "x.npz"}, "path='x.npz' is for data=arrays and data=folder"),

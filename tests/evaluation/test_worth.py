@@ -8,6 +8,7 @@ from branchynet.evaluation.settings import SweepSettings
 from branchynet.evaluation.worth import OBJECTIVES, worth
 from branchynet.exits.criteria import Entropy, for_exits
 from branchynet.exits.sweep import evaluate_grid, threshold_grid
+from branchynet.exits.trace import Trace
 from branchynet.runtime.costs import count_macs
 
 
@@ -70,16 +71,16 @@ def test_the_cheapest_point_that_loses_no_more(judged, bright_data, max_loss):
 
 def test_where_no_point_is_good_enough_the_gain_says_what_is_missing(judged, monkeypatch):
     judge, *_ = judged
-    monkeypatch.setattr(
-        "branchynet.evaluation.worth.trunk_answers", lambda trunk, batches: torch.full((100,), -1)
-    )
+
+    def always(right):
+        def answers(trunk, criterion, batches, label, task):
+            return Trace(torch.zeros(len(label), 1), (label if right else label - 1)[:, None], label)
+
+        monkeypatch.setattr("branchynet.evaluation.worth.baseline_trace", answers)
+
+    always(False)
     assert judge(0.0).gain > 0, "a baseline that is never right is easily beaten"
-
-    class AllRight:
-        def __eq__(self, label):
-            return torch.ones_like(label, dtype=torch.bool)
-
-    monkeypatch.setattr("branchynet.evaluation.worth.trunk_answers", lambda trunk, batches: AllRight())
+    always(True)
     found = judge(0.01)
     assert found.highest_accuracy < 0.99
     assert found.gain == pytest.approx(-100 * (0.99 - found.highest_accuracy))

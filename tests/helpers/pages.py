@@ -56,7 +56,7 @@ def commands_of(block: str) -> Iterator[tuple[str, list[str]]]:
 
 def run(command: str, folder: Path, at_start: Callable[[], object] | None) -> list[str]:
     """What a command writes, line by line; of a bar that is drawn again and again the last."""
-    words = shlex.split(command)
+    words = shlex.split(command.replace("\\\n", " "))
     if words[0] == "branchynet":
         done = call(words[1:], folder, seconds=600, at_start=at_start)
         code, out, err = done.code, done.out, done.err

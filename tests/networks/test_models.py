@@ -73,7 +73,10 @@ def test_every_exit_gives_finite_logits_that_depend_on_the_image(model):
     inside = sum(len(exit_.get("exits", ())) for exit_ in model.config.exits)
     assert len(model.logits) == len(model.config.exits) + 1 + inside == model.network.num_exits
     for logits in model.logits:
-        assert logits.shape == (BATCH, model.config.trunk.num_classes) and logits.isfinite().all()
+        assert logits.shape[:2] == (BATCH, model.config.trunk.num_classes) and logits.isfinite().all()
+        assert logits.shape[2:] == (model.shape[1:] if model.name == "b_unet" else ()), (
+            "a class, or maps of them"
+        )
         assert (logits.std(dim=0) > 0).all()
 
 
@@ -110,7 +113,9 @@ def test_the_undivided_trunk_is_the_last_exit(model):
 def test_every_parameter_gets_a_gradient(model):
     network = copy.deepcopy(model.network).train()
     torch.manual_seed(0)
-    sum(F.cross_entropy(out, torch.arange(BATCH)) for out in network(model.x)).backward()
+    outputs = network(model.x)
+    label = torch.arange(BATCH).view(BATCH, *[1] * (outputs[0].ndim - 2))
+    sum(F.cross_entropy(out, label.expand(BATCH, *out.shape[2:])) for out in outputs).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name

@@ -4,13 +4,14 @@ import pytest
 import yaml
 
 from branchynet.errors import UserError
-from branchynet.runs.run_config import SEPARATE
+from branchynet.runs.run_config import ONE_CLASS, SEPARATE
 from branchynet.runs.started_run import forget_run, start_run
 
 SETTINGS = {
     "model": {"name": "a", "exits": [1, 2]},
     "data": {"root": "/x"},
     "combine": SEPARATE,
+    "task": ONE_CLASS,
     "seed": 0,
     "cache": "/here",
 }

@@ -17,9 +17,9 @@ from branchynet.errors import UserError
 from branchynet.regular import read_regular
 from branchynet.runs.atomic import replacing
 from branchynet.runs.differences import WHERE
-from branchynet.runs.result_schema import NAME as RESULT
 from branchynet.runs.run_config import read_yaml
 from branchynet.runs.started_run import FOLDER as SETTINGS
+from branchynet.runs.started_run import RESULT
 
 FOLDER = ".jobs"
 State = Literal["finished", "failed", "cut off", "missing"]

@@ -15,8 +15,9 @@ from branchynet.errors import UserError
 from branchynet.exports.form import Certificate
 from branchynet.forms import Above0, Name, Part, what_is_wrong
 from branchynet.regular import read_regular
+from branchynet.runs.started_run import RESULT
 
-NAME = "result.json"
+NAME = RESULT
 TRIAL = "trial.json"  # in its place, where a search has judged a network on validation alone
 ROUNDING = 1e-6  # of exit rates' sum
 

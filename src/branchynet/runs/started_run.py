@@ -18,6 +18,7 @@ from branchynet.runs.differences import first_difference
 from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
+RESULT = "result.json"  # what a run has in the end
 
 
 def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
