@@ -71,7 +71,8 @@ def call(
         if not in_time:
             os.kill(int(process.pid or 0), signal.SIGKILL)
             process.join()
-        texts = [path.read_text("utf-8", "replace") if path.exists() else "" for path in (out, err)]
+        # As bytes, for a bar's carriage returns would be lines of their own else.
+        texts = [path.read_bytes().decode("utf-8", "replace") if path.exists() else "" for path in (out, err)]
         return Done(process.exitcode if in_time else None, *texts)
 
 
