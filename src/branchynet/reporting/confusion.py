@@ -41,13 +41,17 @@ def confusion_figure(report: Report) -> Figure:
     for panel, (name, counts) in zip(axes.flat, panels, strict=False):
         _draw(panel, counts, name)
     ticks = range(len(names))
-    axes[0, 0].set_xticks(ticks, names, rotation=90, fontsize="x-small")
-    axes[0, 0].set_yticks(ticks, names, fontsize="x-small")
-    for row in axes:
-        row[0].set_ylabel("true class")
-    for panel in axes[-1]:
-        panel.set_xlabel("answer")
-    what = f"which class is taken for which on {report.reported_on}"
+    axes[0, 0].set_xticks(ticks, names)
+    axes[0, 0].set_yticks(ticks, names)
+    for n, panel in enumerate(axes.flat[: len(panels)]):
+        panel.tick_params("x", rotation=90, labelsize="x-small")
+        panel.tick_params("y", labelsize="x-small")
+        if n % columns == 0:
+            panel.set_ylabel("true class")
+        if n + columns >= len(panels):  # the lowest of its column
+            panel.tick_params("x", labelbottom=True)
+            panel.set_xlabel("answer")
+    what = f"which class is taken for which on {report.reported_on} (colour: share of the row)"
     if len(shown) < len(report.classes):
         what += f", of {len(report.classes):,} classes the {len(shown)} that are known least"
     figure.suptitle(title(report, what))
