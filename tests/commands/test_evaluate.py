@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from branchynet.commands.app import conf_folder
-from branchynet.commands.evaluate import main, read_run_settings, store_as_in_run
+from branchynet.commands.evaluate import check_study, main, read_run_settings, store_as_in_run
 from branchynet.errors import UserError
 
 
@@ -55,6 +55,17 @@ def test_studies_of_finished_runs_compose_for_each_of_their_jobs(study, finished
     assert len(set(targets)) == len(names.split(","))
 
 
+def test_experiments_that_train_are_not_offered_for_finished_runs(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["branchynet evaluate"])
+    check_study("thresholds/rules")
+    for name, what in (("ablation/initialisation", "branchynet train"), ("rules", "is not there")):
+        with pytest.raises(UserError, match=f"{what}.*thresholds/rules") as error:
+            check_study(name)
+        assert "b_lenet" not in str(error.value)
+    monkeypatch.setattr("sys.argv", ["branchynet evaluate", "hydra.searchpath=[file:///theirs]"])
+    check_study("rules")
+
+
 def test_mistakes_on_the_command_line(copied, tmp_path):
     for arguments, words in (
         ([], ["run=<run folder>"]),
@@ -63,6 +74,7 @@ def test_mistakes_on_the_command_line(copied, tmp_path):
         ([f"run={copied}", "model=b_lenet"], ["model"]),
         ([f"run={copied}", "criterion=entropie"], ["entropie", "margin"]),
         ([f"run={copied}", "experiment=b_lenet_mnist"], ["branchynet train", "thresholds/rules"]),
+        ([f"run={copied}", "experiment=thresholds/rulez"], ["is not there", "thresholds/rules"]),
         ([f"run={copied}", "sweep.rule.distance=-1"], ["sweep.rule.distance=-1: it is"]),
         ([f"run={copied}", "in_place=yes please"], ["in_place=yes please", "true or false"]),
     ):

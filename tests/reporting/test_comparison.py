@@ -102,7 +102,7 @@ def test_every_group_is_a_line_with_its_deviations(found, tmp_path):
         ("weights=equal", "2", "0, 1"),
         ("weights=early +a=b|c", "1", "0"),
         ("weights=early +a=b|c sweep/rule=knee", "1", "0"),
-        ("–", "1", "0"),
+        ("as in the experiment", "1", "0"),
     ]
     assert float(rows[0]["accuracy"]) == 0.75
     assert float(rows[0]["accuracy_deviation"]) == pytest.approx(0.25 / 2**0.5)
@@ -143,3 +143,4 @@ def test_doubtful_timings_are_told(report, make_report, tmp_path):
     assert "2 combinations of machine, engine and threads" in page and "NOISY" not in page
     found.rows[1].result["noisy"] = True
     assert "**NOISY TIMINGS** in 1 run, 1 among them" in comparison_page("t", found, groups_of(found.rows))
+    assert "\nNOISY TIMINGS in 1 run, 1 among them" in terminal_table(found, groups_of(found.rows))

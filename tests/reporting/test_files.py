@@ -4,19 +4,20 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from PIL import Image
 
 from branchynet.evaluation.trade_offs import trade_offs
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.rules import Selection
 from branchynet.exits.sweep import evaluate
 from branchynet.reporting import files
-from branchynet.reporting.figures import draw_all
 from branchynet.reporting.tables import report_page
 from branchynet.runs.stored import StoredCriterion
 
+PICTURES = {"empty": np.arange(24, dtype=np.uint8).reshape(3, 2, 4)}
 CRITERION = StoredCriterion({"_target_": "branchynet.exits.criteria.Entropy"}, "torch", [{}, {}])
 
 
@@ -147,7 +148,7 @@ def test_the_curves_over_thresholds_are_read_back(three_exits, tmp_path):
 
 
 def test_what_a_run_leaves(report, tmp_path):
-    files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
+    files.write_run(tmp_path, report, PICTURES, CRITERION)
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert written == [
         "baseline.npz",
@@ -163,14 +164,16 @@ def test_what_a_run_leaves(report, tmp_path):
         "trade_offs.csv",
     ]
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == report_page(report)
-    assert (tmp_path / "figures/empty.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "figures/empty.png") as picture:
+        assert picture.format == "PNG"
+        assert (np.asarray(picture).transpose(2, 0, 1) == PICTURES["empty"]).all()
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["knee"]["thresholds"] == [0.45]
 
 
 def test_of_a_run_reported_on_validation_nothing_of_test_is_left(make_report, tmp_path):
     report = make_report(split="val")
-    files.write_run(tmp_path, report, draw_all(report, None), CRITERION)
+    files.write_run(tmp_path, report, PICTURES, CRITERION)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert "baseline.npz" not in {
         path.name for path in written
@@ -184,7 +187,7 @@ def test_of_a_run_reported_on_validation_nothing_of_test_is_left(make_report, tm
 
 def test_a_failure_on_the_way_leaves_the_old_files_and_no_scraps(report, make_report, tmp_path, monkeypatch):
     """Where result.json is, all is, and of one writing."""
-    files.write_run(tmp_path, report, {"empty": Figure()}, CRITERION)
+    files.write_run(tmp_path, report, PICTURES, CRITERION)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def stopped(*arguments):
@@ -192,5 +195,5 @@ def test_a_failure_on_the_way_leaves_the_old_files_and_no_scraps(report, make_re
 
     monkeypatch.setattr(files, "write_result", stopped)
     with pytest.raises(KeyboardInterrupt):
-        files.write_run(tmp_path, make_report(chosen=1), {"empty": Figure()}, CRITERION)
+        files.write_run(tmp_path, make_report(chosen=1), PICTURES, CRITERION)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

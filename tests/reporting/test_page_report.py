@@ -50,6 +50,7 @@ def test_of_many_runs_and_long_curves_as_much_as_is_told(runs, monkeypatch):
 def test_in_a_browser(runs):
     """One opening for all: found by words, sorted, linked, in the width of a phone, without a network."""
     found = gather([runs])
+    found.rows[2].result["noisy"] = True
     path = runs / "report.html"
     path.write_text(comparison_html("my <runs>", found, runs), encoding="utf-8")
     asked, wrong = [], []
@@ -62,6 +63,7 @@ def test_in_a_browser(runs):
         page.goto(path.as_uri())
         page.locator("#rows tr").first.wait_for()
         assert page.locator("h1").inner_text() == "Runs in my <runs>"
+        assert page.locator("#warning").inner_text().startswith("NOISY TIMINGS in 1 run, 2-<e among them")
 
         def column(number):
             cells = "(rows, n) => rows.map((row) => row.children[n].dataset.value)"

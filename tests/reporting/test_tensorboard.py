@@ -17,13 +17,14 @@ from branchynet.evaluation.adaptive import adapted
 from branchynet.evaluation.noise import Noise
 from branchynet.evaluation.outside import Outside
 from branchynet.exits.certificate import Certificate
+from branchynet.reporting.figures import pictures
 from branchynet.reporting.tables import adaptive_table
 from branchynet.reporting.tensorboard import LAYOUT, as_hparams, log_report, scalars
 
 
-def write(folder, report, hparams, images):
+def write(folder, report, hparams, drawn=None):
     with SummaryWriter(str(folder)) as writer:
-        log_report(writer, report, hparams, images, "seed: 1\ntext: '```'\n", step=5)
+        log_report(writer, report, hparams, drawn or {}, "seed: 1\ntext: '```'\n", step=5)
     return folder
 
 
@@ -31,7 +32,7 @@ def write(folder, report, hparams, images):
 def run(report, images, tmp_path_factory):
     """A folder with the report in it."""
     hparams = {"seed": 1, "optimizer": {"name": "adamw", "nesterov": False}}
-    return write(tmp_path_factory.mktemp("run"), report, hparams, images)
+    return write(tmp_path_factory.mktemp("run"), report, hparams, pictures(report, images))
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +155,9 @@ def test_the_settings_are_in_the_run(events):
     assert metadata.SESSION_END_INFO_TAG in content
 
 
-def test_the_hparams_tab_shows_the_union_of_two_runs(report, three_exits, images, tmp_path):
-    write(tmp_path / "a", report, {"seed": 1, "weights.1": 1.0}, images)
-    write(tmp_path / "b", three_exits, {"seed": 2, "weights.2": 0.3}, images)
+def test_the_hparams_tab_shows_the_union_of_two_runs(report, three_exits, tmp_path):
+    write(tmp_path / "a", report, {"seed": 1, "weights.1": 1.0})
+    write(tmp_path / "b", three_exits, {"seed": 2, "weights.2": 0.3})
     multiplexer = EventMultiplexer(tensor_size_guidance={TENSORS: 0})
     multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(tmp_path))

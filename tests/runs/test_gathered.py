@@ -96,7 +96,7 @@ def test_what_is_not_finished_damaged_or_old_is_named_and_left_out(swept):
 
 
 def test_of_a_multirun_it_is_said_which_jobs_failed_and_which_have_not_begun(report, tmp_path):
-    jobs = plan(tmp_path, [["weights=equal"], ["weights=early"], ["weights=late"], ["weights=nosuch"]])
+    jobs = plan(tmp_path, [["seed=1", f"weights={each}"] for each in ("equal", "early", "late", "nosuch")])
     write_finished(tmp_path / "0-weights=equal", report, ["weights=equal"])
     cut = write_finished(tmp_path / "1-weights=early", report, ["weights=early"])
     (cut / "result.json").unlink()

@@ -16,7 +16,7 @@ from branchynet.evaluation.fitting import Unseen, find_shares, fit_criteria, ima
 from branchynet.evaluation.settings import SweepSettings
 from branchynet.evaluation.study import sweep
 from branchynet.networks.branched import BranchedNetwork
-from branchynet.reporting.figures import draw_all
+from branchynet.reporting.figures import pictures
 from branchynet.reporting.files import write_run
 from branchynet.reporting.page_run import run_page
 from branchynet.reporting.tables import summary_table
@@ -87,13 +87,13 @@ class ThresholdSweep(Callback):
         report = sweep(settings, network, criteria, baseline, data, fitting)
 
         unseen = Unseen(data, fitting)
-        images = unseen.images(settings.split)
+        drawn = pictures(report, unseen.images(settings.split))
         stored = StoredCriterion.of(
             self.criterion, traced_by(settings.engine), criteria, self.combine, network.shares, report.fitting
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                log_report(logger.experiment, report, self.hparams, images, self.resolved)
+                log_report(logger.experiment, report, self.hparams, drawn, self.resolved)
                 logger.experiment.flush()
             else:
                 logger.log_metrics(scalars(report))
@@ -102,5 +102,5 @@ class ThresholdSweep(Callback):
         page = None
         if self.command is not None:
             page = run_page(report, unseen.image, self.command)
-        write_run(self.folder, report, draw_all(report, images), stored, page)
+        write_run(self.folder, report, drawn, stored, page)
         print(summary_table(report))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from branchynet.commands import app
-from branchynet.commands.command_line import asks_for_help, given
+from branchynet.commands.command_line import asks_for_help, flags, given
 from branchynet.commands.group_help import options
 from branchynet.commands.known import GROUPS
 from branchynet.commands.paths import quote_paths
@@ -28,11 +28,8 @@ SINCE = {"candidates": None, "fit_share": 0.5}
 def main() -> None:
     """Through Hydra, with the run's own settings as the defaults."""
     quote_paths()
-    folder, experiment = given().get("run"), given().get("experiment")
-    if experiment in options("experiment", [app.conf_folder()]):
-        raise UserError(
-            f"experiment={experiment} is for `branchynet train`; of finished runs there are {', '.join(studies())}"
-        )
+    folder = given().get("run")
+    check_study(given().get("experiment"))
     if isinstance(folder, Sweep):
         raise UserError("run=… names several runs: evaluate one at a time, for each has settings of its own")
     if folder is not None:
@@ -48,6 +45,20 @@ def main() -> None:
     else:
         raise UserError("run=<run folder> is missing: which finished run is to be evaluated?")
     app.start(evaluate, "evaluate")
+
+
+def check_study(name: object) -> None:
+    """A UserError where `experiment=<name>` trains, or is in none of the folders that hold settings."""
+    if not isinstance(name, str) or name in studies():
+        return
+    group, _, own = f"experiment/{name}".rpartition("/")
+    if own in options(group, [app.conf_folder()]):
+        what = "is for `branchynet train`"
+    elif flags().config_dir or "hydra.searchpath" in given():  # it may be there
+        return
+    else:
+        what = "is not there"
+    raise UserError(f"experiment={name} {what}; of finished runs there are {', '.join(studies())}")
 
 
 def studies() -> list[str]:

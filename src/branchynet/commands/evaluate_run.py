@@ -29,7 +29,7 @@ from branchynet.evaluation.settings import SweepSettings, check_split
 from branchynet.evaluation.study import choose, sweep
 from branchynet.exits.rules import check_rule
 from branchynet.reporting.caches import caches_page, write_caches
-from branchynet.reporting.figures import draw_all
+from branchynet.reporting.figures import pictures
 from branchynet.reporting.files import write_run
 from branchynet.reporting.page_run import run_page
 from branchynet.reporting.tables import summary_table
@@ -145,7 +145,8 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
         most = settings.criterion.largest(len(report.classes))
         report = replace(report, adapted=adapted(report, most))
     page = None if command is None else run_page(report, image, command)
-    write_run(folder, report, draw_all(report, images), stored, page)
+    drawn = pictures(report, images)
+    write_run(folder, report, drawn, stored, page)
     if config.caches is not None:
         caches = study_caches(run, config.caches, report.point.thresholds)
         write_caches(folder, caches)
@@ -153,7 +154,7 @@ def evaluate_run(config: DictConfig, folder: Path, overrides: Sequence[str] = ()
     if run.config.get("logger"):
         # In place, too: of the events at one step TensorBoard shows the last ones.
         with SummaryWriter(str(folder)) as writer:
-            log_report(writer, report, hparams(run, settings), images, resolved(run, config))
+            log_report(writer, report, hparams(run, settings), drawn, resolved(run, config))
     with replacing(folder / "evaluate.yaml") as temporary:
         OmegaConf.save({**plain(config), "overrides": list(overrides)}, temporary)
     print(summary_table(report))

@@ -7,7 +7,7 @@ from typing import Any
 
 from branchynet.runs.rows import Row
 
-NOTHING = "–"  # was overridden
+NOTHING = "as in the experiment"  # the settings of a group where nothing was overridden
 
 
 @dataclass(frozen=True)

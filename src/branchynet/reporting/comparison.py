@@ -15,6 +15,7 @@ from branchynet.runs.rows import EVALUATION, Row
 
 MOST_ON_THE_TERMINAL = 40  # groups
 MOST_IN_TABLE_ONE = 30
+NOISY = "NOISY TIMINGS"
 MOST_LEFT_OUT = 20  # on the terminal
 HEADER = (
     "settings",
@@ -50,6 +51,7 @@ def terminal_table(gathered: Gathered, groups: Sequence[Group]) -> str:
         parts.append(f"{counted(len(groups) - MOST_ON_THE_TERMINAL, 'more group')}: see groups.csv")
     if several:
         parts.append("± is the standard deviation from run to run, of those with the same settings.")
+    parts += warnings_of(gathered.rows)
     if gathered.left_out:
         shown = gathered.left_out[:MOST_LEFT_OUT]
         parts.append("\n".join(["left out:", *(f"  {_reason(each)}" for each in shown)]))
@@ -70,7 +72,7 @@ def comparison_page(
         f"equal settings; {len(gathered.left_out)} left out. Accuracies are those of the test split; thresholds "
         "were chosen on validation, where nothing else is said. Every number of every run: `runs.csv`; of the "
         "groups: `groups.csv`.",
-        *_warnings(gathered.rows),
+        *(_text(each).replace(NOISY, f"**{NOISY}**", 1) for each in warnings_of(gathered.rows)),
     ]
     for experiment, there in by_experiment(groups).items():
         parts += [f"## {_text(experiment)}", _markdown([HEADER, *(_cells(group) for group in there)])]
@@ -281,12 +283,13 @@ def _of_paper(paper: PaperRow) -> list[list[str]]:
     ]
 
 
-def _warnings(rows: Sequence[Row]) -> list[str]:
+def warnings_of(rows: Sequence[Row]) -> list[str]:
+    """Sentences on what of the rows' timings is not to be believed, or does not compare."""
     texts = []
     noisy = [row.name for row in rows if row.result.get("noisy")]
     if noisy:
         texts.append(
-            f"**NOISY TIMINGS** in {counted(len(noisy), 'run')}, {_text(noisy[0])} among them: their gains in time "
+            f"{NOISY} in {counted(len(noisy), 'run')}, {printable(noisy[0])} among them: their gains in time "
             "are not to be believed."
         )
     where = {(row.result["machine"], row.result["engine"], row.result["threads"]) for row in rows}

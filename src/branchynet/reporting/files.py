@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
+from PIL import Image
 
 from branchynet.evaluation.report import Report, medians
 from branchynet.evaluation.streams import Course, Outcome, Stream
@@ -32,13 +33,15 @@ MAX_SWEEP_ROWS = 2000
 def write_run(
     folder: Path,
     report: Report,
-    figures: Mapping[str, Figure],
+    pictures: Mapping[str, np.ndarray],
     criterion: StoredCriterion,
     page: str | None = None,
 ) -> None:
     """Write everything of `report` into a run's folder at once: where `result.json` is, all is, and fits.
 
-    Without a `page`, an earlier one is removed: it would show other numbers.
+    Args:
+        pictures: the figures' pixels by name, (3, H, W) uint8.
+        page: without one, an earlier one is removed: it would show other numbers.
     """
     with together(folder, last="result.json") as staging:
         if page is None:
@@ -51,8 +54,9 @@ def write_run(
         write_thresholds(staging / "thresholds.csv", report)
         (staging / "report.md").write_text(report_page(report), encoding="utf-8")
         (staging / "figures").mkdir()
-        for name, figure in figures.items():
-            figure.savefig(staging / "figures" / f"{name}.png", format="png")
+        for name, pixels in pictures.items():
+            picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+            picture.save(staging / "figures" / f"{name}.png", format="png")
         write_result(staging / "result.json", report)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from branchynet.reporting.comparison import warnings_of
 from branchynet.reporting.curves import curve_of
 from branchynet.reporting.page import NAME, new_plot, page
 from branchynet.runs.gathered import Gathered
@@ -41,6 +42,7 @@ def page_data(title: str, gathered: Gathered, folder: Path) -> dict[str, Any]:
         "rows": [_row(row, groups.index(row.group), folder, with_curves) for row in gathered.rows],
         "groups": groups,
         "curves": with_curves,
+        "warning": " ".join(warnings_of(gathered.rows)),
         "left_out": [{"name": each.name, "reason": each.reason} for each in gathered.left_out],
         "colours": [BLUE, ORANGE, GREEN, PURPLE, SKY, RED, SIDE_EXITS[-1], GREY],
     }

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -22,8 +22,6 @@ from branchynet.evaluation.report import (
     overhead_to_the_end,
     savings,
 )
-from branchynet.reporting.figures import draw_all
-from branchynet.reporting.style import to_array
 from branchynet.reporting.tables import (
     MOST_CLASSES,
     adaptive_table,
@@ -54,7 +52,7 @@ def log_report(
     writer: SummaryWriter,
     report: Report,
     hparams: Mapping[str, Any],
-    images: Tensor | None,
+    pictures: Mapping[str, np.ndarray],
     settings: str = "",
     step: int = 0,
 ) -> None:
@@ -64,15 +62,15 @@ def log_report(
         writer: of the run's folder.
         report: of the run.
         hparams: the run's settings, nested or flat; they become columns of the HParams tab.
-        images: the reported split, (S, C, H, W) uint8, in the trace's order; None: no samples are shown.
+        pictures: the figures' pixels by name, (3, H, W) uint8.
         settings: all of them as YAML, to be read; shown as text.
         step: the step that all summaries stand at.
     """
     for tag, value in scalars(report).items():
         writer.add_scalar(tag, value, step)
-    for name, figure in draw_all(report, images).items():
+    for name, pixels in pictures.items():
         # Not add_figure, which imports pyplot.
-        writer.add_image(f"sweep/{name}", to_array(figure), step)
+        writer.add_image(f"sweep/{name}", pixels, step)
     writer.add_text("sweep/table_1", table_one(report), step)
     writer.add_text("sweep/trade_offs", trade_offs_table(report), step)
     if report.num_exits > 1:

@@ -6,7 +6,7 @@ imported, and a thousand runs take a second or two.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,12 @@ def gather(folders: Sequence[Path]) -> Gathered:
     for folder, below, entries in _walk(folders):
         name = below or folder.resolve().name
         if JOBS in entries:
-            for job in jobs_of(folder):
+            jobs = jobs_of(folder)
+            everywhere = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+            for job in jobs:
                 if job.folder is not None and job.line is not None:
                     failures[os.path.realpath(job.folder)] = f"failed: {job.line}"
-                if (why := _no_folder(job)) is not None:
+                if (why := _no_folder(job, everywhere)) is not None:
                     own = f"{below}/{job.number}" if below else str(job.number)
                     left_out.append(LeftOut(folder, own, one_line(why)))
         try:
@@ -131,12 +133,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _no_folder(job: Job) -> str | None:
-    """Why a multirun's job left no run's folder; None where it did."""
+def _no_folder(job: Job, everywhere: Set[str]) -> str | None:
+    """Why a multirun's job left no run's folder; None where it did. `everywhere`: what all jobs have in common."""
     if job.folder is not None and (job.folder / SETTINGS[RUN]).exists():
         return None
-    typed = " ".join(job.overrides)
-    return f"job {job.number} ({typed}) " + (f"failed: {job.line}" if job.line else "has not begun")
+    swept = " ".join(each for each in job.overrides if each not in everywhere)
+    name = f"job {job.number} ({swept})" if swept else f"job {job.number}"
+    return f"{name} failed: {job.line}" if job.line else f"{name} has not begun"
 
 
 def natural(name: str) -> list[tuple[int, str]]:

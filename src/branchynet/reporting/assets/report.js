@@ -29,6 +29,8 @@ function main([data, plots]) {
     "A curve is a run's frontier, as it was chosen on its validation images, with the accuracy on the split that is reported; the star is its operating point, " +
     "the cross its baseline. Colours are groups. Point at one to read it; click a star to find it in the table." +
     (data.curves ? "" : " With so many runs only the operating points are here.");
+  element("warning").hidden = !data.warning;
+  element("warning").textContent = data.warning;
   element("left").hidden = !data.left_out.length;
   element("left-out").append(...data.left_out.map((each) => make("li", {}, make("strong", { textContent: each.name }), `: ${each.reason}`)));
 
