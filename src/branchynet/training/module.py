@@ -202,7 +202,7 @@ class BranchyClassifier(L.LightningModule):
         self.full_batch = max(self.full_batch, batch)
         if batch < self.full_batch:
             return self.network.with_features
-        # On a GPU the layers are small beside what it takes to launch them one by one: a graph launches all at once.
+        # On a GPU the layers are small beside what it takes to launch each of them: a graph launches all at once.
         graphs = self.device.type == "cuda" and self.trainer.world_size == 1
         if self.compiled is None:  # only now: what is compiled cannot be sent to another process
             options: dict[str, Any] | None = {"triton.cudagraphs": True} if graphs else None
