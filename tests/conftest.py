@@ -8,6 +8,7 @@ threshold 0.45 the first five samples leave there, four of them rightly, and the
 rightly: 7/8. Leaving at exit 1 takes 10 µs and 100 MACs, at exit 2 50 µs and 500 MACs.
 """
 
+import gc
 import os
 import pickle
 import shutil
@@ -51,6 +52,12 @@ TINY = [
 ]
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def make_run(folder, *overrides):
     """Train as the command does, with the settings beside the run."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -75,6 +82,13 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("branchynet.evaluation.evidence.measure_latencies", fixed_latencies)
         return make_run(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made and saved, and stay blank: drawing them takes as long as all else in a small run, and is
+    for those tests to see that are about it."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
 
 
 @pytest.fixture

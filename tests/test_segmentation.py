@@ -126,6 +126,7 @@ def test_tensorboard_shows_the_iou_of_classes_and_no_recall(segmented):
     assert found == pytest.approx(result["iou"]["knee"]["mean_iou"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_rule_chooses_from_what_is_stored(segmented, tmp_path):
     rule = ["sweep/rule=mac_budget", "sweep.rule.budget_macs=1e12"]
     result = evaluate_run(evaluating(segmented, *rule), tmp_path / "other")

@@ -74,6 +74,7 @@ def test_every_job_of_the_small_form_can_be_built(name):
         build_objective(config, network.num_exits)  # as many weights as exits
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_for_real_logs_gradients_of_both_stages(tmp_path):
     """The smallest of them: 40 images of 8×8, two of `gradients`' epochs in each stage."""
     rng = np.random.default_rng(0)

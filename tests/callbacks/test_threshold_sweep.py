@@ -19,6 +19,7 @@ from branchynet.exits.rules import AccuracyFloor
 from branchynet.runs.stored import read_criterion, read_trace
 from branchynet.runtime.catalogue import ENGINES
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SETTINGS = {"_target_": "branchynet.exits.criteria.Entropy"}
 
 

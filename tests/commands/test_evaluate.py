@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import child
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -19,8 +20,7 @@ def result_of(folder):
 
 
 def branchynet(*arguments, cwd):
-    command = [sys.executable, "-W", "error", "-m", "branchynet", "evaluate", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return child.call(["evaluate", *arguments], cwd, at_start=child.warnings_are_errors)
 
 
 def test_from_the_command_line(finished, tmp_path):
@@ -28,7 +28,9 @@ def test_from_the_command_line(finished, tmp_path):
     run = tmp_path / "0-seed=1,weights.values=[1, 2]"
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    done = branchynet("-m", f"run={run}", "sweep.rule.distance=0,0.9", cwd=tmp_path)
+    command = [sys.executable, "-W", "error", "-m", "branchynet", "evaluate"]
+    jobs = ["-m", f"run={run}", "sweep.rule.distance=0,0.9"]
+    done = subprocess.run([*command, *jobs], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("operating point, predicted") == 2
     strict, loose = (
@@ -79,8 +81,8 @@ def test_mistakes_on_the_command_line(copied, tmp_path):
         ([f"run={copied}", "in_place=yes please"], ["in_place=yes please", "true or false"]),
     ):
         done = branchynet(*arguments, cwd=tmp_path)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert all(word in done.stderr for word in words), done.stderr
+        assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
+        assert all(word in done.err for word in words), done.err
         assert not (copied / "evaluate").exists(), "a refused command leaves no folder"
 
 
@@ -119,11 +121,11 @@ def test_flags_may_have_capital_letters(copied, tmp_path):
     before = result_of(copied)
     arguments = [f"run={copied}", "in_place=True", "engine.seconds=0.01"]
     done = branchynet(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and "somewhere.Optimizer" in done.stderr and "trust=true" in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and result_of(copied) == before
+    assert done.code == 2 and "somewhere.Optimizer" in done.err and "trust=true" in done.err
+    assert len(done.err.splitlines()) == 1 and result_of(copied) == before
 
     done = branchynet(*arguments, "trust=True", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = result_of(copied)
     # The fixture's latencies are made up; these are measured.
     assert found["baseline"]["latency_us"] != before["baseline"]["latency_us"] == 100
@@ -139,22 +141,12 @@ def test_a_run_of_branchynet_0_1_is_named_as_such(copied, tmp_path):
     config.data.seed = "${seed}"  # they had references
     OmegaConf.save(config, path)
     for command in (["evaluate"], ["evaluate", "criterion=margin"], ["export"], ["predict", "input=x.npy"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "branchynet", *command, f"run='{copied}'"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert "is of branchynet 0.1" in done.stderr and "criterion.name=entropy" in done.stderr
+        done = child.call([*command, f"run='{copied}'"], tmp_path)
+        assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
+        assert "is of branchynet 0.1" in done.err and "criterion.name=entropy" in done.err
     (copied / "result.json").unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "branchynet", "train", f"resume={copied}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and "is of branchynet 0.1" in done.stderr
+    done = child.call(["train", f"resume={copied}"], tmp_path)
+    assert done.code == 2 and "is of branchynet 0.1" in done.err
 
 
 def settings_of(run, *overrides):

@@ -29,6 +29,7 @@ from branchynet.runs.finished_run import open_run
 from branchynet.runs.stored import read_criterion, write_criterion
 from branchynet.runtime.adapt import adapt
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 QUICK = ["engine.seconds=0.01"]
 
 

@@ -31,6 +31,8 @@ from branchynet.runs.run_config import plain, read_config
 from branchynet.runs.started_run import start_run
 from branchynet.runtime.costs import Latencies, Latency
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def composed(*overrides):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -120,6 +122,7 @@ STILL = [
     "engine.compare=[]",
     "engine.seconds=0.01",
     "logger=none",
+    "page=false",
 ]
 
 

@@ -1,10 +1,12 @@
 """`branchynet <command>` in a process of its own, forked from one that has imported all: a second, not ten."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +83,17 @@ def set_variables(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
+def warnings_are_errors() -> None:
+    """For `at_start`: as `python -W error`, but that what is imported in the end is not looked at."""
+    warnings.simplefilter("error")
+
+
 def _child(
     command: list[str], folder: str, out: str, err: str, at_start: Callable[[], object] | None
 ) -> None:
     from branchynet.__main__ import main
 
+    gc.freeze()  # a collection would look through all that is imported, and make its memory this process's own
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)

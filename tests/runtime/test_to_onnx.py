@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
+from importlib import import_module
 
 import numpy as np
 import onnx
@@ -11,6 +13,8 @@ from torch import nn
 
 from branchynet.runtime.session import load_session
 from branchynet.runtime.to_onnx import any_batch, export, export_model
+
+registration = import_module("torch.onnx._internal.exporter._registration")
 
 
 class TwoOutputs(nn.Module):
@@ -73,6 +77,21 @@ def test_no_node_says_where_it_comes_from(content):
     model = onnx.load_from_string(content)
     assert len(model.graph.node) > 2 and not any(node.metadata_props for node in model.graph.node)
     assert __file__.encode() not in content
+
+
+def test_the_exporters_table_is_read_once_and_others_find_it_as_it_was(module, content, monkeypatch):
+    """It takes as long as the rest of an export. Without it a model is the same."""
+    table = vars(registration.ONNXRegistry)["from_torchlib"]
+    with monkeypatch.context() as inside:
+        inside.setattr(registration.onnxscript_apis, "get_torchlib_ops", lambda: pytest.fail("once more"))
+        assert export(module, (1, 8, 8)) == content
+        assert vars(registration.ONNXRegistry)["from_torchlib"] is table
+    monkeypatch.setattr("branchynet.runtime.to_onnx.translations_kept", nullcontext)
+    assert export(module, (1, 8, 8)) == content
+    monkeypatch.undo()
+    monkeypatch.delattr(registration.ONNXRegistry, "from_torchlib")  # as in another PyTorch
+    with pytest.raises(AttributeError, match="from_torchlib"):
+        export(module, (1, 8, 8))
 
 
 def test_the_exporter_is_quiet_and_the_loggers_are_as_before(module, capfd):

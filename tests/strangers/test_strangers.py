@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 import torch
+
+from branchynet.api import load
 
 HERE = Path(__file__).parent
 PARTS = [
@@ -24,28 +27,42 @@ PARTS = [
 QUICK = ["data=digits", "trainer=cpu", "epochs.baseline=3", "epochs.joint=6", "schedule=none", "logger=none"]
 
 
+def in_reach():
+    """The stranger's package can be imported."""
+    sys.path.insert(0, str(HERE))
+
+
 def branchynet(*arguments, known=True, cwd):
     """Run the command, with or without the stranger's package in reach."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    if known:
-        environment["PYTHONPATH"] = str(HERE)
-    command = [sys.executable, "-m", "branchynet", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    return child.call(arguments, cwd, 300, at_start=in_reach if known else None)
 
 
 def succeeded(*arguments, **options):
     done = branchynet(*arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.code == 0, done.err
+    return done.out
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The stranger's package is in reach of this process, too."""
+    monkeypatch.syspath_prepend(HERE)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    """Trained by the command as a stranger starts it."""
     folder = tmp_path_factory.mktemp("strangers")
     search = f"hydra.searchpath=[file://{HERE / 'conf'}]"
     where = [f"hydra.run.dir={folder / 'run'}", f"cache={folder / 'cache'}", "engine.seconds=0.01"]
-    succeeded("train", search, *PARTS, *QUICK, *where, cwd=folder)
+    command = [sys.executable, "-m", "branchynet", "train", search, *PARTS, *QUICK, *where]
+    source = os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}{os.pathsep}{source}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
@@ -66,25 +83,16 @@ def test_every_part_was_used(run, result):
     }
 
 
-def test_the_criterion_has_learned_and_the_trace_is_of_what_it_learned(run):
+def test_the_criterion_has_learned_and_the_trace_is_of_what_it_learned(run, known):
     stored = torch.load(run / "criterion.pt", weights_only=True)
     temperatures = [state["temperature"].item() for state in stored["states"]]
     assert len(set(temperatures)) == 2 and 1.0 not in temperatures
-    code = (
-        f"import branchynet; n = branchynet.load({str(run)!r}, trust=True).finished_run;"
-        "x, y = next(n.data.batches('test', 10_000)); import torch;"
-        f"t = {temperatures};"
-        "p = [out / t[i] for i, out in enumerate(n.network(x))];"
-        "import numpy; e = torch.stack([torch.distributions.Categorical(logits=q).entropy() for q in p], 1);"
-        "print(abs(e.detach().numpy() - numpy.load(n.folder / 'trace-test.npz')['uncertainty']).max())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-    )
-    assert float(done.stdout) < 1e-5, done.stderr
+    loaded = load(run, trust=True).finished_run
+    x, _ = next(loaded.data.batches("test", 10_000))
+    scaled = [out.detach() / t for out, t in zip(loaded.network(x), temperatures, strict=True)]
+    entropy = torch.stack([torch.distributions.Categorical(logits=each).entropy() for each in scaled], 1)
+    with np.load(run / "trace-test.npz") as trace:
+        assert abs(entropy.numpy() - trace["uncertainty"]).max() < 1e-5
 
 
 def test_the_rule_kept_its_promise_on_both_halves(run, result):
@@ -107,8 +115,8 @@ def test_loading_asks_for_trust(run, tmp_path):
         ["predict", f"run={run}", "input=."],
     ):
         done = branchynet(*arguments, cwd=tmp_path)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert "elsewhere." in done.stderr and "trust=true" in done.stderr
+        assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
+        assert "elsewhere." in done.err and "trust=true" in done.err
 
 
 def test_evaluating_with_another_setting_of_the_rule_and_with_the_network(run, tmp_path):
@@ -126,8 +134,8 @@ def test_evaluating_with_another_setting_of_the_rule_and_with_the_network(run, t
 
 def test_a_wrong_setting_is_told_in_one_line(run, tmp_path):
     done = branchynet("evaluate", f"run={run}", "trust=true", "sweep.rule.loss=-1", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "branchynet: sweep.rule.loss=-1: it is a fraction, 0 … 1\n"
+    assert done.code == 2
+    assert done.err == "branchynet: sweep.rule.loss=-1: it is a fraction, 0 … 1\n"
 
 
 @pytest.mark.parametrize("format", ["segments", "single"])

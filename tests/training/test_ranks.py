@@ -184,7 +184,14 @@ def test_processes_from_outside_train_one_run_and_the_first_reports(finished, tm
     command = [
         *("train", "experiment=b_lenet_digits", "trainer=nodes", "trainer.num_nodes=1", "trainer.devices=2"),
         *("trainer.accelerator=cpu", "epochs.baseline=1", "epochs.joint=2", "schedule=none", "engine=torch"),
-        *("engine.compare=[]", "engine.seconds=0.01", "logger=none", "cache=cache", "hydra.run.dir=run"),
+        *(
+            "engine.compare=[]",
+            "engine.seconds=0.01",
+            "logger=none",
+            "cache=cache",
+            "hydra.run.dir=run",
+            "page=false",
+        ),
     ]
     with ThreadPoolExecutor() as both:
         first, second = both.map(lambda rank: start_as(rank, port, command, tmp_path), (0, 1))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +35,7 @@ def export_model(
         examples: (B, …) each, by the inputs' names, of the types that the model will take.
         output_names: None leaves them to the exporter.
     """
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"), translations_kept():
         # The exporter's own, about its own: deprecated calls inside torch.export and onnxscript.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -57,6 +59,31 @@ def export_model(
 def any_batch(*examples: Tensor) -> tuple[dict[int, Any], ...] | None:
     """`dynamic_shapes` of PyTorch's exporters: the batch of all inputs, unless the examples have one image."""
     return None if len(examples[0]) == 1 else ({0: torch.export.Dim("batch")},) * len(examples)
+
+
+# The same function for the same function, which is called once for the same arguments.
+_once = cache(cache)
+
+
+@contextmanager
+def translations_kept() -> Iterator[None]:
+    """The exporter reads its table of translations anew for every model, half of a small one's time: here once.
+
+    Only inside, for others may add to theirs. Another PyTorch may lack what is replaced here; then it is slower.
+    """
+    name = "from_torchlib"
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        read = vars(ONNXRegistry)[name]
+    except (ImportError, KeyError):
+        yield
+        return
+    setattr(ONNXRegistry, name, staticmethod(_once(read.__get__(None, ONNXRegistry))))
+    try:
+        yield
+    finally:
+        setattr(ONNXRegistry, name, read)
 
 
 class _quiet:
