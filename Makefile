@@ -8,7 +8,7 @@ demo: environment
 	$(BIN)/branchynet train experiment=b_lenet_digits_cluttered
 
 test: environment
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: environment
 	$(BIN)/ruff check .

@@ -52,6 +52,41 @@ TINY = [
 ]
 
 
+# Where several processes share the files, these are begun first, for each takes 15 s and more on a quiet machine:
+# so no process has one left over when the others have ended.
+SLOWEST = (
+    "hostile/test_kills.py",
+    "commands/test_train.py",
+    "test_tutorial.py",
+    "hostile/test_runs.py",
+    "hostile/test_settings.py",
+    "commands/test_evaluate_run.py",
+    "exports/test_write.py",
+    "exports/test_backbones.py",
+    "commands/test_train_run.py",
+    "hostile/test_data_files.py",
+    "hostile/test_exports.py",
+    "hostile/test_pictures.py",
+    "strangers/test_strangers.py",
+    "training/test_ranks.py",
+    "test_connections.py",
+    "commands/test_export.py",
+    "commands/test_sweeper.py",
+    "commands/test_search_run.py",
+    "exports/test_agreement.py",
+    "test_segmentation.py",
+    "commands/test_evaluate.py",
+    "test_api.py",
+    "test_studies.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several
+        first = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
+        items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not look through it again and again."""
     gc.collect()

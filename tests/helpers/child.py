@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra._internal.hydra import Hydra
+
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
@@ -93,6 +95,10 @@ def _child(
 ) -> None:
     from branchynet.__main__ import main
 
+    if not any(word.startswith(("experiment=ablation/", "experiment=thresholds/")) for word in command):
+        # To ask whether the settings want a multirun Hydra composes all of them, which takes half of the time;
+        # these studies alone do.
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     gc.freeze()  # a collection would look through all that is imported, and make its memory this process's own
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
