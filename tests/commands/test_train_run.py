@@ -4,6 +4,8 @@ import json
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -35,6 +37,11 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def composed(*overrides):
+    return deepcopy(composed_once(overrides))
+
+
+@cache
+def composed_once(overrides):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return compose("train", overrides=["experiment=b_lenet_digits", "trainer=cpu", *overrides])
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v3_small, resnet18, vgg11
+from torchvision.models import mobilenet_v3_small, resnet18
+from trunks import small_vgg11
 
 from branchynet.networks.lenet import lenet5
 
@@ -38,7 +39,7 @@ TRUNKS = {
         (3, 32, 32),
         5,
     ),
-    "vgg11": (lambda: vgg11(weights=None, num_classes=5), ["features.5"], (3, 32, 32), 5),
+    "vgg11": (small_vgg11, ["features.5"], (3, 32, 32), 5),
     "mobilenet": (
         lambda: mobilenet_v3_small(weights=None, num_classes=5),
         ["features.3", "features.8"],

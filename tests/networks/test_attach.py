@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet18, vgg11
+from torchvision.models import resnet18
+from trunks import small_vgg11
 
 from branchynet.errors import UserError
 from branchynet.networks.attach import attach, legal_places
@@ -109,7 +110,7 @@ def test_attaching_leaves_the_trunk_as_it_was(case):
     "place", ["input", "features.5", "features", "avgpool", "classifier.0", "classifier.5"]
 )
 def test_the_last_head_is_the_last_layer_wherever_the_cut_is(place):
-    trunk = vgg11(weights=None, num_classes=5).eval()
+    trunk = small_vgg11().eval()
     network = attach(trunk, [{"after": place}], (3, 32, 32), 5)
     assert set(network.heads[-1].state_dict()) == {"classifier.6.weight", "classifier.6.bias"}
 

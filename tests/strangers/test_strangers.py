@@ -57,7 +57,12 @@ def run(tmp_path_factory):
     """Trained by the command as a stranger starts it."""
     folder = tmp_path_factory.mktemp("strangers")
     search = f"hydra.searchpath=[file://{HERE / 'conf'}]"
-    where = [f"hydra.run.dir={folder / 'run'}", f"cache={folder / 'cache'}", "engine.seconds=0.01"]
+    where = [
+        f"hydra.run.dir={folder / 'run'}",
+        f"cache={folder / 'cache'}",
+        "engine.seconds=0.01",
+        "page=false",
+    ]
     command = [sys.executable, "-m", "branchynet", "train", search, *PARTS, *QUICK, *where]
     source = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}{os.pathsep}{source}"}
@@ -121,13 +126,12 @@ def test_loading_asks_for_trust(run, tmp_path):
 
 def test_evaluating_with_another_setting_of_the_rule_and_with_the_network(run, tmp_path):
     out = f"hydra.run.dir={tmp_path / 'out'}"
-    succeeded("evaluate", f"run={run}", "trust=true", "sweep.rule.loss=0.9", out, cwd=tmp_path)
+    command = ["evaluate", f"run={run}", "trust=true", "page=false"]
+    succeeded(*command, "sweep.rule.loss=0.9", out, cwd=tmp_path)
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["knee"]["exit_rates"] == [1, 0] and found["knee"]["rule"] == "twice_as_accurate"
     out = f"hydra.run.dir={tmp_path / 'again'}"
-    succeeded(
-        "evaluate", f"run={run}", "trust=true", "from=network", "engine.seconds=0.01", out, cwd=tmp_path
-    )
+    succeeded(*command, "from=network", "engine.seconds=0.01", out, cwd=tmp_path)
     with np.load(run / "trace-test.npz") as first, np.load(tmp_path / "again" / "trace-test.npz") as again:
         assert all(np.array_equal(first[name], again[name]) for name in first.files)
 
