@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from branchynet.commands.app import conf_folder
 from branchynet.commands.auto_exits import join_auto_exits
 from branchynet.commands.settings import check_settings
-from branchynet.commands.train import settled_model
+from branchynet.commands.train import settled
 from branchynet.runs.run_config import plain
 
 
@@ -24,11 +24,12 @@ def test_exits_are_placed_and_the_settings_say_where(model, exits, number, monke
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", overrides=sys.argv[1:])
     settings = plain(config)
-    check_settings(settings)
-    made = settled_model(settings)
+    found, data = settled(settings)
+    made = found["model"]
     assert len(made["exits"]) == number and all(each["after"] for each in made["exits"])
     check_settings({**settings, "model": made})
     assert "auto" not in made["trunk"].values() and made["trunk"]["in_channels"] == 1
+    assert data is not None and data.input_shape == (1, 28, 28), "they are handed on, and not read again"
 
 
 @pytest.mark.parametrize(

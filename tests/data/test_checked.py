@@ -24,10 +24,60 @@ def test_labels_of_one_column_are_labels():
         (np.eye(3)[Y], r"labels is float64 \(6, 3\), one column for each class: store y.argmax"),
         (np.eye(3, dtype=int)[Y] | [1, 0, 0], "several labels for an image: exits answer with one class"),
         (np.ones((6, 2), int), "several labels"),
-        (Y[:, None, None], r"must be integers of shape \(S,\) or \(S, 1\)"),
+        (np.stack([Y, Y]).T[:, None], r"must be integers of shape \(S,\) or \(S, 1\)"),
         (Y / 2, r"must be integers of shape \(S,\) or \(S, 1\)"),
     ],
 )
 def test_labels_that_are_none_are_refused_by_their_own_name(y, says):
     with pytest.raises(FileProblem, match=f"file: labels.*{says}" if "labels is" not in says else says):
         build("it", {"train": (X, Y), "test": (X, y)}, None, "file", {"y_test": "labels"})
+
+
+MAPS = X % 3
+
+
+def of_maps(y=MAPS, classes=None, test=MAPS):
+    return build("it", {"train": (X, y), "test": (X, test)}, classes, "file")
+
+
+@pytest.mark.parametrize("y", [MAPS, MAPS[..., None], MAPS.astype(np.int64)[:, None]])
+def test_labels_of_every_pixel_are_bytes(y):
+    dataset = of_maps(y)
+    assert dataset.train.y.dtype == torch.uint8 and np.array_equal(dataset.train.y, MAPS)
+    assert dataset.classes == ("0", "1", "2") and dataset.train.at(torch.tensor([1])).y.dtype == torch.int64
+
+
+def test_two_classes_may_be_true_and_false():
+    dataset = of_maps(MAPS > 0, test=MAPS == 2)
+    assert dataset.classes == ("0", "1") and np.array_equal(dataset.test.y, MAPS == 2)
+
+
+def test_a_class_of_no_pixel_is_refused_unless_it_has_a_name(caplog):
+    with pytest.raises(FileProblem, match="no training pixel is of class 1; number the classes 0 … K-1"):
+        of_maps(np.where(MAPS == 1, 0, MAPS))
+    assert of_maps(np.where(MAPS == 1, 0, MAPS), ("a", "b", "c")).classes == ("a", "b", "c")
+    assert "no training pixel is of class b" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("y", "test", "says"),
+    [
+        (
+            np.where(MAPS == 1, 255, MAPS),
+            MAPS,
+            r"no training pixel is of 1, 3, .*Every pixel counts: 255 is a",
+        ),
+        (
+            MAPS,
+            np.where(MAPS == 1, 255, MAPS),
+            "labels 0 … 255 in y_test, allowed are 0 … 2. Every pixel counts",
+        ),
+        (MAPS.astype(int) * 1000, MAPS, "labels 0 … 2000 in y_train, allowed are 0 … 255"),
+        (MAPS, Y, r"y_test is int64 \(6,\), must be integers .* \(S, 5, 4\)"),
+        (Y, MAPS, r"y_test is uint8 \(6, 5, 4\), must be integers of shape \(S,\)"),
+        (MAPS[:, :4], MAPS, r"y_train is uint8 \(6, 4, 4\), must be .* \(S, 5, 4\)"),
+    ],
+)
+def test_labels_that_are_no_maps_of_the_images_are_refused(y, test, says):
+    with pytest.raises(FileProblem, match=f"^file: {says}"):
+        of_maps(y, test=test)

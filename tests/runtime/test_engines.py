@@ -12,7 +12,9 @@ from torch import nn
 from branchynet.errors import UserError
 from branchynet.exits.beem import Beem
 from branchynet.exits.criteria import Entropy, Margin, MaxProbability
+from branchynet.networks.attach import attach
 from branchynet.networks.branched import undivided
+from branchynet.networks.lenet import lenet5
 from branchynet.runtime.base import forced
 from branchynet.runtime.catalogue import ENGINES, make_engine
 from branchynet.runtime.compiled import CompiledEngine, CompiledTorch
@@ -86,6 +88,34 @@ def test_averaged_exits_are_the_slow_loop(name, shares, criterion, network, imag
         assert np.array_equal(np.concatenate([o.exit_index for o in outcomes]), exits)
         assert np.array_equal(np.concatenate([o.prediction for o in outcomes]), prediction)
         np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["captured", "torch", "onnxruntime", "openvino"])
+def test_a_tree_leaves_where_its_own_logits_say(name, images):
+    """A head that carries an exit: the trunk goes on from below it."""
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    head = {"after": "conv1", "convs": [4, 4], "pool": 2, "exits": [{"after": "relu1", "global_pool": True}]}
+    tree = attach(lenet5(1, 10, 12), [head], SHAPE, 10).eval()
+    with torch.no_grad():
+        logits = tree(torch.from_numpy(images))
+    uncertainty = torch.stack([Entropy()(each) for each in logits], dim=1).numpy()
+    first = float(np.quantile(uncertainty[:, 0], 0.3))
+    second = float(np.quantile(uncertainty[uncertainty[:, 0] >= first, 1], 0.5))
+    exits = np.where(uncertainty[:, 0] < first, 0, np.where(uncertainty[:, 1] < second, 1, 2))
+    prediction = np.stack([each.argmax(dim=1) for each in logits], axis=1)[np.arange(len(images)), exits]
+    assert np.bincount(exits).min() > 60 and len(np.unique(prediction)) > 1, "all three exits are taken"
+
+    backend = Captured() if name == "captured" else name
+    engine = make_engine(backend, tree, Entropy(), (first, second), SHAPE)
+    for size in (1, 33, 257):
+        outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
+        differs = np.concatenate([o.exit_index for o in outcomes]) != exits
+        assert (np.abs(uncertainty[differs, :2] - (first, second)).min(axis=1) < 1e-5).all()
+        assert np.array_equal(
+            np.concatenate([o.prediction for o in outcomes])[~differs], prediction[~differs]
+        )
 
 
 @pytest.mark.parametrize("exit", [0, 1, 2])

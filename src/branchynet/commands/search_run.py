@@ -288,7 +288,7 @@ def settled_trial(words: Sequence[str]) -> dict[str, Any]:
     """A trial's settings: those of a training with these words on its command line."""
     config = compose("train", overrides=list(words))
     settle_paths(config)
-    return settled(plain(config))
+    return settled(plain(config))[0]
 
 
 class Reseeded(BaseSampler):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +27,9 @@ from branchynet.runs.lock import Held, locked
 from branchynet.runs.run_config import plain, read_config
 from branchynet.runs.writable import check_writable
 from branchynet.training.ranks import ranks_outside
+
+if TYPE_CHECKING:
+    from branchynet.data.module import ImageData
 
 
 def main() -> None:
@@ -132,15 +135,15 @@ def start(config: DictConfig, folder: Path) -> float | None:
     if ranks.first and is_multirun():
         job_begins()
     check_folder(folder)
-    settings = settled(plain(config))
+    settings, data = settled(plain(config))
     if not ranks.first:
-        train(OmegaConf.create(settings), folder)
+        train(OmegaConf.create(settings), folder, data)
         return None
     with at_work(folder):
         start_run(folder, settings, typed(HydraConfig.get()))
         try:
             # What is trained is what a resume would read.
-            result = train(OmegaConf.create(settings), folder)
+            result = train(OmegaConf.create(settings), folder, data)
         except UserError:
             forget_run(folder)
             raise
@@ -170,26 +173,22 @@ def check_named(processes: int) -> None:
         )
 
 
-def settled(settings: dict[str, Any]) -> dict[str, Any]:
-    """A new run's settings, checked, with all that they name looked up: what the run stores."""
+def settled(settings: dict[str, Any]) -> tuple[dict[str, Any], "ImageData | None"]:
+    """A new run's settings, checked, with all that they name looked up: what the run stores; and its images, where
+    they had to be looked at for that."""
     from branchynet.commands.settings import check_settings
 
     check_settings(settings)
     name_teachers_model(settings["objective"])
-    return {**settings, "model": settled_model(settings)}
-
-
-def settled_model(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the model with what is taken from the images, so that the run says what was built."""
+    # Only where it is wanted: it brings torch.
     from branchynet.runs.auto import resolved, wants_images
 
-    model: dict[str, Any] = settings["model"]
-    if not wants_images(model):
-        return model
+    if not wants_images(settings["model"]):
+        return settings, None
     from branchynet.runs.build import build_data
 
     data = build_data(OmegaConf.create(settings["data"]))
-    return resolved(model, data.input_shape, data.num_classes)
+    return {**settings, "model": resolved(settings["model"], data.input_shape, data.num_classes)}, data
 
 
 def name_teachers_model(objective: dict[str, Any]) -> None:
@@ -215,8 +214,13 @@ def optimized(result: dict[str, Any], metric: str | None) -> float | None:
     return (result.get(group) or {}).get(key)
 
 
-def train(config: DictConfig, folder: Path) -> dict[str, Any]:
+def train(config: DictConfig, folder: Path, data: "ImageData | None" = None) -> dict[str, Any]:
     """Train, sweep and report as `config` says; what was done in `folder` before is not done again.
+
+    Args:
+        config: the run's settings.
+        folder: the run's.
+        data: its images, where they are read already.
 
     Returns:
         What stands in `folder/result.json`.
@@ -228,7 +232,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     if not ranks_outside().first:
         logging.disable(logging.INFO)
     try:
-        return train_run(config, folder)
+        return train_run(config, folder, data=data)
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the latter of the former
         if isinstance(error, SystemExit) and error.code != 1:
             raise  # Slurm's launcher has queued the job again

@@ -81,13 +81,16 @@ NOT_OF_BASELINE = (
 )
 
 
-def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> dict[str, Any]:
+def train_run(
+    config: DictConfig, folder: Path, trial: Trial | None = None, data: ImageData | None = None
+) -> dict[str, Any]:
     """Train the baseline and all exits, then sweep; every stage that `folder` holds already is taken from it.
 
     Args:
         config: the run's settings.
         folder: the run's.
         trial: of a search: then the network is judged on validation alone, in place of the sweep.
+        data: its images, where they are read already.
 
     Returns:
         What stands in `folder/result.json`, of a trial in `folder/trial.json`; nothing in a process that only
@@ -100,7 +103,7 @@ def train_run(config: DictConfig, folder: Path, trial: Trial | None = None) -> d
         return found or {}
     quieten_logs()
 
-    data = build_data(config.data)
+    data = build_data(config.data) if data is None else data
     task = build_task(config.task)
     task.check(data.labels("val"), data.input_shape, data.data_name)
     facts = facts_of(data)

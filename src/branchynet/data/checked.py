@@ -15,6 +15,7 @@ from torch import Tensor
 
 from branchynet.data.files import FileProblem
 from branchynet.data.mapped import forget, rows, tensor_of
+from branchynet.data.maps import LEFT_OUT, MOST_CLASSES, as_maps
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def build(
     Args:
         name: of the set.
         parts: `train`, `test` and perhaps `val`: images uint8 (S, H, W), (S, C, H, W) or (S, H, W, C) with C ≤ 4,
-            and labels, integers (S,) or (S, 1).
+            and labels, integers (S,) or (S, 1), or of every pixel, see `branchynet.data.maps.as_maps`.
         classes: the names of all classes; None: they are numbered.
         source: where all this comes from, for what is said of it.
         called: what `x_train`, `y_train` … are called there, if not so.
@@ -83,12 +84,14 @@ def build(
         FileProblem: they are anything else, or do not fit each other.
     """
     said = {f"{letter}_{part}": f"{letter}_{part}" for part in parts for letter in "xy"} | dict(called or {})
-    labels = {}
-    for part, (x, y) in parts.items():
+    for part, (x, _) in parts.items():
         if x.dtype != np.uint8:
             raise FileProblem(f"{source}: {said[f'x_{part}']} is {x.dtype}, must be uint8 (0 … 255)")
-        labels[part] = _one_label(y, f"{source}: {said[f'y_{part}']}")
-    images = {part: _channels_first(x, source) for part, (x, _) in parts.items()}
+    images, labels = {}, {}
+    of_pixels = parts["train"][1].ndim > 2
+    for part, (x, y) in parts.items():
+        images[part], what = _channels_first(x, source), f"{source}: {said[f'y_{part}']}"
+        labels[part] = as_maps(y, images[part].shape[2:], what) if of_pixels else _one_label(y, what)
     for part, x in images.items():
         if len(x) != len(labels[part]):
             raise FileProblem(
@@ -101,16 +104,18 @@ def build(
     named = classes is not None
     if classes is None:
         # More classes than images: these are no class numbers.
-        count = min(int(labels["train"].max()) + 1, len(labels["train"]))
+        most = MOST_CLASSES if of_pixels else len(labels["train"])
+        count = min(int(labels["train"].max()) + 1, most)
         classes = tuple(str(k) for k in range(count))
     if len(classes) < 2:
         raise FileProblem(f"{source}: {len(classes)} class, at least 2 are needed")
     top = len(classes) - 1
     for part, y in labels.items():
         low, high = int(y.min()), int(y.max())
+        more = LEFT_OUT if of_pixels and high == MOST_CLASSES - 1 else ""
         if low < 0 or high > top:
             raise FileProblem(
-                f"{source}: labels {low} … {high} in {said[f'y_{part}']}, allowed are 0 … {top}"
+                f"{source}: labels {low} … {high} in {said[f'y_{part}']}, allowed are 0 … {top}{more}"
             )
     _check_classes(labels["train"], classes, named, source)
     sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
@@ -120,7 +125,7 @@ def build(
 def build_maps(
     name: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]
 ) -> Dataset:
-    """The same of labels for every pixel, for sets of our own.
+    """The same of labels for every pixel, for sets of our own: nothing is looked at.
 
     Args:
         name: of the set.
@@ -138,12 +143,13 @@ def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source:
     if not empty:
         return
     shown = ", ".join(empty[:8]) + (" …" if len(empty) > 8 else "")
-    what = f"no training image is of class {shown}" if len(empty) == 1 else f"no training image is of {shown}"
+    what = f"no training {'pixel' if y.ndim > 1 else 'image'} is of {'class ' * (len(empty) == 1)}{shown}"
     if named:
         log.warning("%s: %s", source, what)
         return
     cure = "the labels seem to begin at 1: subtract 1" if empty == ["0"] else "number the classes 0 … K-1"
-    raise FileProblem(f"{source}: {what}; {cure}, or name all of them by data.classes")
+    more = LEFT_OUT if y.ndim > 1 and MOST_CLASSES - 1 in there else ""
+    raise FileProblem(f"{source}: {what}; {cure}, or name all of them by data.classes{more}")
 
 
 def _one_label(y: np.ndarray, what: str) -> np.ndarray:
@@ -161,7 +167,9 @@ def _one_label(y: np.ndarray, what: str) -> np.ndarray:
             "image needs one label"
         )
     if not whole or y.ndim != 1:
-        raise FileProblem(f"{what} is {y.dtype} {y.shape}, must be integers of shape (S,) or (S, 1)")
+        raise FileProblem(
+            f"{what} is {y.dtype} {y.shape}, must be integers of shape (S,) or (S, 1), or (S, H, W) of every pixel"
+        )
     return y
 
 
@@ -178,4 +186,5 @@ def _channels_first(x: np.ndarray, source: str) -> np.ndarray:
 
 
 def _image_set(x: np.ndarray, y: np.ndarray) -> ImageSet:
-    return ImageSet(tensor_of(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+    kept = y.astype(np.int64 if y.ndim == 1 else np.uint8, copy=False)
+    return ImageSet(tensor_of(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(kept)))

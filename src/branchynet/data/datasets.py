@@ -19,6 +19,7 @@ from branchynet.data.checked import Dataset, build, build_maps
 from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge
 from branchynet.data.folder import FolderSettings, read_folder
+from branchynet.data.masks import MaskSettings, read_masks
 from branchynet.data.published import DIGITS, PUBLISHED, files_wanted, read_published
 from branchynet.data.shapes import CLASSES as SHAPES
 from branchynet.data.shapes import shapes
@@ -73,6 +74,15 @@ def _from_folder(name: str, place: Place, settings: FolderSettings) -> Dataset:
     return build(name, found.parts, found.classes, str(place.path))
 
 
+def _from_masks(name: str, place: Place, settings: MaskSettings) -> Dataset:
+    assert place.path is not None
+    try:
+        parts = read_masks(place.path, settings, place.classes is not None, place.seed)
+        return build(name, parts, place.classes, str(place.path))
+    except FileProblem as problem:
+        raise UserError(str(problem)) from None
+
+
 def _from_published(name: str, place: Place, settings: NoSettings) -> Dataset:
     wanted = f"{files_wanted(name)} or {name}.npz in the folder {place.root}"
     with _told(name, wanted, "set data.root" if place.download else "set data.root or data.download=true"):
@@ -104,6 +114,7 @@ KINDS: dict[str, Kind] = {
     "shapes": Kind(_shapes),
     "arrays": Kind(_from_arrays, ArraySettings, "<file.npz>"),
     "folder": Kind(_from_folder, FolderSettings, "<folder>"),
+    "masks": Kind(_from_masks, MaskSettings, "<folder>"),
     "torchvision": Kind(_from_torchvision, TorchvisionSettings),
 }
 NAMES = tuple(KINDS)
@@ -154,9 +165,9 @@ def load_dataset(
         name: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`, looked for in `root` as torchvision lays it
             out (MNIST's files plain or as .gz), then as `<name>.npz`, then downloaded if `download`; `digits`,
             scikit-learn's 1,797 digits at 28×28, `digits_cluttered`, made of them, and `shapes`, images with maps,
-            need no file; `arrays`, the
-            .npz file at `path`, see `branchynet.data.arrays`; `folder`, the image files in the folder `path`, see
-            `branchynet.data.folder`; `torchvision`, a set of torchvision's in `root`, see
+            need no file; `arrays`, the .npz file at `path`, see `branchynet.data.arrays`; `folder`, the image files
+            in the folder `path`, see `branchynet.data.folder`; `masks`, image files and masks there, see
+            `branchynet.data.masks`; `torchvision`, a set of torchvision's in `root`, see
             `branchynet.data.torchvision_sets`.
         root: folder; default is the environment variable BRANCHYNET_DATA, else `data`.
         download: whether torchvision may download (with checksums) what is not in `root`.

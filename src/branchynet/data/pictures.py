@@ -102,7 +102,7 @@ def read_image(path: Path, shape: tuple[int, int, int], rule: ImageFiles) -> np.
         raise FileProblem(
             f"{path}: the network takes {shape[0]} channels, which no image file has: use an .npy file"
         )
-    return in_shape(_opened(path), path, shape, rule)
+    return in_shape(upright(path), path, shape, rule)
 
 
 def in_shape(
@@ -134,7 +134,7 @@ def in_shape(
     return np.ascontiguousarray(pixels[None] if count == 1 else pixels.transpose(2, 0, 1))
 
 
-def _opened(path: Path) -> Image.Image:
+def upright(path: Path) -> Image.Image:
     """The picture in a file, decoded and upright."""
     check_there(path)
     try:
