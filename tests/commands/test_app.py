@@ -78,6 +78,13 @@ def test_hydras_mistakes_say_where_to_look(monkeypatch):
     message = user_message(caught.value)
     assert "'callbacks/model_sumary'" in message and "\n" not in message
     assert "Available options in 'callbacks': early_stopping gradient_norms learning_rate_monitor" in message
+    # In a group inside another: not the outer one's options.
+    with pytest.raises(MissingConfigException) as caught:
+        composed("train", "experiment=ablation/nosuch")
+    message = user_message(caught.value)
+    assert (
+        "Available options in 'experiment/ablation': averaging" in message and "b_lenet_mnist" not in message
+    )
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
     assert "nowhere" in user_message(caught.value)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from trials import train_run
 
 from branchynet.commands import app, search_run
-from branchynet.commands.search import again, check_drawn, for_trials, main
+from branchynet.commands.search import again, check_drawn, check_folder, for_trials, main
 from branchynet.errors import UserError
 from branchynet.runs.run_config import plain
 
@@ -100,6 +100,15 @@ def test_mistakes(arguments, words, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         called(monkeypatch, tmp_path, *arguments, "hydra.run.dir=s")
     assert ended.value.code == 2 and words in capsys.readouterr().err and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["result.json", ".hydra", "checkpoints", ".jobs"])
+def test_no_search_in_a_runs_folder(name, tmp_path):
+    check_folder(tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"a run or a multirun, {name} is in it"):
+        check_folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_without_optuna_it_says_how_to_get_it(tmp_path, monkeypatch, capsys):

@@ -162,17 +162,20 @@ def user_message(error: BaseException) -> str | None:
         # Of what Hydra does not know, nothing is to be appended: it would be no setting of ours either.
         message = message.partition("To append to your config use")[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
-        return one_line(message) + _options(error, message) + hint
+        return one_line(_with_options(error, message)) + hint
     return None
 
 
-def _options(error: BaseException, message: str) -> str:
-    """What a group has, where Hydra does not say it: of one that several options are chosen from."""
-    if not isinstance(error, MissingConfigException) or "Available options" in message:
-        return ""
+def _with_options(error: BaseException, message: str) -> str:
+    """What a group has, where Hydra does not say it: of one that several options are chosen from, or of one inside
+    another, for `experiment=ablation/nosuch`."""
+    if not isinstance(error, MissingConfigException):
+        return message
     group = (error.missing_cfg_file or "").rpartition("/")[0]
-    names = options(group, config_folders())
-    return f" Available options in '{group}': {' '.join(names)}" if names else ""
+    names, known = options(group, config_folders()), f"Available options in '{group}':"
+    if not names or known in message:
+        return message
+    return f"{message.partition('Available options')[0].strip()} {known} {' '.join(names)}"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -15,7 +15,10 @@ from branchynet.commands.auto_exits import join_auto_exits
 from branchynet.commands.paths import quote_paths
 from branchynet.commands.space import check_space, names
 from branchynet.errors import UserError, not_allowed
+from branchynet.runs.jobs import FOLDER as JOBS
 from branchynet.runs.run_config import plain
+from branchynet.runs.started_run import FOLDER as SETTINGS
+from branchynet.runs.started_run import RESULT
 from branchynet.runs.writable import check_writable
 
 # What the network of stage 1 does not depend on: a gain over a baseline that changes with the trial says nothing.
@@ -46,13 +49,24 @@ def start(config: DictConfig, folder: Path) -> None:
         raise not_allowed("trainer.devices", settings["trainer"]["devices"], allowed)
     if find_spec("optuna") is None:
         raise UserError("branchynet search needs Optuna: pip install 'branchynet[search]'")
-    check_writable(folder, "name another one by hydra.run.dir=<folder>")
+    check_folder(folder)
     # Only now: torch, Lightning and Optuna take seconds to import.
     from branchynet.commands.search_run import Plan, search_run
 
     typed = HydraConfig.get().overrides.task
     base, whole = for_trials(typed, names(space)), for_trials(typed, [])
     search_run(Plan(search, space, base, whole, settings, folder.absolute(), again(sys.argv, folder)))
+
+
+def check_folder(folder: Path) -> None:
+    """A UserError where a search cannot be in this folder, or should not."""
+    own = next((name for name in (RESULT, SETTINGS, "checkpoints", JOBS) if (folder / name).exists()), None)
+    if own is not None:
+        raise UserError(
+            f"hydra.run.dir={folder} is the folder of a run or a multirun, {own} is in it: name another one for "
+            "the search"
+        )
+    check_writable(folder, "name another one by hydra.run.dir=<folder>")
 
 
 def check_drawn(drawn: Sequence[str]) -> None:
