@@ -196,6 +196,13 @@ def test_jobs_side_by_side_that_fail_and_that_are_killed_run_again(elsewhere, ca
         loky.get_reusable_executor().shutdown()  # its processes stay in this folder
 
 
+def test_settings_that_joblib_refuses(elsewhere, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the command does
+    with pytest.raises(UserError, match="the launcher cannot begin the jobs: n_jobs == 0"):
+        elsewhere("seed=1,2", "hydra/launcher=cores", "hydra.launcher.n_jobs=0")
+
+
 def test_jobs_by_submitit_have_their_threads_and_tell_of_failures(elsewhere, capfd):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     assert elsewhere("seed=1,2", "hydra/launcher=slurm_local", "hydra.launcher.cpus_per_task=3") == 2

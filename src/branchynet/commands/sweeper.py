@@ -124,10 +124,20 @@ def _is_killed_job(error: Exception) -> bool:
 
 
 def _is_refused(error: Exception) -> bool:
-    """Whether Slurm does not take a job, or there is no Slurm."""
+    """Whether Slurm does not take a job, there is no Slurm, or joblib does not take its settings."""
+    if isinstance(error, ValueError) and _raised_in(error).startswith("joblib."):
+        return True
     return _is_of_submitit(error, "FailedSubmissionError") or "are you indeed on a slurm cluster" in str(
         error
     )
+
+
+def _raised_in(error: Exception) -> str:
+    """The module. Jobs' own errors do not come here: they are told as their jobs end."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
 
 
 def _is_of_submitit(error: Exception, name: str) -> bool:
