@@ -145,6 +145,12 @@ def test_several_processes_are_started_for_training_alone(strategy):
     assert check_trainer(settings) == {**settings, "strategy": "ddp_spawn"}
 
 
+def test_several_machines_are_not_waited_for_where_nobody_started_their_processes():
+    with pytest.raises(UserError, match=r"^trainer\.num_nodes=2: it is 1 where neither torchrun nor srun"):
+        check_trainer({**CPU, "strategy": "ddp", "num_nodes": 2})
+    check_trainer({**CPU, "strategy": "ddp", "num_nodes": 1})
+
+
 def test_one_process_trains_as_it_was_told():
     for settings in (CPU, {**CPU, "devices": 1, "strategy": "ddp"}):
         assert check_trainer(settings) == settings

@@ -240,6 +240,12 @@ def check_trainer(
                 "each of trainer.num_nodes machines"
             )
         return dict(trainer)
+    if built.num_nodes > 1:  # it would wait for the others' processes, and nobody starts them
+        raise not_allowed(
+            "trainer.num_nodes",
+            built.num_nodes,
+            "1 where neither torchrun nor srun has started this command on every machine, see docs/multiruns.md",
+        )
     if built.world_size == 1 or not scripts:
         return dict(trainer)
     if strategy not in SPAWNED:
