@@ -1,6 +1,7 @@
 """What `auto` stands for on machines with and without a GPU."""
 
 import pytest
+import torch
 
 from branchynet.errors import UserError
 from branchynet.training import hardware
@@ -63,3 +64,9 @@ def test_precision_on_a_gpu_is_the_gpus_and_not_the_cpus(supported, monkeypatch)
 def test_a_torch_that_does_not_tell_what_the_cpu_has_trains_in_float32(monkeypatch):
     monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
     assert hardware.resolve_precision("auto", "cpu", 28_000_000) == "32-true"
+
+
+def test_one_gpu_launches_a_step_as_a_graph():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert hardware.compile_options(gpu, 1) == {"triton.cudagraphs": True}
+    assert hardware.compile_options(gpu, 2) is None and hardware.compile_options(cpu, 1) is None

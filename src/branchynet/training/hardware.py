@@ -33,6 +33,20 @@ def resolve_compile(value: Any, accelerator: str) -> bool:
     return _flag("compile", value, auto=trains_on_gpu(accelerator))
 
 
+def compile_options(device: torch.device, processes: int) -> dict[str, Any] | None:
+    """What `torch.compile` is told in training: on one GPU to launch a step's layers together, as CUDA graphs.
+
+    There the layers of small networks take less time than it takes the host to launch them one by one: an epoch
+    of ResNet-20 (45,000 images in batches of 128, bfloat16, an H200, beside other trainings) took 5.0 s
+    without and 2.7 s with.
+
+    Args:
+        device: where training runs.
+        processes: that train together; graphs and their exchange of gradients were not tried.
+    """
+    return {"triton.cudagraphs": True} if device.type == "cuda" and processes == 1 else None
+
+
 def resolve_precision(value: Any, accelerator: str, macs: int) -> Any:
     """`auto` is `bf16-mixed` where the machine computes in bfloat16 itself and the network is worth it.
 

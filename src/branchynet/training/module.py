@@ -17,6 +17,7 @@ from branchynet.errors import UserError
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.training.checkpoints import MovableCheckpoint
 from branchynet.training.gradients import Gradients
+from branchynet.training.hardware import compile_options
 from branchynet.training.metrics import PerExit, Right, equal
 from branchynet.training.objective import Objective, asks_a_teacher
 from branchynet.training.parts import batch_norms, parameter_groups, trained_parts
@@ -202,12 +203,10 @@ class BranchyClassifier(L.LightningModule):
         self.full_batch = max(self.full_batch, batch)
         if batch < self.full_batch:
             return self.network.with_features
-        # On a GPU the layers are small beside what it takes to launch each of them: a graph launches all at once.
-        graphs = self.device.type == "cuda" and self.trainer.world_size == 1
+        options = compile_options(self.device, self.trainer.world_size)
         if self.compiled is None:  # only now: what is compiled cannot be sent to another process
-            options: dict[str, Any] | None = {"triton.cudagraphs": True} if graphs else None
             self.compiled = torch.compile(self.network.with_features, dynamic=False, options=options)
-        if graphs:
+        if options is not None:
             torch.compiler.cudagraph_mark_step_begin()  # the last step's outputs are not needed any more
         return self.compiled
 
