@@ -3,7 +3,8 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from branchynet.commands.search_report import best, differing, said_of
+from branchynet.commands.search_report import best, differing, heading_of, said_of, went_on
+from branchynet.commands.search_run import quiet
 
 
 def trial(number, *values, state=TrialState.COMPLETE, **attrs):
@@ -41,6 +42,18 @@ def test_a_trial_in_a_line():
     early.intermediate_values = {0: 0.5}
     assert said_of(early, ["gain"]) == "ended early, after 1 epoch"
     assert said_of(trial(0, state=TrialState.PRUNED, failed="no gain"), ["gain"]) == "no gain"
+
+
+def test_what_was_cut_off_and_went_on_counts_once():
+    trials = [trial(0, 1.0), *(trial(n, state=TrialState.FAIL) for n in (1, 2)), trial(3, 2.0)]
+    with quiet():
+        assert heading_of(trials) == "4 trials: 2 trained to the end, 2 failed or cut off."
+        for number, before in ((2, [1]), (3, [1, 2])):
+            trials[number].system_attrs |= {"failed_trial": 1, "retry_history": before}
+        assert went_on(trials) == {1: 2, 2: 3}
+        assert heading_of(trials) == (
+            "2 trials: 2 trained to the end. Numbers go on to 3, for 2 cut off went on under another."
+        )
 
 
 @pytest.mark.parametrize(

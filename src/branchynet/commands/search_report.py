@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from branchynet.errors import counted
@@ -34,6 +35,24 @@ def said_of(trial: FrozenTrial, objectives: Sequence[str]) -> str:
         names = dict.fromkeys([*objectives, "gain", "accuracy"])
         return ", ".join(f"{name} {_cell(name, worth_of(trial).get(name))}" for name in names)
     return str(trial.user_attrs.get("failed", "cut off"))
+
+
+def history(trial: FrozenTrial) -> list[int]:
+    """The numbers of the trials that were cut off and that this one goes on with, the first one first."""
+    return RetryHeartbeatStaleTrialCallback.retry_history(trial)
+
+
+def went_on(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Of the trials that were cut off and gone on with, the number of the one that does."""
+    return {found[-1]: trial.number for trial in trials if (found := history(trial))}
+
+
+def heading_of(trials: Sequence[FrozenTrial]) -> str:
+    """How many there are, and what came of them; one that went on under another number counts once."""
+    others = went_on(trials)
+    count = [trial for trial in trials if trial.number not in others]
+    more = f" Numbers go on to {len(trials) - 1}, for {len(others)} cut off went on under another."
+    return f"{counted(len(count), 'trial')}: {_counts(count)}.{more if others else ''}"
 
 
 def worth_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -88,7 +107,7 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
         drawn = _drawn(trial)
         drawn = drawn if len(drawn) <= WIDE else f"{drawn[:WIDE]}…"
         rows.append([str(trial.number), *(_cell(v, worth_of(trial).get(v)) for v in VALUES[:3]), drawn])
-    heading = f"{counted(len(trials), 'trial')}: {_counts(trials)}."
+    heading = heading_of(trials)
     told = [heading]
     if found:
         told += [
@@ -230,9 +249,11 @@ def _markdown(plan: "Plan", trials: Sequence[FrozenTrial], found: Sequence[Froze
         "|---" * (len(VALUES) + 3) + "|",
     ]
     order = {trial.number: place for place, trial in enumerate(best(trials, plan.objectives, len(trials)))}
-    stars = {trial.number for trial in found}
+    stars, others = {trial.number for trial in found}, went_on(trials)
     for trial in sorted(trials, key=lambda trial: (order.get(trial.number, len(order)), trial.number)):
         state = "trained" if trial.state == TrialState.COMPLETE else said_of(trial, plan.objectives)
+        if trial.number in others:
+            state = f"cut off, went on as trial {others[trial.number]}"
         drawn = _drawn(trial)
         cells = [_cell(name, worth_of(trial).get(name)) for name in VALUES]
         number = f"**{trial.number}**" if trial.number in stars else str(trial.number)

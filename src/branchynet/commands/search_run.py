@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from branchynet.callbacks.trial import Trial
 from branchynet.commands import app
 from branchynet.commands.paths import settle_paths
-from branchynet.commands.search_report import AS_IT_STANDS, said_of, write_search
+from branchynet.commands.search_report import AS_IT_STANDS, history, said_of, write_search
 from branchynet.commands.space import draw, written
 from branchynet.commands.train import settled
 from branchynet.commands.train_run import train_run, without
@@ -154,11 +154,6 @@ def that_count(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that are at work or have ended, but not those that were cut off and are tried again."""
     again = {number for trial in trials for number in history(trial)}
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
-
-
-def history(trial: FrozenTrial) -> list[int]:
-    """The numbers of the trials that were cut off and that this one goes on with, the first one first."""
-    return RetryHeartbeatStaleTrialCallback.retry_history(trial)
 
 
 def check_hope(trials: Sequence[FrozenTrial]) -> None:
