@@ -84,6 +84,7 @@ SLOWEST = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several
         first = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
+        assert all(path.is_file() for path in first), "a file of SLOWEST has another name now"
         items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
