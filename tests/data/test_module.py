@@ -435,3 +435,13 @@ def test_a_set_of_somebody_elses_has_a_name_of_its_own():
     assert len(data.labels("train")) == 30 and data.classes == ("wren", "gull")
     with pytest.raises(ArgumentError, match=r"size=8: with data\.source there is no such setting"):
         ImageData("birds", source=source, size=8)
+
+
+def test_validation_takes_fewer_images_at_once_where_they_are_large(data, tmp_path):
+    assert data.val_dataloader().batch_size == 1000
+    large = np.zeros((20, 256, 256), np.uint8)
+    label = np.arange(20) % 2
+    np.savez(tmp_path / "f.npz", x_train=large, y_train=label, x_test=large, y_test=label)
+    options = {"path": str(tmp_path / "f.npz"), "validation_size": 10}
+    assert ImageData("arrays", **options).val_dataloader().batch_size == 62  # 4 million numbers
+    assert ImageData("arrays", eval_batch_size=500, **options).test_dataloader().batch_size == 500

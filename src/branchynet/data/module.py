@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from branchynet.data.augment import parse_augmentation
-from branchynet.data.batches import in_batches
+from branchynet.data.batches import at_once, in_batches
 from branchynet.data.checked import Dataset, ImageSet
 from branchynet.data.datasets import NAMES, check_path, decodes, given, load_dataset, own_settings
 from branchynet.data.decode import cores
@@ -67,7 +67,7 @@ class ImageData(pl.LightningDataModule):
         num_workers: processes of `dataloader`, and that decode a folder's files, see `FolderSettings`; 0 = none;
             None: of `dataloader` none, or a few where the images lie on the disk.
         seed: of training order and augmentation.
-        eval_batch_size: images per batch in validation and test.
+        eval_batch_size: images per batch in validation and test; `auto`: 1,000 small ones, of larger ones fewer.
         classes: the classes' names, in place of the set's own, see `class_names`.
         normalise, mean, std: see `fixed_normalisation`.
         source: of a set that is none of ours, see `given`; then `name` is what it is called.
@@ -112,7 +112,7 @@ class ImageData(pl.LightningDataModule):
         loader: str = "device",
         num_workers: int | None = None,
         seed: int = 0,
-        eval_batch_size: int = 1000,
+        eval_batch_size: int | str = AUTO,
         classes: Sequence[str] | str | None = None,
         normalise: str = "train",
         mean: Sequence[float] | None = None,
@@ -136,7 +136,8 @@ class ImageData(pl.LightningDataModule):
         check_flag("download", download)
         check_choice("loader", loader, LOADERS)
         check_whole("batch_size", batch_size)
-        check_whole("eval_batch_size", eval_batch_size)
+        if eval_batch_size != AUTO:
+            check_whole("eval_batch_size", eval_batch_size, hint=", or auto")
         if validation_size not in (None, AUTO):
             check_whole("validation_size", validation_size, hint=", auto or null")
         if not is_whole(calibration, 0) and not (is_number(calibration) and 0 < calibration < 1):
@@ -282,10 +283,15 @@ class ImageData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DeviceLoader:
-        return self._loader("val", self.eval_batch_size)
+        return self._loader("val", self._eval_batch())
 
     def test_dataloader(self) -> DeviceLoader:
-        return self._loader("test", self.eval_batch_size)
+        return self._loader("test", self._eval_batch())
+
+    def _eval_batch(self) -> int:
+        self.setup()
+        size = self.eval_batch_size
+        return at_once(self.input_shape) if isinstance(size, str) else size
 
     def _loader(self, which: str, batch_size: int, **options: Any) -> DeviceLoader:
         device = torch.device("cpu")
