@@ -123,7 +123,7 @@ def test_hydras_sweeper_gets_the_number_that_is_asked_for(report, monkeypatch, t
         returned.extend(job.return_value for job in jobs)
 
     monkeypatch.setattr(sweeper, "sweep", watched)
-    monkeypatch.setattr("branchynet.commands.train.train", lambda config, folder: result_dict(report))
+    monkeypatch.setattr("branchynet.commands.train.train", lambda config, folder, data: result_dict(report))
     metrics = "validation.accuracy,validation.gain_macs,null,knee.accuracy"
     assert (
         called(main, monkeypatch, tmp_path, "train", f"optimized_metric={metrics}", "hydra.sweep.dir=s") == 2

@@ -29,7 +29,7 @@ def multirun(monkeypatch, tmp_path):
     """
     ran = []
 
-    def train(config, folder):
+    def train(config, folder, data):
         ran.append([folder.name, HydraConfig.get().job.num, config.seed])
         if config.seed == 3 and not Path("mended").exists():
             raise UserError("not\n mended")

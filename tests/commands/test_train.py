@@ -500,7 +500,7 @@ def test_a_run_with_a_link_out_of_it_is_not_gone_on_with(copied, tmp_path, monke
     (copied / "result.json").unlink()
     (tmp_path / "theirs").write_text("theirs")
     (copied / "hparams.yaml").symlink_to(tmp_path / "theirs")
-    monkeypatch.setattr("branchynet.commands.train_run.train_run", lambda config, folder: folder)
+    monkeypatch.setattr("branchynet.commands.train_run.train_run", lambda config, folder, data: folder)
     with pytest.raises(UserError, match=r"hparams\.yaml is a link to .*theirs"):
         resume(copied)
     assert resume(copied, trust=True) == copied
