@@ -143,7 +143,9 @@ def test_settings_that_are_not_allowed(arguments, words):
 
 
 def test_settings_of_a_folder_are_for_a_folder():
-    with pytest.raises(ArgumentError, match="size=32 is for data=folder and data=masks and data=torchvision only"):
+    with pytest.raises(
+        ArgumentError, match="size=32 is for data=folder and data=masks and data=torchvision only"
+    ):
         ImageData("digits", size=32)
     with pytest.raises(UserError, match=r"data=folder needs data\.path"):
         ImageData("folder")

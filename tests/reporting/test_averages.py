@@ -63,7 +63,10 @@ def test_what_flatters_is_said(report, make_report, tmp_path):
     write_finished(tmp_path / "0", make_report(protocol="paper"))
     write_finished(tmp_path / "1", make_report(split="val"), ["weights=early"])
     groups = groups_of(gather([tmp_path]).rows)
-    assert [group.settings for group in groups] == ["as in the experiment (protocol: paper)", "weights=early (on validation)"]
+    assert [group.settings for group in groups] == [
+        "as in the experiment (protocol: paper)",
+        "weights=early (on validation)",
+    ]
 
 
 def test_older_results_have_fewer_numbers():
