@@ -130,12 +130,10 @@ def test_computes_in_float32_whatever_the_logits_are(name, dtype):
     assert torch.equal(values, CRITERIA[name](logits.float()))
 
 
-@ALL
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # the exporter's own
-def test_onnx_runtime_gives_the_same(name):
+def onnx_session(criterion: Criterion, example: Tensor) -> ort.InferenceSession:
     program = torch.onnx.export(
-        CRITERIA[name].eval(),
-        (torch.zeros(3, 10),),
+        criterion.eval(),
+        (example,),
         dynamo=True,
         verbose=False,
         input_names=["x"],
@@ -143,12 +141,43 @@ def test_onnx_runtime_gives_the_same(name):
     )
     file = io.BytesIO()
     program.save(file)
-    session = ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+
+
+@ALL
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # the exporter's own
+def test_onnx_runtime_gives_the_same(name):
     logits = torch.cat([logits_like_a_network(200), torch.tensor([[1e4] + [-1e4] * 9, [0.0] * 10])])
-    for x in (logits, logits[:1]):
+    answers = onnx_session(CRITERIA[name], torch.zeros(3, 10))
+    maps = onnx_session(CRITERIA[name], torch.zeros(3, 10, 101, 2))
+    two = torch.cat([as_map(logits), as_map(logits.flip(0))])
+    for session, x in ((answers, logits), (answers, logits[:1]), (maps, two), (maps, two[:1])):
         (values,) = session.run(None, {"x": x.numpy()})
         assert values.dtype == np.float32 and (values >= 0).all()
         np.testing.assert_allclose(values, CRITERIA[name](x), rtol=1e-5, atol=1e-6)
+
+
+def as_map(logits: Tensor) -> Tensor:
+    """Rows (H·W, K) as the pixels of one map (1, K, H, W), two of them beside each other."""
+    return logits.reshape(-1, 2, logits.shape[1]).permute(2, 0, 1)[None]
+
+
+@ALL
+def test_each_pixel_of_a_map_is_judged_as_one_answer_is(name):
+    logits = logits_like_a_network()
+    values = CRITERIA[name](as_map(logits)).flatten()
+    assert values.dtype == torch.float32
+    assert ((values >= 0) & (values <= top(name, 10) * (1 + 1e-6))).all()
+    np.testing.assert_allclose(values, reference(name, logits.numpy()), rtol=1e-5, atol=1e-6)
+    half = CRITERIA[name](as_map(logits).bfloat16())
+    assert torch.equal(half, CRITERIA[name](as_map(logits.bfloat16().float())))
+
+
+@ALL
+@pytest.mark.parametrize("big", [1e4, 3e38])
+def test_pixels_with_extreme_logits_are_sure_and_not_nan(name, big):
+    rows = torch.tensor([[big, -big, -big], [0.0, -big, -big], [0.0, big, 0.0], [big, 0.0, -big]])
+    assert CRITERIA[name](as_map(rows)).flatten().tolist() == [0.0] * 4
 
 
 def test_names_and_units_are_those_of_the_results():
