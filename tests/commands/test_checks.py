@@ -83,9 +83,16 @@ def test_optimiser_and_schedule_are_built_once_for_every_stage():
         built.append(made)
         return made
 
-    # 101 images in batches of 10 are 11 steps.
-    check_optimizer(optimizer, {"name": "none"}, {"baseline": 1, "joint": 2}, images=101, batch_size=10)
+    # 102 images in batches of 10 are 11 steps.
+    check_optimizer(optimizer, {"name": "none"}, {"baseline": 1, "joint": 2}, images=102, batch_size=10)
     assert len(built) == 2
+
+
+def test_a_single_image_that_is_left_is_no_step():
+    one_cycle = {"name": "one_cycle", "warmup": 0.2}
+    check_optimizer(SGD, one_cycle, {"joint": 2}, images=42, batch_size=10)
+    with pytest.raises(UserError, match=r"^schedule=one_cycle: 8 steps are too few"):
+        check_optimizer(SGD, one_cycle, {"joint": 2}, images=41, batch_size=10)
 
 
 @pytest.mark.parametrize(

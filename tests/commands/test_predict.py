@@ -214,6 +214,13 @@ def test_mistakes_get_one_line(exported, finished, pictures, x, tmp_path):
         assert all(word in message for word in words), message
 
 
+def test_whether_there_are_images_is_known_before_the_network_is_loaded(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("branchynet.commands.predict.open_network", lambda config: pytest.fail("loaded"))
+    for name in ("nowhere", "nowhere.npy"):
+        message = refused(f"export={exported}", f"input={tmp_path}/{name}")
+        assert message == f"input={tmp_path}/{name}: {tmp_path}/{name} is not there"
+
+
 @pytest.mark.parametrize("name", ["itself", "a link", "a hard link"])
 def test_the_input_is_never_written_over(name, exported, pictures, tmp_path):
     image = pictures / "0.png"

@@ -97,6 +97,11 @@ def test_a_set_of_somebody_elses():
     assert (dataset.name, dataset.classes) == ("birds", ("wren", "gull"))
     for wrong, says in (
         (7, "it gives no images"),
+        ("elsewhere.birds", r"source=elsewhere\.birds: it is {_target_: elsewhere\.birds}"),
+        (({"train": (x, y), "test": (x.tolist(), y)}, None), "no arrays of train, test"),
+        (({"train": (x, y), "test": (x / 255, y)}, None), "data.source of birds: x_test is float64"),
+        (({"train": (x.reshape(6, 20), y), "test": (x, y)}, None), r"images of shape \(6, 20\)"),
+        (({"train": (x, y), "test": (x[:, :3], y)}, None), "images are .* in x_train, .* in x_test"),
         (({"train": (x, y)}, None), "no arrays of train, test"),
         (({"train": (x, y), "test": (x, y[:2])}, None), "6 images in x_test, 2 labels in y_test"),
     ):

@@ -435,6 +435,8 @@ def test_a_set_of_somebody_elses_has_a_name_of_its_own():
     assert len(data.labels("train")) == 30 and data.classes == ("wren", "gull")
     with pytest.raises(ArgumentError, match=r"size=8: with data\.source there is no such setting"):
         ImageData("birds", source=source, size=8)
+    with pytest.raises(ArgumentError, match=r"path=/birds: with data\.source there is no such setting"):
+        ImageData("birds", source=source, path="/birds")
 
 
 def test_validation_takes_fewer_images_at_once_where_they_are_large(data, tmp_path):

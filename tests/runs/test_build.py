@@ -78,6 +78,12 @@ def test_where_a_function_is_wanted_its_arguments_are_bound():
     [
         ({"_target_": "branchynet.exits.criteria.Nosuch"}, ["x.y._target_=branchynet.exits.criteria.Nosuch"]),
         ({"_target_": "nosuch.module.Thing"}, ["x.y._target_=nosuch.module.Thing", "no such object"]),
+        ({"_target_": "nosuch.module.Thing"}, ["(No module named 'nosuch'); is its package installed, or"]),
+        ({"_target_": "math.nosuch"}, ["no such object (No module named 'math.nosuch'"]),
+        (
+            {"_target_": "io.open", "file": "/no/such/file"},
+            ["x.y: io.open fails (FileNotFoundError", "/no/such"],
+        ),
         ({"_target_": ""}, ["x.y._target_=", "no such object"]),
         ({"_target_": 3}, ["x.y._target_=3", "no such object"]),
         ({"_target_": None}, ["x.y._target_=None", "no such object"]),
@@ -90,11 +96,24 @@ def test_where_a_function_is_wanted_its_arguments_are_bound():
         ({"_target_": SPACE, "a": {"b": {"_target_": FRACTION, "speed": 1}}}, ["x.y.a.b", "speed"]),
     ],
 )
-def test_what_cannot_be_made_is_told_in_one_line(settings, words):
+def test_what_cannot_be_made_is_told_in_one_line(settings, words, caplog):
     with pytest.raises(UserError) as caught:
         made("x.y", settings)
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
+    assert not caplog.records  # Hydra would log three lines more
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((3, 28, 28), "does not take images of shape"), ((1, 28, 28), "the data has 7 classes")],
+)
+def test_a_trunk_that_does_not_fit_is_told_with_its_settings_that_would(shape, words):
+    with pytest.raises(UserError) as caught:
+        build_network(composed().model, shape, 7, 0)
+    assert words in str(caught.value)
+    cure = "model.trunk.in_channels=auto model.trunk.num_classes=auto model.trunk.size=auto"
+    assert str(caught.value).endswith(f"; as the images are: {cure}")
 
 
 def test_a_refused_argument_is_named_as_the_setting():

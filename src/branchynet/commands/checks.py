@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from branchynet.commands.observers import check_types
 from branchynet.commands.paths import INITS
+from branchynet.data.loader import shares
 from branchynet.data.memory import available_memory, gib
 from branchynet.errors import (
     ArgumentError,
@@ -149,7 +150,7 @@ def check_optimizer(
     batch_size: int,
 ) -> None:
     """Build the optimiser and each stage's schedule once, for one parameter, and throw them away."""
-    steps = math.ceil(images / batch_size)
+    steps = len(shares(images, batch_size))
     for count in epochs.values():
         try:
             built = optimizer([torch.nn.Parameter(torch.zeros(1))])

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ModelSummary
@@ -20,6 +19,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from branchynet.errors import UserError, check_whole, not_allowed, reason_of
 from branchynet.forms import problem
 from branchynet.runs.build import made
+from branchynet.runs.run_config import look_up
 
 
 def build_loggers(group: Any, folder: Path, hparams: Mapping[str, Any]) -> list[Logger]:
@@ -82,7 +82,7 @@ def _members(name: str, group: Any) -> list[tuple[str, Any]]:
 
 def _made(setting: str, settings: Any, kind: type, more: Mapping[str, Any]) -> Any:
     try:
-        made_by = get_object(settings["_target_"])
+        made_by = look_up(settings["_target_"])
     except Exception:  # whatever is wrong with it is said when it is made
         made_by = None
     check_types(setting, settings, made_by)
@@ -122,6 +122,6 @@ def _takes(settings: Any, argument: str) -> bool:
     if not isinstance(settings, Mapping) or argument in settings:
         return False
     try:
-        return argument in inspect.signature(get_object(settings["_target_"])).parameters
+        return argument in inspect.signature(look_up(settings["_target_"])).parameters
     except Exception:  # whatever is wrong with it is said when it is made
         return False

@@ -40,11 +40,13 @@ def places(config: DictConfig, _: Path) -> None:
 
     from branchynet.networks.places import default_head, head_macs, survey
     from branchynet.runs.auto import trunk_settings
-    from branchynet.runs.build import made
+    from branchynet.runs.build import as_images_are, made
 
     shape, classes = images_of(config)
     trunk = made("model.trunk", trunk_settings(plain(config.model.trunk), shape, classes), nn.Module)
-    found, image = survey(trunk, shape), shape[1:]
+    with as_images_are("model", config.model.trunk):
+        found = survey(trunk, shape)
+    image = shape[1:]
     rows: list[dict[str, Any]] = []
     for place in found.places:
         spec = default_head(place, image, found.maps)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from branchynet.commands import app, control, terminal
 from branchynet.commands.paths import quote_paths
-from branchynet.data.files import FileProblem
+from branchynet.data.files import FileProblem, check_there
 from branchynet.data.image_files import background_of, is_far
 from branchynet.data.pictures import find_images, left_out, read_array, read_image
 from branchynet.errors import UserError, check_choice, check_flag, counted, is_number, one_line, printable
@@ -60,6 +60,16 @@ def predict(config: DictConfig, _: Path) -> None:
     controlled = control.wanted(config.controller)
     if controlled and config.thresholds is not None:
         raise UserError("a controller sets the thresholds: leave thresholds out, and give controller.limit")
+    if (config.export is None) == (config.run is None):
+        raise UserError("predict wants one of export=<export folder> and run=<run folder>")
+    # Before the network is loaded, which takes longer.
+    source = Path(str(config.input))
+    try:
+        if not os.path.isdir(source):
+            check_there(source)
+        check_output(config.output, source)
+    except FileProblem as problem:
+        raise UserError(f"input={source}: {problem}") from None
     exported = open_network(config)
     masks = masks_folder(config.masks, exported.manifest, config.overwrite)
     state = None
@@ -68,14 +78,12 @@ def predict(config: DictConfig, _: Path) -> None:
         state = control.state_file(config.controller)
         if state is not None and os.path.exists(state):
             exported.controller.load(state)
-    source = Path(str(config.input))
     problems: list[FileProblem] = []
     far: list[str] = []
     try:
         batches, total = read(source, exported.manifest, problems, far)
     except FileProblem as problem:
         raise UserError(f"input={source}: {problem}") from None
-    check_output(config.output, source)
     said = set_thresholds(exported, config.thresholds, source)
     images, were = counted(total, "image"), "was" if total == 1 else "were"
     with opened(config.output, config.overwrite) as file:
@@ -106,8 +114,6 @@ def predict(config: DictConfig, _: Path) -> None:
 
 def open_network(config: DictConfig) -> Exported:
     """What `export=` or `run=` names, with the thresholds that are asked for."""
-    if (config.export is None) == (config.run is None):
-        raise UserError("predict wants one of export=<export folder> and run=<run folder>")
     if config.export is not None:
         exported = load_export(Path(str(config.export)), config.threads, config.trust)
     else:

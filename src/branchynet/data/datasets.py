@@ -205,6 +205,11 @@ def given(name: str, source: Any, classes: tuple[str, ...] | None = None) -> Dat
     Raises:
         UserError: it is anything else.
     """
+    if isinstance(source, str):
+        raise ArgumentError(
+            "source",
+            f"={source}: it is {{_target_: {source}}} if that is your function, with its arguments beside",
+        )
     try:
         parts, names = source
         pairs = {part: (x, y) for part, (x, y) in parts.items()}

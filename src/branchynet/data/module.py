@@ -128,8 +128,8 @@ class ImageData(pl.LightningDataModule):
             self.decodes = decodes(name)
             self.own = own_settings(name, own | ({"num_workers": num_workers} if self.decodes else {}))
             check_path(name, path)
-        elif own:
-            key, value = next(iter(own.items()))
+        elif own or path is not None:
+            key, value = next(iter((own or {"path": path}).items()))
             raise ArgumentError(
                 key, f"={value}: with data.source there is no such setting; give it to the source"
             )

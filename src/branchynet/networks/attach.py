@@ -11,6 +11,11 @@ from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.graph import clean_cuts, split, traced
 from branchynet.networks.heads import EXITS, build_head, with_names
 
+
+class DoesNotFit(UserError):
+    """The trunk is for other images, or for another number of classes."""
+
+
 INPUT = "input"  # the image itself: a place like any other, where the segment is the identity
 
 
@@ -194,13 +199,13 @@ def _shapes(
                 x = torch.func.functional_call(part, state, (x,))
         except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
             reason = reason_of(error)
-            raise UserError(
+            raise DoesNotFit(
                 f"the trunk does not take images of shape {tuple(input_shape)} ({reason}): "
                 f"choose model and data that fit"
             ) from error
         shapes.append(tuple(x.shape[1:]))
     if shapes[-1] not in ((num_classes,), (num_classes, *image)):
-        raise UserError(
+        raise DoesNotFit(
             f"the trunk gives {shapes[-1]} per image, the data has {num_classes} classes: "
             f"set the trunk's num_classes={num_classes}"
         )

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from branchynet.errors import ArgumentError, UserError, is_number, is_whole, reason_of
-from branchynet.networks.attach import INPUT, classifier_node
+from branchynet.networks.attach import INPUT, DoesNotFit, classifier_node
 from branchynet.networks.automatic import AUTO
 from branchynet.networks.graph import clean_cuts, traced
 from branchynet.networks.heads import KINDS, build_head, channels_last
@@ -81,7 +81,7 @@ def survey(trunk: nn.Module, input_shape: tuple[int, int, int]) -> Survey:
             counter.run(torch.zeros(1, *input_shape, device="meta"))
     except (RuntimeError, ValueError, IndexError) as error:  # what layers raise on a shape
         cause = error.__cause__ or error
-        raise UserError(
+        raise DoesNotFit(
             f"the trunk does not take images of shape {tuple(input_shape)} ({reason_of(cause)}): choose model and "
             "data that fit"
         ) from error

@@ -12,12 +12,7 @@ from torch import nn
 from branchynet.errors import UserError, settings_of
 from branchynet.networks.automatic import AUTO, is_auto
 from branchynet.networks.places import auto_exits, survey
-from branchynet.runs.build import made
-
-# What a trunk's arguments are called, here and elsewhere.
-CHANNELS = ("in_channels", "in_chans", "channels")
-CLASSES = ("num_classes", "classes")
-SIZES = ("size", "image_size", "img_size")
+from branchynet.runs.build import CHANNELS, CLASSES, SIZES, as_images_are, made
 
 
 def wants_images(model: Mapping[str, Any]) -> bool:
@@ -57,7 +52,7 @@ def resolved(model: Mapping[str, Any], input_shape: tuple[int, int, int], num_cl
     """
     found = {**model, "trunk": trunk_settings(model["trunk"], input_shape, num_classes)}
     if is_auto(found["exits"]):
-        with settings_of("model"):
+        with settings_of("model"), as_images_are("model", found["trunk"]):
             trunk = survey(made("model.trunk", found["trunk"], nn.Module), input_shape)
             found["exits"] = auto_exits(trunk, found["exits"], input_shape[1:])
     return found

@@ -5,15 +5,14 @@ Shapes: C channels, H, W, K classes.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -24,10 +23,11 @@ from branchynet.exits.combining import Combining
 from branchynet.exits.criteria import Criterion
 from branchynet.exits.rules import Rule
 from branchynet.exits.task import CLASSIFICATION, Task
-from branchynet.networks.attach import attach
+from branchynet.networks.attach import DoesNotFit, attach
+from branchynet.networks.automatic import AUTO
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.weights import most_bytes, network_state, read_checkpoint
-from branchynet.runs.run_config import plain
+from branchynet.runs.run_config import look_up, plain
 from branchynet.runtime.base import Backend
 from branchynet.runtime.catalogue import get_backend
 from branchynet.training.class_weights import class_weights
@@ -37,6 +37,12 @@ from branchynet.training.seeds import derive_seed
 
 if TYPE_CHECKING:
     from branchynet.data.module import ImageData
+
+
+# What a trunk's arguments are called, here and elsewhere.
+CHANNELS = ("in_channels", "in_chans", "channels")
+CLASSES = ("num_classes", "classes")
+SIZES = ("size", "image_size", "img_size")
 
 
 def made(setting: str, settings: Any, kind: Any = None, as_it_is: str | None = None, **more: Any) -> Any:
@@ -53,17 +59,20 @@ def made(setting: str, settings: Any, kind: Any = None, as_it_is: str | None = N
         more: further arguments.
 
     Raises:
-        UserError: there is no such object, it refuses its arguments, or it is of another kind.
+        UserError: there is no such object, it refuses its arguments, a file that it wants is not there, or it is
+            of another kind.
     """
     settings = plain(settings)
     if not isinstance(settings, Mapping) or "_target_" not in settings:
         raise UserError(f"{setting}={settings}: it has no _target_; choose it by {_group(setting)}=<name>")
     target = settings["_target_"]
     try:
-        function = get_object(target)
-    except (ImportError, ValueError, TypeError, AttributeError, InstantiationException) as error:
-        reason = reason_of(error)
-        raise UserError(f"{setting}._target_={target}: there is no such object ({reason})") from error
+        function = look_up(target)
+    except ImportError as error:
+        raise UserError(
+            f"{setting}._target_={target}: there is no such object ({error}); is its package installed, or "
+            "its folder on PYTHONPATH?"
+        ) from error
     arguments = {
         key: value if key == as_it_is else _nested(f"{setting}.{key}", value)
         for key, value in settings.items()
@@ -85,6 +94,8 @@ def made(setting: str, settings: Any, kind: Any = None, as_it_is: str | None = N
         raise UserError(
             f"the settings of {setting} are refused: {reason}; see conf/{_group(setting)}"
         ) from error
+    except OSError as error:
+        raise UserError(f"{setting}: {target} fails ({type(error).__name__}: {reason_of(error)})") from error
     if kind is not None and not isinstance(result, kind):
         raise UserError(
             f"{setting}._target_={target}: it makes {type(result).__name__}, where {kind.__name__} is wanted"
@@ -139,8 +150,24 @@ def build_network(
     exits = plain(model.exits)
     if isinstance(exits, list):
         exits = [_with_head(f"{setting}.exits.{n}", description) for n, description in enumerate(exits)]
-    with settings_of(setting):
+    with settings_of(setting), as_images_are(setting, model.trunk if setting == "model" else {}):
         return attach(trunk, exits, input_shape, num_classes)
+
+
+@contextmanager
+def as_images_are(setting: str, trunk: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, a trunk that does not fit the images is told together with its settings that would.
+
+    Args:
+        setting: the model's place among the settings.
+        trunk: the trunk's settings.
+    """
+    try:
+        yield
+    except DoesNotFit as error:
+        known = [name for name in trunk if name in CHANNELS + CLASSES + SIZES and trunk[name] != AUTO]
+        cure = " ".join(f"{setting}.trunk.{name}={AUTO}" for name in known)
+        raise UserError(f"{error}; as the images are: {cure}" if known else str(error)) from error
 
 
 def check_size(build: Callable[[], BranchedNetwork], weights: Path, trunk_alone: bool = False) -> None:

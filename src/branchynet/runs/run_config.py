@@ -4,6 +4,7 @@
 came with someone else's run are looked at before they are used.
 """
 
+import logging
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
@@ -194,6 +195,22 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
+def look_up(target: Any) -> Any:
+    """What a `_target_` names, imported; Hydra's `get_object` without the lines that it logs.
+
+    Raises:
+        ImportError: there is no such object; the message is one line.
+    """
+    hydras = logging.getLogger(get_object.__module__)
+    before, hydras.disabled = hydras.disabled, True
+    try:
+        return get_object(target)
+    except (ImportError, ValueError, TypeError, AttributeError, InstantiationException) as error:
+        raise ImportError(reason_of(error.__cause__ or error)) from error
+    finally:
+        hydras.disabled = before
+
+
 def check_targets(config: Any, path: Path, cure: str = TRUST) -> None:
     """Refuse settings that call anything but trunks, optimisers, loggers, callbacks, and parts of ours.
 
@@ -244,8 +261,8 @@ def _is_own(target: Any) -> bool:
     if not isinstance(target, str) or not target.startswith(OWN):
         return False
     try:
-        found = get_object(target)
-    except (InstantiationException, ImportError, ValueError):
+        found = look_up(target)
+    except ImportError:
         return False
     # No methods: with a `self` from the settings, one of torchvision's would unpickle what an address gives.
     name = getattr(found, "__qualname__", ".")
