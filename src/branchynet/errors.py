@@ -37,6 +37,10 @@ class ArgumentError(UserError):
         return ArgumentError(f"{setting}.{self.name}", self.problem)
 
 
+class UnknownName(UserError):
+    """A name that none has, whatever else is set: of a place, of a layer's setting."""
+
+
 def not_allowed(name: str, value: Any, allowed: str) -> ArgumentError:
     """`<name>=<value>: it is <allowed>`."""
     return ArgumentError(name, f"={value}: it is {allowed}")

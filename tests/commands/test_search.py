@@ -94,6 +94,21 @@ def test_trials_are_runs_and_the_best_ones_experiments(searched):
             ["+space.optimizer.lr.float=[0.001,0.1]"],
             "space.optimizer.lr: a gain over a baseline that changes",
         ),
+        # The second choice, of a head that may not be there.
+        (
+            ["space.model.exits.1.maybe.after.choice=[conv2,pool9]"],
+            "the space draws what is not there: there is no place 'pool9' for an exit: legal are input, conv1",
+        ),
+        (
+            ["+space.model.exits.0.convz=[8]"],
+            "not there: the exit after 'input' has 'convz': known are after",
+        ),
+        (
+            ["+space.model.exitz.choice=[1,2]"],
+            "space.model.exitz: there is no setting model.exitz; what may be",
+        ),
+        (["+space.weights.frist.float=[0.1,1]"], "weights.frist=1.0: there is no such setting"),
+        (["+space.criterion.choice=[margin,entropie]"], "Could not find 'criterion/entropie'"),
     ],
 )
 def test_mistakes(arguments, words, tmp_path, monkeypatch, capsys):
@@ -141,12 +156,14 @@ def test_the_command_that_goes_on(tmp_path):
     "name", ["weights", "weights.last", "sweep/rule", "model.exits", "+study.x", "epochs.joint"]
 )
 def test_what_may_be_drawn(name):
-    check_drawn([name])
+    check_drawn([name], {})
 
 
 @pytest.mark.parametrize(
     "name", ["weight", "model.trunk.init", "epochs.baseline", "data.batch_size", "optimizer"]
 )
 def test_what_may_not(name):
-    with pytest.raises(UserError, match=f"space.{name}: "):
-        check_drawn([name])
+    settings = {"model": {"trunk": {"init": 1}}, "epochs": {"baseline": 1}, "data": {"batch_size": 1}}
+    words = "there is no setting weight; what" if name == "weight" else "a gain over a baseline"
+    with pytest.raises(UserError, match=f"space.{name}: {words}"):
+        check_drawn([name], {**settings, "optimizer": {}})

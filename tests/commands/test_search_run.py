@@ -111,9 +111,19 @@ def test_what_fits_no_network_is_told_and_the_search_goes_on(tmp_path, capsys):
 
 def test_where_all_fail_alike_it_ends(tmp_path):
     bad = {**SPACE, "study": {"kind": "bad"}}
-    with pytest.raises(UserError, match="all 5 trials failed, the last 5 of them so: the head does not fit"):
+    with pytest.raises(
+        UserError,
+        match="all 5 trials that drew something failed, the last 5 of them so: the head does not fit",
+    ):
         search_run(plan(tmp_path, bad, trials=50))
     assert len(told(tmp_path)) == 5
+
+
+def test_the_settings_as_they_stand_give_no_hope_to_what_is_drawn(tmp_path):
+    bad = {**SPACE, "study": {"kind": "bad"}}
+    with pytest.raises(UserError, match="all 5 trials that drew something failed"):
+        search_run(plan(tmp_path, bad, trials=50, reference=True))
+    assert [trial.state for trial in told(tmp_path)] == [COMPLETE, *[FAIL] * 5]
 
 
 def test_a_bug_keeps_its_traceback_and_the_search_its_trials(tmp_path, capsys):

@@ -6,7 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.search import check_drawn
-from branchynet.commands.space import check_space, draw, names, written
+from branchynet.commands.space import check_space, draw, names, turns, written
 from branchynet.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_hydra_reads_what_was_written(value):
         (None, "space=None: it is a tree"),
         ({}, "it is a tree"),
         ({"weights": {"last": 1.0}}, "nothing to draw"),
-        ({"a": {"choice": []}}, r"space.a.choice=\[\]"),
+        ({"a": {"choice": []}}, r"space.a.choice=\[\]: it is a list of at least one value"),
         ({"a": {"int": [1.5, 2]}}, "whole numbers"),
         ({"a": {"float": [2, 1]}}, "lowest, highest"),
         ({"a": {"float": [0, 1], "log": True}}, "above 0"),
@@ -139,4 +139,11 @@ def test_mistakes(space, words):
 def test_ready_spaces_can_be_drawn_from(path):
     space = yaml.safe_load(path.read_text(encoding="utf-8"))
     check_space(space)
-    check_drawn(names(space))
+    check_drawn(names(space), {})
+
+
+def test_in_turns_every_choice_is_drawn_and_what_may_be_there_is():
+    heads = [each["model.exits"] for each in turns(HEADS)]
+    assert [[head["after"] for head in exits] for exits in heads] == [["input", "conv2"], ["conv1", "conv2"]]
+    assert [(exits[0]["kernel"], exits[1]["pool"]) for exits in heads] == [([3, 3], 0), ([5, 5], 2)]
+    assert list(turns({"weights": {"last": {"float": [0.1, 1.0]}}})) == [{"weights.last": 1.0}]

@@ -64,7 +64,7 @@ def multirun(monkeypatch, tmp_path):
 def test_only_what_is_not_finished_runs_again_in_its_own_folder(multirun, capsys):
     start, ran = multirun
     assert start("-m", "seed=1,2,3", "hydra.sweep.dir=s") == 2 and len(ran) == 3
-    assert "multirun" not in capsys.readouterr().out, "a new one has nothing to tell"
+    assert capsys.readouterr().out.splitlines() == [f"job {n}: s/{n}-seed={n + 1}" for n in range(3)]
     assert [(job.state, job.line) for job in jobs_of(Path("s"))] == [
         ("finished", None),
         ("finished", None),
@@ -78,12 +78,18 @@ def test_only_what_is_not_finished_runs_again_in_its_own_folder(multirun, capsys
     assert error.startswith("none of the jobs in ") and "seed=1 data=digits; repeat" in error
     assert start("seed=3,2,1", "cache=c", "resume_sweep=s") == 0
     assert ran == [["2-seed=3", 2, 3], ["1-seed=2", 1, 2]]
-    assert capsys.readouterr().out.startswith(
-        "the multirun in s: 3 jobs, 1 finished, 1 failed, 1 cut off; 2 to run\n"
-    )
+    # The jobs have the multirun's numbers, not those of what is launched.
+    assert capsys.readouterr().out.splitlines() == [
+        "the multirun in s: 3 jobs, 1 finished, 1 failed, 1 cut off; 2 to run",
+        "job 2: s/2-seed=3",
+        "job 1: s/1-seed=2",
+        "all in one table: branchynet report s",
+    ]
     assert {job.state for job in jobs_of(Path("s"))} == {"finished"}
     assert start("seed=1,2,3", "resume_sweep=s") == 0 and not ran
-    assert capsys.readouterr().out == "the multirun in s: 3 jobs, 3 finished; nothing is left to run\n"
+    told, where = capsys.readouterr().out.splitlines()
+    assert told == "the multirun in s: 3 jobs, 3 finished; nothing is left to run"
+    assert where == "all in one table: branchynet report s"
 
 
 def test_new_jobs_get_new_numbers_and_those_that_refer_to_theirs_keep_it(multirun, capsys):
@@ -206,6 +212,9 @@ def test_settings_that_joblib_refuses(elsewhere, monkeypatch):
 def test_jobs_by_submitit_have_their_threads_and_tell_of_failures(elsewhere, capfd):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     assert elsewhere("seed=1,2", "hydra/launcher=slurm_local", "hydra.launcher.cpus_per_task=3") == 2
-    failed, _ = capfd.readouterr().err.splitlines()[-2:]
+    told = capfd.readouterr()
+    assert told.out == "2 jobs to begin; what they print is in s/.submitit/*/*_log.out\n"
+    assert len(list(Path().glob("s/.submitit/*/*_log.out"))) == 2
+    failed, _ = told.err.splitlines()[-2:]
     assert failed == "branchynet: job 1 (seed=2) failed: not mended"
     assert Path("s/0-seed=1/threads").read_text() == "3"

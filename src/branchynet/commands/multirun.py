@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from branchynet.commands.terminal import tell
-from branchynet.errors import counted
+from branchynet.errors import counted, printable
 from branchynet.runs.jobs import Job, forget_jobs, jobs_of, write_job
 
 NUMBER = "BRANCHYNET_JOB"  # the variable with the number of a job, where it is not the launcher's
@@ -37,9 +38,11 @@ def settle_number() -> None:
 
 
 def job_begins() -> None:
-    """Keep that the job is at work, and where, for who looks at its multirun's folder."""
+    """Keep that the job is at work, and where, for who looks at its multirun's folder; and say so."""
     hydra = HydraConfig.get()
     write_job(sweep_folder(hydra), _job(hydra))
+    folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
+    print(printable(f"job {hydra.job.num}: {folder}"), flush=True)
 
 
 def job_failed(error: Exception, message: str | None) -> float:
@@ -89,6 +92,8 @@ class Failures(Callback):
             others = f"{counted(len(failed), 'job')} failed; the others are in {config.hydra.sweep.dir}"
             tell(others + (again if self.kept else ""))
             sys.exit(1 if any(job.bug for job in failed) else 2)
+        if self.kept:
+            print(printable(f"all in one table: branchynet report {quote(config.hydra.sweep.dir)}"))
 
 
 def tell_failures(hydra: Any) -> list[Job]:

@@ -2,9 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,8 +18,7 @@ from branchynet.commands.space import check_space, names
 from branchynet.errors import UserError, not_allowed
 from branchynet.runs.jobs import FOLDER as JOBS
 from branchynet.runs.run_config import plain
-from branchynet.runs.started_run import FOLDER as SETTINGS
-from branchynet.runs.started_run import RESULT
+from branchynet.runs.started_run import OWN
 from branchynet.runs.writable import check_writable
 
 # What the network of stage 1 does not depend on: a gain over a baseline that changes with the trial says nothing.
@@ -43,7 +43,7 @@ def start(config: DictConfig, folder: Path) -> None:
     check_search(search)
     check_settings(settings)
     check_space(space)
-    check_drawn(names(space))
+    check_drawn(names(space), settings)
     if settings["trainer"].get("devices", 1) not in (1, "1"):
         allowed = "1 in a search: start its command several times, and the processes share the trials"
         raise not_allowed("trainer.devices", settings["trainer"]["devices"], allowed)
@@ -51,16 +51,17 @@ def start(config: DictConfig, folder: Path) -> None:
         raise UserError("branchynet search needs Optuna: pip install 'branchynet[search]'")
     check_folder(folder)
     # Only now: torch, Lightning and Optuna take seconds to import.
-    from branchynet.commands.search_run import Plan, search_run
+    from branchynet.commands.search_run import Plan, check_names, search_run
 
     typed = HydraConfig.get().overrides.task
     base, whole = for_trials(typed, names(space)), for_trials(typed, [])
+    check_names(space, base)
     search_run(Plan(search, space, base, whole, settings, folder.absolute(), again(sys.argv, folder)))
 
 
 def check_folder(folder: Path) -> None:
     """A UserError where a search cannot be in this folder, or should not."""
-    own = next((name for name in (RESULT, SETTINGS, "checkpoints", JOBS) if (folder / name).exists()), None)
+    own = next((name for name in (*OWN, JOBS) if (folder / name).exists()), None)
     if own is not None:
         raise UserError(
             f"hydra.run.dir={folder} is the folder of a run or a multirun, {own} is in it: name another one for "
@@ -69,15 +70,33 @@ def check_folder(folder: Path) -> None:
     check_writable(folder, "name another one by hydra.run.dir=<folder>")
 
 
-def check_drawn(drawn: Sequence[str]) -> None:
-    """A UserError for a setting that the baseline depends on."""
+def check_drawn(drawn: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """A UserError for a setting that the baseline depends on, or that is none.
+
+    Args:
+        drawn: names of settings.
+        settings: a training's.
+    """
     for name in drawn:
         dotted = name.lstrip("+~").replace("/", ".").partition("@")[0]
         if not any(dotted == each or dotted.startswith(f"{each}.") for each in DRAWN):
+            if not _is_setting(dotted, settings):
+                raise UserError(
+                    f"space.{name}: there is no setting {dotted}; what may be drawn is of {', '.join(DRAWN)}"
+                )
             raise UserError(
                 f"space.{name}: a gain over a baseline that changes with the trial says nothing, so what is drawn "
                 f"is of {', '.join(DRAWN)}; set {name} beside the search"
             )
+
+
+def _is_setting(dotted: str, settings: Mapping[str, Any]) -> bool:
+    at: Any = settings
+    for part in dotted.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return False
+        at = at[part]
+    return True
 
 
 def for_trials(overrides: Sequence[str], drawn: Sequence[str]) -> list[str]:

@@ -28,12 +28,14 @@ from branchynet.callbacks.trial import Trial
 from branchynet.commands import app
 from branchynet.commands.paths import settle_paths
 from branchynet.commands.search_report import AS_IT_STANDS, history, said_of, write_search
-from branchynet.commands.space import draw, written
+from branchynet.commands.settings import check_settings
+from branchynet.commands.space import draw, turns, written
 from branchynet.commands.train import settled
 from branchynet.commands.train_run import train_run, without
-from branchynet.errors import UserError, counted, reason_of
+from branchynet.errors import UnknownName, UserError, counted, reason_of
 from branchynet.evaluation.worth import OBJECTIVES
-from branchynet.runs.build import made
+from branchynet.runs.auto import resolved
+from branchynet.runs.build import build_data, build_network, made
 from branchynet.runs.run_config import plain
 from branchynet.runs.started_run import first_difference, forget_run, start_run
 from branchynet.runtime.costs import Macs
@@ -157,11 +159,16 @@ def that_count(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def check_hope(trials: Sequence[FrozenTrial]) -> None:
-    """A UserError where all trials have failed, the last ones in the same way: the others would, too."""
-    ended = [trial for trial in trials if trial.state.is_finished()]
+    """A UserError where all trials have failed, the last ones in the same way: the others would, too.
+
+    The reference draws nothing, so that it says nothing of what is drawn.
+    """
+    ended = [trial for trial in trials if trial.state.is_finished() and trial.params]
     reasons = [trial.user_attrs.get("failed") for trial in ended]
     if len(ended) >= SAME and all(reasons) and len(set(reasons[-SAME:])) == 1:
-        raise UserError(f"all {len(ended)} trials failed, the last {SAME} of them so: {reasons[-1]}")
+        raise UserError(
+            f"all {len(ended)} trials that drew something failed, the last {SAME} of them so: {reasons[-1]}"
+        )
 
 
 class Failed(Exception):
@@ -284,6 +291,32 @@ def settled_trial(words: Sequence[str]) -> dict[str, Any]:
     config = compose("train", overrides=list(words))
     settle_paths(config)
     return settled(plain(config))[0]
+
+
+def check_names(space: Mapping[str, Any], base: Sequence[str]) -> None:
+    """A UserError where something of a space has a name that none has: trials would fail of it, one by one.
+
+    What is a name and fits no network, as a kernel larger than the map, is not looked at: other draws may fit.
+
+    Args:
+        space: what is drawn.
+        base: what all trials have on their command lines.
+    """
+    data = None  # the same for all draws
+    for drawn in turns(space):
+        words = [*base, *(written(name, value) for name, value in drawn.items())]
+        config = compose("train", overrides=words)
+        settle_paths(config)
+        settings = plain(config)
+        check_settings(settings)
+        data = build_data(settings["data"]) if data is None else data
+        try:
+            model = resolved(settings["model"], data.input_shape, data.num_classes)
+            build_network(OmegaConf.create(model), data.input_shape, data.num_classes, settings["seed"])
+        except UnknownName as error:
+            raise UserError(f"the space draws what is not there: {error}") from error
+        except UserError:
+            continue
 
 
 class Reseeded(BaseSampler):

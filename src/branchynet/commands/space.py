@@ -12,7 +12,7 @@ All else is taken as it stands. What is inside something that is not there is no
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from branchynet.errors import ArgumentError, UserError, check_flag, is_number, is_whole, settings_of
@@ -62,6 +62,14 @@ def check_space(space: Any) -> None:
         raise UserError(
             "the space has nothing to draw, such as `optimizer.lr: {float: [0.001, 0.01]}`: see conf/space"
         )
+
+
+def turns(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Draws that have each choice at least once, with as much as possible there: to look at all that is named."""
+    asked = _First()
+    draw(space, asked)
+    for turn in range(asked.most):
+        yield draw(space, _First(turn))
 
 
 def written(name: str, value: Any) -> str:
@@ -123,7 +131,7 @@ def _item(node: Any, name: str, ask: Ask) -> list[Any]:
 def _choice(node: Mapping[str, Any], name: str, ask: Ask, beside: Mapping[str, Any]) -> Any:
     choices = node["choice"]
     if not isinstance(choices, list) or not choices:
-        raise ArgumentError(f"{name}.choice", f"={choices}: it is a list of values")
+        raise ArgumentError(f"{name}.choice", f"={choices}: it is a list of at least one value")
     # Optuna keeps plain values alone: lists and mappings go by their text.
     by_text = {_kept(each): each for each in choices}
     return by_text[ask.suggest_categorical(name, tuple(by_text))]
@@ -189,14 +197,23 @@ _DRAWN = {"choice": _choice, "int": _int, "float": _float, "list": _list, "maybe
 
 
 class _First:
-    """Draws so that as much as possible is there: to look at a space."""
+    """Draws so that as much as possible is there: to look at a space.
 
-    def __init__(self) -> None:
+    Args:
+        turn: which choice is taken, from 0; the first one where there are not so many.
+    """
+
+    def __init__(self, turn: int = 0) -> None:
+        self.turn = turn
         self.names: list[str] = []
+        self.most = 1  # choices of one distribution
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         self.names.append(name)
-        return choices[0]
+        if tuple(choices) == (True, False):  # what may be there
+            return True
+        self.most = max(self.most, len(choices))
+        return choices[self.turn] if self.turn < len(choices) else choices[0]
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         self.names.append(name)

@@ -4,6 +4,7 @@ A job is known by its overrides. So a multirun goes on where it was stopped, wha
 out, and every job finds its own folder again.
 """
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,10 +38,17 @@ def left_out(resumes: bool) -> Iterator[None]:
     known = Plugins.instance().class_name_to_class
     name = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
     known[name] = Resumed if resumes else Remaining
+    # Launchers count what they are given: their numbers are not the jobs', which say themselves that they begin.
+    launchers = [logging.getLogger(package) for package in ("hydra", "hydra_plugins")]
+    levels = [each.level for each in launchers]
+    for each in launchers:
+        each.setLevel(logging.WARNING)
     try:
         yield
     finally:
         known[name] = BasicSweeper
+        for each, level in zip(launchers, levels, strict=True):
+            each.setLevel(level)
 
 
 class Remaining(BasicSweeper):
@@ -84,6 +92,10 @@ class Remaining(BasicSweeper):
         remaining = [job for job in jobs if job.state != "finished"]
         if before:
             print(_told(self.hydra.sweep.dir, jobs, len(remaining)), flush=True)
+        files = self.hydra.launcher.get("submitit_folder")
+        if files is not None and remaining:
+            begin = f"{counted(len(remaining), 'job')} to begin; what they print is in"
+            print(printable(f"{begin} {files.replace('%j', '*')}/*_log.out"), flush=True)
         launched = [[*job.overrides, *self._place(job, index)] for index, job in enumerate(remaining)]
         return list(self.split_overrides_to_chunks(launched, max_batch_size)) if launched else []
 

@@ -25,6 +25,7 @@ from branchynet.runs.atomic import check_links, remove_leftovers
 from branchynet.runs.jobs import jobs_of
 from branchynet.runs.lock import Held, locked
 from branchynet.runs.run_config import plain, read_config
+from branchynet.runs.started_run import RESULT
 from branchynet.runs.writable import check_writable
 from branchynet.training.ranks import ranks_outside
 
@@ -248,5 +249,5 @@ def how_to_go_on(folder: Path) -> str:
 
 def check_folder(folder: Path) -> None:
     """A UserError if a run that is not finished could not be written into `folder`."""
-    if not (folder / "result.json").exists():
+    if not (folder / RESULT).exists():
         check_writable(folder, "name another one by hydra.run.dir=<folder>")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from branchynet.errors import ArgumentError, UserError, reason_of
+from branchynet.errors import ArgumentError, UnknownName, UserError, reason_of
 from branchynet.networks.branched import BranchedNetwork
 from branchynet.networks.graph import clean_cuts, split, traced
 from branchynet.networks.heads import EXITS, build_head, with_names
@@ -170,7 +170,7 @@ def _opened(trunk: nn.Module, places: Sequence[str]) -> set[str]:
 
 def _only(found: Sequence[fx.Node], place: str, legal: str) -> fx.Node:
     if not found:
-        raise UserError(f"there is no place {place!r} for an exit: legal are {legal}")
+        raise UnknownName(f"there is no place {place!r} for an exit: legal are {legal}")
     if len(found) > 1:
         raise UserError(f"the trunk passes {place!r} more than once: legal are {legal}")
     return found[0]

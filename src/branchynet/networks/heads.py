@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from branchynet.errors import UserError, is_whole, reason_of
+from branchynet.errors import UnknownName, UserError, is_whole, reason_of
 from branchynet.networks.lrn import released_lrn
 from branchynet.networks.resnet import BasicBlock, batch_norm
 from branchynet.networks.tokens import POOLS as TOKENS
@@ -80,7 +80,9 @@ def build_head(
         return _own_head(spec, where, tuple(input_shape), (num_classes, *image) if maps else (num_classes,))
     unknown = [key for key in spec if key not in ("after", "head", *DEFAULTS)]
     if unknown:
-        raise UserError(f"{where} has {unknown[0]!r}: known are after, head, {EXITS}, {', '.join(DEFAULTS)}")
+        raise UnknownName(
+            f"{where} has {unknown[0]!r}: known are after, head, {EXITS}, {', '.join(DEFAULTS)}"
+        )
     head = _Builder(where, input_shape)
     if channels_last(input_shape, image):
         head.add(ChannelsFirst())

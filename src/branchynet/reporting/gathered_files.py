@@ -10,6 +10,7 @@ from branchynet.reporting.page import NAME as PAGE
 from branchynet.reporting.page_report import comparison_html
 from branchynet.runs.atomic import together
 from branchynet.runs.gathered import Gathered
+from branchynet.runs.started_run import OWN
 
 
 def write_comparison(
@@ -25,7 +26,7 @@ def write_comparison(
     Raises:
         UserError: the folder is a run's own, whose report it would replace.
     """
-    if any((folder / name).exists() for name in ("result.json", ".hydra", "checkpoints")):
+    if any((folder / name).exists() for name in OWN):
         raise UserError(
             f"output={folder} is a run's folder, whose own report would be replaced: name another"
         )

@@ -29,9 +29,10 @@ from branchynet.runs.rows import (
     settings_text,
 )
 from branchynet.runs.run_config import read_yaml
+from branchynet.runs.started_run import CHECKPOINTS, OWN
 
 # Of a run's folder, what holds no other run.
-OWN_FOLDERS = ("checkpoints", "figures")
+OWN_FOLDERS = (CHECKPOINTS, "figures")
 AS_IN_RUN = "as_in_run-"  # before the overrides, in the name of an evaluation's folder
 
 
@@ -111,7 +112,7 @@ def _walk(folders: Sequence[Path]) -> Iterator[tuple[Path, str, set[str]]]:
         except OSError:
             return  # not ours to read
         names = {entry.name for entry in entries}
-        of_run = not names.isdisjoint((RESULT, ".hydra", "checkpoints", "evaluate.yaml"))
+        of_run = not names.isdisjoint((*OWN, "evaluate.yaml"))
         if of_run or JOBS in names or any(each.startswith(STAGING) for each in names):
             yield Path(path), name, names
         for entry in entries:
@@ -160,7 +161,7 @@ def _read(folder: Path, name: str, entries: set[str]) -> Row | None:
             raise UserError(
                 "it is a trial of a search, judged on validation alone; `train resume=` finishes it"
             )
-        begun = kind == RUN or "checkpoints" in entries
+        begun = kind == RUN or CHECKPOINTS in entries
         if begun or kind == EVALUATION or any(each.startswith(STAGING) for each in entries):
             raise UserError("it is not finished")
         return None

@@ -19,6 +19,8 @@ from branchynet.runs.run_config import plain, read_config, texts
 
 FOLDER = ".hydra"
 RESULT = "result.json"  # what a run has in the end
+CHECKPOINTS = "checkpoints"
+OWN = (RESULT, FOLDER, CHECKPOINTS)  # one of these in a folder says that it is a run's
 
 
 def start_run(folder: Path, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
@@ -62,7 +64,7 @@ def has_begun(folder: Path) -> bool:
     # Only now: it imports PyTorch, and whoever reads many folders has no use for it.
     from branchynet.runs.image_facts import NAME as FACTS
 
-    return any((folder / name).exists() for name in (FACTS, "checkpoints", "result.json"))
+    return any((folder / name).exists() for name in (FACTS, CHECKPOINTS, RESULT))
 
 
 def forget_run(folder: Path) -> None:

@@ -77,11 +77,14 @@ function main([data, plots]) {
     ["gain in latency", (row) => row.gains.gain_latency, (value) => value.toFixed(2)],
     ["gain in MACs", (row) => row.gains.gain_macs, (value) => value.toFixed(2)],
     ["latency, µs", (row) => row.point.latency_us, amount],
-    ["MACs", (row) => row.point.macs, amount],
+    ["MACs, million", (row) => row.point.macs, (value) => (value / 1e6).toFixed(3)],
     ["criterion", (row) => row.criterion],
     ["rule", (row) => row.rule],
-    ["exit rates", (row) => row.exit_rates[0], (_, row) => row.exit_rates.map((rate) => percent(rate, 0)).join(" ")],
+    ["exit rates, %", (row) => row.exit_rates[0], (_, row) => row.exit_rates.map((rate) => (100 * rate).toFixed(0)).join(" ")],
   ];
+
+  // Long names may break behind these letters, and not first in the middle of a word.
+  const broken = (text) => String(text).split(/(?<=[_,=/])/).flatMap((part) => [part, make("wbr")]);
 
   function draw_table(shown) {
     const [index, up] = sorted;
@@ -93,14 +96,14 @@ function main([data, plots]) {
     element("rows").replaceChildren(...order.slice(0, ROWS).map((row) => {
       const cells = columns.map(([, value, text], column) => {
         const found = value(row);
-        const cell = make(column ? "td" : "th", { textContent: text ? text(found, row) : found });
+        const cell = make(column ? "td" : "th", {}, ...broken(text ? text(found, row) : found));
         if (column === 0) {
           cell.scope = "row";
           cell.textContent = "";
           const mark = make("span", { textContent: "★ " });
           mark.style.color = row.colour;
           mark.setAttribute("aria-hidden", "true");
-          cell.append(mark, row.link ? make("a", { href: row.link, textContent: row.name }) : row.name);
+          cell.append(mark, ...(row.link ? [make("a", { href: row.link }, ...broken(row.name))] : broken(row.name)));
         }
         cell.dataset.value = found;
         return cell;
