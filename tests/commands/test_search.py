@@ -107,7 +107,7 @@ def test_trials_are_runs_and_the_best_ones_experiments(searched):
             ["+space.model.exitz.choice=[1,2]"],
             "space.model.exitz: there is no setting model.exitz; what may be",
         ),
-        (["+space.weights.frist.float=[0.1,1]"], "weights.frist=1.0: there is no such setting"),
+        (["+space.weights.frist.float=[0.1,1]"], "Could not override 'weights.frist'"),
         (["+space.criterion.choice=[margin,entropie]"], "Could not find 'criterion/entropie'"),
     ],
 )

@@ -75,6 +75,21 @@ def test_stopped_and_resumed_it_draws_what_it_would_have_drawn(whole, tmp_path, 
     assert drawn(tmp_path)[:4] == drawn(whole)[:4] and len(set(drawn(tmp_path))) == 5
 
 
+def test_a_search_that_is_at_work_tells_of_the_trials_that_have_ended(tmp_path):
+    seen = {}
+
+    def train(config, folder, trial):
+        files = ("search.md", "trials.csv")
+        seen[folder.name] = [(tmp_path / name).read_text() for name in files if (tmp_path / name).exists()]
+        return trials.train_run(config, folder, trial)
+
+    with patch("branchynet.commands.search_run.train_run", train):
+        search_run(plan(tmp_path))
+    assert seen["000"] == []
+    words, table = seen["002"]
+    assert "\n2 trials: " in words and table.count("\n") == 3
+
+
 def test_sittings_draw_what_one_would_and_another_seed_something_else(whole, tmp_path):
     for total in (3, 5):
         search_run(plan(tmp_path / "sittings", trials=total))

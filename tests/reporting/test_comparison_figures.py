@@ -75,6 +75,13 @@ def test_the_best_are_beaten_by_no_other(groups, make_report, tmp_path):
     assert best([*worse, *reversed(groups)]) == groups
 
 
+def test_what_has_no_interval_has_no_whisker(groups):
+    """Of one run: one of no width would say that it is known exactly."""
+    accuracy = ablation("b_lenet_mnist", groups[1:2]).axes[0]
+    point, last = [lines.get_segments()[0] for lines in accuracy.collections]
+    assert len(point) == 2 and len(last) == 0
+
+
 def test_bars_are_the_means_with_their_deviations(groups):
     figure = ablation("b_lenet_mnist", groups[:2])
     accuracy, gain, rates = figure.axes

@@ -93,7 +93,7 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     """
     folder, objectives = plan.folder, plan.objectives
     found = best(trials, objectives, plan.search["best"])
-    _write_csv(folder / "trials.csv", trials)
+    write_trials(plan, trials)
     configs = folder / "conf" / "experiment"
     files = {f"best_{n}": trial for n, trial in enumerate(found, 1)}
     for name, trial in files.items():
@@ -121,9 +121,14 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     told.append(
         f"all trials: {folder / 'search.md'}, trials.csv; tensorboard --logdir {quote(str(folder / 'trials'))}"
     )
-    with replacing(folder / "search.md") as temporary:
-        temporary.write_text(_markdown(plan, trials, found, heading), encoding="utf-8")
     return "\n".join(told)
+
+
+def write_trials(plan: "Plan", trials: Sequence[FrozenTrial]) -> None:
+    """Write `trials.csv` and `search.md` alone, which a search that is at work has, too."""
+    _write_csv(plan.folder / "trials.csv", trials)
+    with replacing(plan.folder / "search.md") as temporary:
+        temporary.write_text(_markdown(plan, trials), encoding="utf-8")
 
 
 def experiment(plan: "Plan", trial: FrozenTrial, name: str) -> str:
@@ -233,13 +238,15 @@ def _write_csv(path: Path, trials: Sequence[FrozenTrial]) -> None:
     write_csv(path, header, rows)
 
 
-def _markdown(plan: "Plan", trials: Sequence[FrozenTrial], found: Sequence[FrozenTrial], heading: str) -> str:
+def _markdown(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     objectives = " and ".join(plan.objectives)
+    found = best(trials, plan.objectives, plan.search["best"])
     lines = [
         f"# A search: {plan.settings['name']}",
         "",
-        f"{heading} What is looked for: {objectives}, a loss of {100 * plan.search['max_loss']:g} % allowed. All "
-        "numbers are of the validation split, costs are MACs with all heads on the way.",
+        f"{heading_of(trials)} What is looked for: {objectives}, a loss of "
+        f"{100 * plan.search['max_loss']:g} % allowed. All numbers are of the validation split, costs are MACs "
+        "with all heads on the way.",
         "",
         "```",
         plan.again,
@@ -259,5 +266,9 @@ def _markdown(plan: "Plan", trials: Sequence[FrozenTrial], found: Sequence[Froze
         number = f"**{trial.number}**" if trial.number in stars else str(trial.number)
         line = [number, *cells, state.replace("|", "\\|"), f"`{drawn}`"]
         lines.append(f"| {' | '.join(line)} |")
-    lines += ["", "The best ones, in bold, are experiments in `conf/`.", ""]
+    lines += [
+        "",
+        "The best ones, in bold, are experiments in `conf/` once the search has ended.",
+        "",
+    ]
     return "\n".join(lines)

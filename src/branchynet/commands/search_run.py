@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from branchynet.callbacks.trial import Trial
 from branchynet.commands import app
 from branchynet.commands.paths import settle_paths
-from branchynet.commands.search_report import AS_IT_STANDS, history, said_of, write_search
+from branchynet.commands.search_report import AS_IT_STANDS, history, said_of, write_search, write_trials
 from branchynet.commands.settings import check_settings
 from branchynet.commands.space import draw, turns, written
 from branchynet.commands.train import settled
@@ -201,6 +201,8 @@ class Work:
             ended = self.number is not None and self.frozen().state.is_finished()
             if ended and self.frozen().state != TrialState.FAIL:
                 log.info("trial %d: %s", self.number, said_of(self.frozen(), self.plan.objectives))
+            if ended:
+                write_trials(self.plan, self.study.get_trials())
         self.number = None
 
     def frozen(self) -> FrozenTrial:

@@ -28,6 +28,7 @@ HEADER = (
     "gain, MACs",
     "exit rates %",
 )
+SIDE_EXITS = "side exits %"
 TABLE_ONE = (
     "network",
     "accuracy %",
@@ -75,12 +76,14 @@ def comparison_page(
         *(_text(each).replace(NOISY, f"**{NOISY}**", 1) for each in warnings_of(gathered.rows)),
     ]
     for experiment, there in by_experiment(groups).items():
-        parts += [f"## {_text(experiment)}", _markdown([HEADER, *(_cells(group) for group in there)])]
+        rows = [[*_cells(group), _side_exits(group)] for group in there]
+        parts += [f"## {_text(experiment)}", _markdown([[*HEADER, SIDE_EXITS], *rows])]
     parts.append(
         "± is the standard deviation from run to run of those with the same settings; in brackets, for one run, "
         "the 95 % interval over the samples, paired where the baseline's accuracy is taken off. Gains are the "
         "baseline's mean cost over the operating point's; the time is that of the run's own engine and machine. "
-        "Exit rates are the operating point's; the last exit's accuracy is that of all samples leaving there."
+        "Exit rates are the operating point's; the accuracies of the last exit and of the side exits are those of "
+        "all samples leaving there."
     )
     parts += ["## Beside the paper's Table I", table_one(groups)]
     names = list(figures)
@@ -238,6 +241,12 @@ def _rates(group: Group) -> str:
     """The mean ones: with each one's deviation, nobody could read them."""
     rates = [value.value for name, value in group.values.items() if name.startswith("exit_rate_")]
     return ", ".join(f"{100 * rate:.1f}" for rate in rates)
+
+
+def _side_exits(group: Group) -> str:
+    """What each is right on where all samples leave there."""
+    exits = [value.value for name, value in group.values.items() if name.startswith("exit_accuracy_")]
+    return ", ".join(f"{100 * accuracy:.1f}" for accuracy in exits[:-1])
 
 
 def _of_table_one(group: Group) -> list[list[str]]:

@@ -196,6 +196,7 @@ def _bars(
         return
     middle = [factor * value.value for _, value in there]
     ends = [_ends(value) for _, value in there]
+    # max gives its first argument where that is not a number.
     below = [factor * max(value.value - low, 0) for (_, value), (low, _) in zip(there, ends, strict=True)]
     above = [factor * max(high - value.value, 0) for (_, value), (_, high) in zip(there, ends, strict=True)]
     panel.barh(
@@ -215,7 +216,7 @@ def _ends(value: Value) -> tuple[float, float]:
         return value.value - value.deviation, value.value + value.deviation
     if value.low is not None and value.high is not None:
         return value.low, value.high
-    return value.value, value.value
+    return math.nan, math.nan  # no whisker
 
 
 def _stacked(panel: Axes, groups: Sequence[Group]) -> None:

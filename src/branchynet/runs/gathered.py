@@ -159,7 +159,8 @@ def _read(folder: Path, name: str, entries: set[str]) -> Row | None:
     if RESULT not in entries:
         if TRIAL in entries:
             raise UserError(
-                "it is a trial of a search, judged on validation alone; `train resume=` finishes it"
+                "it is a trial of a search, judged on validation alone, whose search.md tells of all trials; "
+                "`train resume=` finishes it"
             )
         begun = kind == RUN or CHECKPOINTS in entries
         if begun or kind == EVALUATION or any(each.startswith(STAGING) for each in entries):
