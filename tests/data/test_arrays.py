@@ -231,3 +231,11 @@ def test_what_is_wrong_is_said_by_the_names_in_the_file(tmp_path):
     del named["val_labels"]
     np.savez(tmp_path / "m.npz", **named)
     assert "has no val_labels; it has test_images" in the_line("arrays", path=tmp_path / "m.npz")
+
+
+def test_pixels_that_do_not_count(tmp_path):
+    images, maps = np.zeros((8, 4, 4), np.uint8), np.arange(128).reshape(8, 4, 4) % 3 - 1
+    np.savez(tmp_path / "f.npz", x_train=images, y_train=maps, x_test=images, y_test=maps)
+    dataset = load_dataset("arrays", path=tmp_path / "f.npz", own=ArraySettings(ignore=-1))
+    assert dataset.classes == ("0", "1")
+    assert np.array_equal(dataset.test.y, np.where(maps < 0, 255, maps))

@@ -65,12 +65,12 @@ def test_a_class_of_no_pixel_is_refused_unless_it_has_a_name(caplog):
         (
             np.where(MAPS == 1, 255, MAPS),
             MAPS,
-            r"no training pixel is of 1, 3, .*Every pixel counts: 255 is a",
+            r"no training pixel is of 1, 3, .*that are not to count: data\.ignore=255",
         ),
         (
             MAPS,
             np.where(MAPS == 1, 255, MAPS),
-            "labels 0 … 255 in y_test, allowed are 0 … 2. Every pixel counts",
+            "labels 0 … 255 in y_test, allowed are 0 … 2. Pixels that are not to count: data.ignore=255",
         ),
         (MAPS.astype(int) * 1000, MAPS, "labels 0 … 2000 in y_train, allowed are 0 … 255"),
         (MAPS, Y, r"y_test is int64 \(6,\), must be integers .* \(S, 5, 4\)"),
@@ -81,3 +81,16 @@ def test_a_class_of_no_pixel_is_refused_unless_it_has_a_name(caplog):
 def test_labels_that_are_no_maps_of_the_images_are_refused(y, test, says):
     with pytest.raises(FileProblem, match=f"^file: {says}"):
         of_maps(y, test=test)
+
+
+def test_pixels_that_do_not_count_are_no_class():
+    away = np.where(MAPS == 2, 255, MAPS)
+    parts = {"train": (X, away), "test": (X, away)}
+    dataset = build("it", parts, None, "file", ignore=255)
+    assert dataset.classes == ("0", "1") and np.array_equal(dataset.train.y, away)
+    with pytest.raises(FileProblem, match=r"^file: no training pixel is of class 0; .* begin at 1"):
+        build(
+            "it", {"train": (X, np.where(MAPS == 0, 255, MAPS)), "test": (X, away)}, None, "file", ignore=255
+        )
+    with pytest.raises(FileProblem, match=r"256 classes, with data\.ignore there are at most 255"):
+        build("it", parts, tuple(map(str, range(256))), "file", ignore=255)

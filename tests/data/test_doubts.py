@@ -48,6 +48,8 @@ def test_classes_that_a_split_lacks_are_named():
     made = Made(train=30, val=9, test=9)
     made.y["val"][:] = 1
     assert doubts(made) == ["no validation image is of wren, heron: accuracy there says nothing of it"]
+    made.y["val"][0] = 255  # no class: it does not count
+    assert doubts(made) == ["no validation image is of wren, heron: accuracy there says nothing of it"]
 
 
 def test_digests_are_of_all_bytes():

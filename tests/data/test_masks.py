@@ -87,6 +87,22 @@ def test_values_are_numbered_in_their_order(tmp_path):
     assert "a.png has the value 255, which is none of data.values=[0, 1]" in line_of(tmp_path, values=[0, 1])
 
 
+def test_pixels_of_one_value_do_not_count(folder):
+    for k in range(20):
+        path = folder / "masks" / f"{k:02d}.png"
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:, 8:10] = 255
+        Image.fromarray(mask).save(path)
+    assert "data.values=[0,1,255]. Pixels that are not to count: data.ignore=255" in line_of(folder)
+    data, other = load(folder, ignore=255), load(folder, values=[1, 255], ignore=0)
+    assert data.classes == ("0", "1") and set(data.train.y.unique().tolist()) == {0, 1, 255}
+    # 1 is class 0 now, what was left out is class 1, and the dark half is left out.
+    assert np.array_equal(other.test.y, np.array([255, 0, *[1] * 254])[data.test.y.clamp(max=2)])
+    assert "which is a class's number, as another value is ignored" in line_of(folder, ignore=0)
+    Image.fromarray(np.full((16, 24), 255, np.uint8)).save(folder / "masks" / "07.png")
+    assert "07.png: in the middle that is cut out no pixel counts" in line_of(folder, ignore=255)
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "L", "I;16", "RGB", "LA"])
 def test_masks_are_read_as_they_are_stored(tmp_path, mode):
     mask = picture(0)[1]
@@ -131,6 +147,8 @@ def test_folders_that_are_not_there_are_named(tmp_path):
         ({"values": [0, 0]}, "values"),
         ({"values": [0, 256]}, "values"),
         ({"size": None}, "size"),
+        ({"ignore": "255"}, "ignore=255: it is null or a whole number"),
+        ({"ignore": 1, "values": [0, 1]}, "ignore=1: it is one of data.values"),
     ],
 )
 def test_settings_are_checked(settings, says):

@@ -72,6 +72,17 @@ def test_scores_are_those_of_the_maps_and_multiples_of_a_step():
     assert torch.equal(trace.good[:, 2], torch.ones(40, dtype=torch.bool))
 
 
+def test_pixels_whose_truth_is_no_class_do_not_count():
+    maps, truth, unsure = drawn()
+    away = torch.rand(truth.shape, generator=torch.manual_seed(0)) < 0.3
+    trace = trace_of_maps(maps, truth.masked_fill(away, 255), unsure)
+    for s, n in itertools.product(range(len(maps)), range(3)):
+        counting = ~away[s]
+        slow = slow_iou(maps[s, n][counting], truth[s][counting])
+        assert trace.correct[s, n].item() == pytest.approx(slow, abs=STEP)
+    assert torch.equal(trace.label.sum(dim=1), (~away).flatten(1).sum(dim=1))
+
+
 def test_the_data_sets_iou_of_any_mix_of_exits_is_that_of_the_maps():
     maps, truth, unsure = drawn()
     trace = trace_of_maps(maps, truth, unsure)

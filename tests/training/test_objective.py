@@ -187,3 +187,16 @@ def test_weights_of_classes_by_hand():
     halves = [exit_losses([logits[n : n + 1]], target[n : n + 1], 0.1, (0.5, 3.0))[0] for n in (0, 1)]
     whole = exit_losses([logits], target, 0.1, (0.5, 3.0))[0]
     assert (sum(halves) / 2).item() == pytest.approx(whole.item())
+
+
+@pytest.mark.parametrize("of_classes", [None, (0.5, 3.0)])
+def test_pixels_whose_label_is_no_class_are_in_no_loss(of_classes):
+    logits, target = torch.randn(2, 2, 3, 4, requires_grad=True), torch.randint(2, (2, 3, 4))
+    away = torch.rand(target.shape) < 0.4
+    given = target.masked_fill(away, 255)
+    loss = exit_losses([None, logits], given, 0.1, of_classes)[1]
+    # The same pixels alone, as images of one pixel.
+    alone = logits.movedim(1, -1)[~away][..., None], target[~away][:, None]
+    assert loss.item() == pytest.approx(exit_losses([alone[0]], alone[1], 0.1, of_classes)[0].item())
+    loss.backward()
+    assert (logits.grad.abs().sum(dim=1) > 0).equal(~away)

@@ -13,6 +13,7 @@ import torch
 
 from branchynet.data.checked import Dataset, build
 from branchynet.data.files import ARRAYS, OWN_VALIDATION, FileProblem, read_npz
+from branchynet.data.maps import check_ignore
 from branchynet.errors import ArgumentError, not_allowed
 
 NAMED = (*ARRAYS, *OWN_VALIDATION, "classes")
@@ -26,14 +27,17 @@ class ArraySettings:
         keys: what arrays of the file are called, by what they are: `{x_train: photos, y_train: kinds}`; those that
             are left out have their own names. None: those of Keras (`x_train` …) or of MedMNIST (`train_images` …),
             whichever there are.
+        ignore: the label of pixels that do not count, of labels of every pixel; None: all count.
 
     Raises:
         ArgumentError: names of something else.
     """
 
     keys: Mapping[str, str] | None = None
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
+        check_ignore(self.ignore)
         if self.keys is None:
             return
         if not isinstance(self.keys, Mapping):
@@ -62,7 +66,7 @@ def read_arrays(
         FileProblem: no such file, a damaged one, or other arrays.
     """
     file = read_npz(path, settings.keys)
-    dataset = build(name, file.parts, classes or file.classes, str(path), file.names)
+    dataset = build(name, file.parts, classes or file.classes, str(path), file.names, settings.ignore)
     for part, images in (("train", dataset.train), ("test", dataset.test)):
         inexact = file.inexact[part]
         if len(inexact) and not 0 <= inexact.min() <= inexact.max() < len(images):

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from branchynet.data.files import FileProblem
 from branchynet.data.mapped import forget, rows, tensor_of
-from branchynet.data.maps import LEFT_OUT, MOST_CLASSES, as_maps
+from branchynet.data.maps import LEFT_OUT, MOST_CLASSES, TO_LEAVE_OUT, as_maps, without
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """x: images, (S, C, H, W) uint8; y: labels, (S,) int64, or of every pixel, (S, H, W) uint8; 0 … K-1."""
+    """x: images, (S, C, H, W) uint8; y: labels, (S,) int64, or of every pixel, (S, H, W) uint8; 0 … K-1.
+
+    Of pixels also LEFT_OUT, which is no class: it does not count.
+    """
 
     x: Tensor
     y: Tensor
@@ -69,6 +72,7 @@ def build(
     classes: tuple[str, ...] | None,
     source: str,
     called: Mapping[str, str] | None = None,
+    ignore: int | None = None,
 ) -> Dataset:
     """Check images and labels, and make tensors of them.
 
@@ -79,6 +83,7 @@ def build(
         classes: the names of all classes; None: they are numbered.
         source: where all this comes from, for what is said of it.
         called: what `x_train`, `y_train` … are called there, if not so.
+        ignore: the label of pixels that do not count; None: all count.
 
     Raises:
         FileProblem: they are anything else, or do not fit each other.
@@ -91,7 +96,9 @@ def build(
     of_pixels = parts["train"][1].ndim > 2
     for part, (x, y) in parts.items():
         images[part], what = _channels_first(x, source), f"{source}: {said[f'y_{part}']}"
+        y = y if ignore is None else without(y, ignore, what)
         labels[part] = as_maps(y, images[part].shape[2:], what) if of_pixels else _one_label(y, what)
+    counted = labels if ignore is None else {part: y[y != LEFT_OUT] for part, y in labels.items()}
     for part, x in images.items():
         if len(x) != len(labels[part]):
             raise FileProblem(
@@ -105,19 +112,21 @@ def build(
     if classes is None:
         # More classes than images: these are no class numbers.
         most = MOST_CLASSES if of_pixels else len(labels["train"])
-        count = min(int(labels["train"].max()) + 1, most)
+        count = min(int(counted["train"].max()) + 1, most)
         classes = tuple(str(k) for k in range(count))
     if len(classes) < 2:
         raise FileProblem(f"{source}: {len(classes)} class, at least 2 are needed")
     top = len(classes) - 1
-    for part, y in labels.items():
+    if ignore is not None and top >= LEFT_OUT:
+        raise FileProblem(f"{source}: {len(classes)} classes, with data.ignore there are at most {LEFT_OUT}")
+    for part, y in counted.items():
         low, high = int(y.min()), int(y.max())
-        more = LEFT_OUT if of_pixels and high == MOST_CLASSES - 1 else ""
+        more = TO_LEAVE_OUT if of_pixels and high == LEFT_OUT else ""
         if low < 0 or high > top:
             raise FileProblem(
                 f"{source}: labels {low} … {high} in {said[f'y_{part}']}, allowed are 0 … {top}{more}"
             )
-    _check_classes(labels["train"], classes, named, source)
+    _check_classes(counted["train"], classes, named, source, of_pixels)
     sets = {part: _image_set(x, labels[part]) for part, x in images.items()}
     return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
 
@@ -136,19 +145,21 @@ def build_maps(
     return Dataset(name, sets["train"], sets["test"], classes, sets.get("val"))
 
 
-def _check_classes(y: np.ndarray, classes: tuple[str, ...], named: bool, source: str) -> None:
+def _check_classes(
+    y: np.ndarray, classes: tuple[str, ...], named: bool, source: str, of_pixels: bool
+) -> None:
     """A FileProblem where classes that nobody has named have no training image, a warning where they have names."""
     there = set(np.unique(y).tolist())
     empty = [name for k, name in enumerate(classes) if k not in there]
     if not empty:
         return
     shown = ", ".join(empty[:8]) + (" …" if len(empty) > 8 else "")
-    what = f"no training {'pixel' if y.ndim > 1 else 'image'} is of {'class ' * (len(empty) == 1)}{shown}"
+    what = f"no training {'pixel' if of_pixels else 'image'} is of {'class ' * (len(empty) == 1)}{shown}"
     if named:
         log.warning("%s: %s", source, what)
         return
     cure = "the labels seem to begin at 1: subtract 1" if empty == ["0"] else "number the classes 0 … K-1"
-    more = LEFT_OUT if y.ndim > 1 and MOST_CLASSES - 1 in there else ""
+    more = TO_LEAVE_OUT if of_pixels and LEFT_OUT in there else ""
     raise FileProblem(f"{source}: {what}; {cure}, or name all of them by data.classes{more}")
 
 

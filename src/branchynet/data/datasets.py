@@ -19,6 +19,7 @@ from branchynet.data.checked import Dataset, build, build_maps
 from branchynet.data.digits import cluttered_digits, plain_digits
 from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge
 from branchynet.data.folder import FolderSettings, read_folder
+from branchynet.data.maps import LEFT_OUT
 from branchynet.data.masks import MaskSettings, read_masks
 from branchynet.data.published import DIGITS, PUBLISHED, files_wanted, read_published
 from branchynet.data.shapes import CLASSES as SHAPES
@@ -78,7 +79,8 @@ def _from_masks(name: str, place: Place, settings: MaskSettings) -> Dataset:
     assert place.path is not None
     try:
         parts = read_masks(place.path, settings, place.classes is not None, place.seed)
-        return build(name, parts, place.classes, str(place.path))
+        left_out = None if settings.ignore is None else LEFT_OUT
+        return build(name, parts, place.classes, str(place.path), ignore=left_out)
     except FileProblem as problem:
         raise UserError(str(problem)) from None
 

@@ -36,6 +36,7 @@ def _lacking(data: Splits) -> list[str]:
     found = []
     for which in ("val", "test"):
         counts = data.labels(which).flatten().bincount(minlength=len(data.classes)).tolist()
+        counts = counts[: len(data.classes)]  # without pixels that are left out
         empty = [name for name, count in zip(data.classes, counts, strict=True) if not count]
         if empty:
             shown = ", ".join(empty[:SHOWN]) + (" …" if len(empty) > SHOWN else "")

@@ -6,9 +6,12 @@ S samples, H, W pixels, K classes.
 import numpy as np
 
 from branchynet.data.files import FileProblem
+from branchynet.errors import not_allowed
 
 MOST_CLASSES = 256  # they are kept as bytes
-LEFT_OUT = ". Every pixel counts: 255 is a class like any other, and no mark for those that are left out"
+# In the place of a class: the pixel counts neither in the loss nor in the score. Most people write it so, too.
+LEFT_OUT = 255
+TO_LEAVE_OUT = f". Pixels that are not to count: data.ignore={LEFT_OUT}"
 
 
 def as_maps(y: np.ndarray, size: tuple[int, ...], what: str) -> np.ndarray:
@@ -33,3 +36,33 @@ def as_maps(y: np.ndarray, size: tuple[int, ...], what: str) -> np.ndarray:
             f"images (S, {sides})"
         )
     return maps
+
+
+def check_ignore(value: object) -> None:
+    """An ArgumentError unless it is the number of pixels that do not count, or None for none."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise not_allowed("ignore", value, f"null or a whole number, such as {LEFT_OUT}")
+
+
+def without(y: np.ndarray, ignore: int, what: str) -> np.ndarray:
+    """Labels of every pixel (S, …) with LEFT_OUT in the place of `ignore`.
+
+    Args:
+        what: they are, for what is said of them.
+
+    Raises:
+        FileProblem: labels of images, LEFT_OUT is a class, or an image of which nothing counts.
+    """
+    if y.ndim < 3:
+        raise FileProblem(f"{what} has one label for an image: data.ignore is for labels of every pixel")
+    if ignore != LEFT_OUT and (y == LEFT_OUT).any():
+        raise FileProblem(
+            f"{what}: with data.ignore={ignore} no class can be {LEFT_OUT}: number them 0 … K-1"
+        )
+    away = y == ignore
+    whole = away.reshape(len(y), -1).all(axis=1)
+    if whole.any():
+        raise FileProblem(
+            f"{what}: of image {int(whole.argmax())}, counted from 0, no pixel counts: take it out"
+        )
+    return y if ignore == LEFT_OUT else np.where(away, np.uint8(LEFT_OUT), y)

@@ -16,11 +16,11 @@ from branchynet.data.decode import told
 from branchynet.data.files import FileProblem, TooLarge
 from branchynet.data.folder import SPLITS, FolderSettings
 from branchynet.data.image_files import ImageFiles
-from branchynet.data.maps import MOST_CLASSES
+from branchynet.data.maps import LEFT_OUT, MOST_CLASSES, TO_LEAVE_OUT, check_ignore
 from branchynet.data.memory import amount, available_memory
 from branchynet.data.pictures import image_names, in_shape, upright
 from branchynet.data.shares import set_apart
-from branchynet.errors import UserError, counted, is_whole, not_allowed
+from branchynet.errors import ArgumentError, UserError, counted, is_whole, not_allowed
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class MaskSettings:
     Args:
         images, masks: the folders' names: `images/a.jpg` has the mask `masks/a.png`, in any format without loss.
         values: what pixels of masks are, in the order of the classes; None: the classes' numbers.
+        ignore: what pixels are that do not count; None: all count.
         size, channels, val_share, test_share, background: as of `FolderSettings`.
 
     Raises:
@@ -43,6 +44,7 @@ class MaskSettings:
     images: str = "images"
     masks: str = "masks"
     values: Sequence[int] | None = None
+    ignore: int | None = None
     size: int = 64
     channels: int = 3
     val_share: float = 0.15
@@ -50,6 +52,7 @@ class MaskSettings:
     background: int = 255
 
     def __post_init__(self) -> None:
+        check_ignore(self.ignore)
         FolderSettings(self.size, self.channels, self.val_share, self.test_share, self.background)
         if self.size is None:
             raise not_allowed("size", self.size, "a whole number above 0, of pixels")
@@ -65,6 +68,8 @@ class MaskSettings:
         )
         if not whole or len(set(given)) < max(2, len(given)):
             raise not_allowed("values", given, "null or a list of different values, 0 … 255, such as [0,255]")
+        if self.ignore in given:
+            raise ArgumentError("ignore", f"={self.ignore}: it is one of data.values, which are the classes")
 
     @property
     def rule(self) -> ImageFiles:
@@ -112,7 +117,7 @@ def read_masks(folder: Path, settings: MaskSettings, named: bool, seed: int = 0)
             stays, chosen = set_apart(np.zeros(len(y), np.int64), share, seed)
             parts["train"], parts[split] = (x[stays], y[stays]), (x[chosen], y[chosen])
     if settings.values is None and not named:
-        _check_numbers(folder, [y for _, y in parts.values()])
+        _check_numbers(folder, [y for _, y in parts.values()], settings.ignore)
     return parts
 
 
@@ -169,7 +174,11 @@ def _read(pairs: Sequence[tuple[Path, Path]], settings: MaskSettings) -> tuple[n
         x[number] = in_shape(image, path, shape, settings.rule)
         # As an image is brought to its size, but no two classes are mixed.
         values = np.asarray(ImageOps.fit(mask, shape[1:], Image.Resampling.NEAREST))
-        y[number] = values if settings.values is None else _numbered(values, settings.values, mask_path)
+        y[number] = _numbered(values, settings, mask_path)
+        if settings.ignore is not None and (y[number] == LEFT_OUT).all():
+            raise FileProblem(
+                f"{mask_path}: in the middle that is cut out no pixel counts: take the image out"
+            )
     return x, y
 
 
@@ -193,21 +202,30 @@ def read_mask(path: Path) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _numbered(values: np.ndarray, order: Sequence[int], path: Path) -> np.ndarray:
-    """The place of each value in this order."""
-    places = np.full(MOST_CLASSES, -1)
-    places[list(order)] = np.arange(len(order))
+def _numbered(values: np.ndarray, settings: MaskSettings, path: Path) -> np.ndarray:
+    """The class of each value, LEFT_OUT for those that do not count."""
+    places = np.arange(MOST_CLASSES)
+    said = "a class's number, as another value is ignored: list the classes by data.values"
+    if settings.values is not None:
+        order = list(settings.values)
+        places[:] = -1
+        places[order] = np.arange(len(order))
+        said = f"none of data.values={order}"
+    elif settings.ignore is not None:
+        places[LEFT_OUT] = -1
+    if settings.ignore is not None and 0 <= settings.ignore < MOST_CLASSES:
+        places[settings.ignore] = LEFT_OUT
     found = places[values]
     if (found < 0).any():
-        raise FileProblem(
-            f"{path} has the value {values[found < 0][0]}, which is none of data.values={list(order)}"
-        )
+        raise FileProblem(f"{path} has the value {values[found < 0][0]}, which is {said}")
     return found
 
 
-def _check_numbers(folder: Path, maps: Sequence[np.ndarray]) -> None:
+def _check_numbers(folder: Path, maps: Sequence[np.ndarray], ignore: int | None) -> None:
     """A UserError where values are left out between 0 and the largest."""
     there = np.unique(np.concatenate([np.unique(each) for each in maps])).tolist()
+    if ignore is not None and LEFT_OUT in there:
+        there.remove(LEFT_OUT)
     if there == list(range(len(there))):
         return
     shown = ", ".join(map(str, there[:SHOWN]))
@@ -219,4 +237,5 @@ def _check_numbers(folder: Path, maps: Sequence[np.ndarray]) -> None:
     raise UserError(
         f"{folder}: the masks' values are {shown}, which are not 0 … K-1: list them in the order of the classes, "
         f"data.values=[{shown.replace(' ', '')}]"
+        + (TO_LEAVE_OUT if LEFT_OUT in there and len(there) > 2 else "")
     )

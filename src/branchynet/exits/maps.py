@@ -126,10 +126,15 @@ def pixels(maps: Tensor, classes: int, among: Tensor | None = None) -> Tensor:
 
 
 def compared(prediction: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of maps and the truth, (B, H, W) each, the pixels by class, (B, K) each, and those that are both."""
+    """Of maps and the truth, (B, H, W) each, the pixels by class, (B, K) each, and those that are both.
+
+    Pixels whose truth is no class, K or more, do not count.
+    """
+    counting = label < classes
+    among = None if counting.all() else counting
     return (
-        pixels(prediction, classes),
-        pixels(label, classes),
+        pixels(prediction, classes, among),
+        pixels(label, classes, among),
         pixels(prediction, classes, among=prediction.long() == label.long()),
     )
 

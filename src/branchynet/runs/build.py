@@ -290,7 +290,7 @@ def build_sweep(
 def build_class_weights(config: DictConfig, label: Tensor, num_classes: int) -> tuple[float, ...] | None:
     """How much an image of each class counts in both stages, by the labels (S, …) of the training split."""
     with settings_of("objective"):
-        counts = label.flatten().bincount(minlength=num_classes).tolist()
+        counts = label.flatten().bincount(minlength=num_classes)[:num_classes].tolist()
         return class_weights(plain(config.objective).get("class_weights"), counts)
 
 

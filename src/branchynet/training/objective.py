@@ -19,6 +19,7 @@ from branchynet.errors import ArgumentError, UserError, is_number, not_allowed
 from branchynet.training.class_weights import check_class_weights
 
 Logits = Sequence[Tensor | None]
+IGNORED = -100  # a label that cross_entropy leaves out
 
 
 @runtime_checkable
@@ -172,8 +173,12 @@ def exit_losses(
     """Each exit's mean cross-entropy, None where it was not run. Arguments as of `Objective.__call__`.
 
     With weights of classes (K) the mean is still over the number of images, and not over their weights: what an
-    image counts does not depend on which others are in its batch.
+    image counts does not depend on which others are in its batch. A pixel of a map whose label is no class, K or
+    more, does not count.
     """
+    if target.ndim > 1:
+        classes = next(out.shape[1] for out in logits if out is not None)
+        target = target.masked_fill(target >= classes, IGNORED)
     if class_weights is None:
         return [
             None if out is None else F.cross_entropy(out.float(), target, label_smoothing=label_smoothing)
@@ -186,12 +191,18 @@ def exit_losses(
         else F.cross_entropy(out.float(), target, reduction="none", label_smoothing=label_smoothing)
         for out in logits
     ]
-    return [None if losses is None else (counts * losses).mean() for losses in each]
+    if target.ndim == 1:
+        return [None if losses is None else (counts * losses).mean() for losses in each]
+    counting = (target != IGNORED).sum()
+    return [None if losses is None else (counts * losses).sum() / counting for losses in each]
 
 
 def image_weights(class_weights: tuple[float, ...], target: Tensor) -> Tensor:
-    """(B,): how much each image counts, from the weights of the K classes and the labels (B,)."""
-    return _on(class_weights, target.device)[target]
+    """(B, …): how much each image, or pixel, counts, from the weights of the K classes and the labels (B, …)."""
+    if target.ndim == 1:
+        return _on(class_weights, target.device)[target]
+    counting = (target >= 0) & (target < len(class_weights))
+    return _on(class_weights, target.device)[target.where(counting, 0)] * counting
 
 
 @lru_cache(maxsize=16)
