@@ -201,6 +201,9 @@ def test_keys_say_what_arrays_are_called(tmp_path):
     assert dataset.classes == tuple("abcdefghij")
     line = the_line("arrays", path=tmp_path / "f.npz", own=ArraySettings({**keys, "x_test": "tests"}))
     assert "has no tests; it has kinds, names, photos, t, x_test" in line
+    assert "say what they are called by data.keys={x_train: …," in line and "replace it" not in line
+    line = the_line("arrays", path=tmp_path / "f.npz", own=ArraySettings({**keys, "classes": "nams"}))
+    assert "has no nams; it has kinds, names" in line
 
 
 @pytest.mark.parametrize(

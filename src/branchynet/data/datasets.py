@@ -17,7 +17,7 @@ import numpy as np
 from branchynet.data.arrays import ArraySettings, read_arrays
 from branchynet.data.checked import Dataset, build, build_maps
 from branchynet.data.digits import cluttered_digits, plain_digits
-from branchynet.data.files import ARRAYS, FileProblem, NotThere, TooLarge
+from branchynet.data.files import ARRAYS, FileProblem, NamedOtherwise, NotThere, TooLarge
 from branchynet.data.folder import FolderSettings, read_folder
 from branchynet.data.maps import LEFT_OUT
 from branchynet.data.masks import MaskSettings, read_masks
@@ -64,7 +64,10 @@ class Kind:
 def _from_arrays(name: str, place: Place, settings: ArraySettings) -> Dataset:
     assert place.path is not None
     with _told(
-        name, f"an .npz file with {', '.join(ARRAYS)} in the folder {place.path.parent}", "set data.path"
+        name,
+        f"an .npz file with {', '.join(ARRAYS)} in the folder {place.path.parent}",
+        "set data.path",
+        "say what they are called by data.keys={x_train: …, y_train: …, x_test: …, y_test: …}",
     ):
         return read_arrays(name, place.path, settings, place.classes)
 
@@ -252,11 +255,14 @@ def _names(settings: type) -> set[str]:
 
 
 @contextmanager
-def _told(name: str, wanted: str, cure: str) -> Iterator[None]:
-    """Inside, what is wrong with a file becomes a UserError that says what is wanted, and what to do."""
+def _told(name: str, wanted: str, cure: str, named_otherwise: str = "replace it") -> Iterator[None]:
+    """Inside, what is wrong with a file becomes a UserError that says what is wanted, and what to do: where there is
+    none, and where its arrays have other names."""
     try:
         yield
     except FileProblem as problem:
-        if not isinstance(problem, NotThere):
+        if isinstance(problem, NamedOtherwise):
+            cure = named_otherwise
+        elif not isinstance(problem, NotThere):
             cure = "take fewer images" if isinstance(problem, TooLarge) else "replace it"
         raise UserError(f"{problem}; data={name} wants {wanted}: {cure}, or take {NO_FILE}") from None

@@ -48,6 +48,10 @@ class NotThere(FileProblem):
     """Nothing is wrong with the file but that there is none."""
 
 
+class NamedOtherwise(FileProblem):
+    """Nothing is wrong with the file but that its arrays have other names."""
+
+
 class TooLarge(FileProblem):
     """Nothing is wrong with the file but that this machine's memory does not hold it."""
 
@@ -148,9 +152,11 @@ def _called(path: Path, there: set[str], keys: Mapping[str, str] | None) -> dict
     own = own or any(name in (keys or ()) for name in OWN_VALIDATION)
     needed = (*ARRAYS, *OWN_VALIDATION) if own else ARRAYS
     missing = [layout[name] for name in needed if layout[name] not in there]
+    if keys and "classes" in keys and keys["classes"] not in there:
+        missing.append(keys["classes"])
     if missing:
         has = ", ".join(sorted(there)[:MOST_TOLD]) + (" …" if len(there) > MOST_TOLD else "")
-        raise FileProblem(f"{path} has no {', '.join(missing)}; it has {has or 'no arrays'}")
+        raise NamedOtherwise(f"{path} has no {', '.join(missing)}; it has {has or 'no arrays'}")
     return {name: layout[name] for name in needed}
 
 
