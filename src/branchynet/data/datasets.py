@@ -256,8 +256,8 @@ def _names(settings: type) -> set[str]:
 
 @contextmanager
 def _told(name: str, wanted: str, cure: str, named_otherwise: str = "replace it") -> Iterator[None]:
-    """Inside, what is wrong with a file becomes a UserError that says what is wanted, and what to do: where there is
-    none, and where its arrays have other names."""
+    """Inside, what is wrong with a file becomes a UserError that says what is wanted, and what to do: where there
+    is none, and where arrays have other names."""
     try:
         yield
     except FileProblem as problem:
