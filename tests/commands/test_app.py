@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -85,6 +85,11 @@ def test_hydras_mistakes_say_where_to_look(monkeypatch):
     assert (
         "Available options in 'experiment/ablation': averaging" in message and "b_lenet_mnist" not in message
     )
+    # A group that the command has not: what Hydra would have appended is none of ours.
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed("export", "run=x", "criterion=mlp")
+    message = user_message(caught.value)
+    assert message.startswith("Could not override 'criterion'") and "append" not in message
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
     assert "nowhere" in user_message(caught.value)

@@ -1,5 +1,7 @@
 """Many runs side by side, drawn."""
 
+import json
+
 import numpy as np
 import pytest
 from many import write_finished
@@ -55,6 +57,19 @@ def test_of_several_machines_latencies_are_shares_of_the_baselines(report, make_
     assert "share of the run's own baseline" in left.get_xlabel()
     stars = [x for line in left.lines if line.get_marker() == "*" for x in line.get_xdata()]
     assert stars == [25 / 40] * 2
+
+
+def test_costs_far_apart_have_an_axis_whose_numbers_can_be_read(report, make_report, tmp_path):
+    write_finished(tmp_path / "0", report)
+    far = write_finished(tmp_path / "1", make_report(), seed=1) / "result.json"
+    result = json.loads(far.read_text())
+    result["baseline"]["macs"] *= 100
+    far.write_text(json.dumps(result))
+    figure = trade_offs(groups_of(gather([tmp_path]).rows))
+    right = figure.axes[1]
+    figure.draw_without_rendering()
+    assert right.get_xscale() == "log"
+    assert {"0.001", "0.002", "0.005", "0.01"} <= {label.get_text() for label in right.get_xticklabels()}
 
 
 def test_of_many_groups_the_best_are_named(groups, report, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -160,7 +161,7 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         message = str(error).partition("Config search path")[0]
         # Of what Hydra does not know, nothing is to be appended: it would be no setting of ours either.
-        message = message.partition("To append to your config use")[0]
+        message = re.split(r"To append to your (?:config|default list) use", message)[0]
         hint = " (see `--help` for the groups and `--cfg job` for the settings)"
         return one_line(_with_options(error, message)) + hint
     return None

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from branchynet.reporting.averages import Group, Value
 from branchynet.reporting.comparison import by_experiment
@@ -78,6 +79,9 @@ def trade_offs(groups: Sequence[Group]) -> Figure:
         costs = [max(row.result[of][cost], least) for row in rows for of in ("baseline", "knee")]
         if max(costs) > WIDE * min(costs):
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")  # as people read it, not powers of ten
+            panel.xaxis.set_minor_formatter(NullFormatter())
         else:
             panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
