@@ -183,6 +183,8 @@ def test_two_objectives_have_a_frontier_and_end_nothing(tmp_path, capsys):
     # More gain is less accuracy here, so all that were trained are of the frontier.
     complete = sum(trial.state == COMPLETE for trial in told(tmp_path))
     assert len(list((tmp_path / "conf/experiment").glob("best_*.yaml"))) == complete > 1
+    (header,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
+    assert header.split() == ["trial", "gain", "highest", "accuracy", "accuracy", "macs", "drawn"]
 
 
 def test_another_search_does_not_go_on_with_it(whole, tmp_path):

@@ -102,11 +102,12 @@ def write_search(plan: "Plan", trials: Sequence[FrozenTrial]) -> str:
     for path in configs.glob("best_*.yaml"):
         if path.stem not in files:  # a frontier may have become shorter
             path.unlink()
-    rows = [["trial", *VALUES[:3], "drawn"]]
+    values = list(dict.fromkeys([*objectives, *VALUES[:3]]))  # what is looked for, and what most want to know
+    rows = [["trial", *(name.replace("_", " ") for name in values), "drawn"]]
     for trial in found if len(objectives) > 1 else best(trials, objectives, SHOWN):
         drawn = _drawn(trial)
         drawn = drawn if len(drawn) <= WIDE else f"{drawn[:WIDE]}…"
-        rows.append([str(trial.number), *(_cell(v, worth_of(trial).get(v)) for v in VALUES[:3]), drawn])
+        rows.append([str(trial.number), *(_cell(v, worth_of(trial).get(v)) for v in values), drawn])
     heading = heading_of(trials)
     told = [heading]
     if found:
