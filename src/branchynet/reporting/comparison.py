@@ -7,6 +7,7 @@ from typing import Any
 
 from branchynet.errors import counted, printable
 from branchynet.reporting.averages import Group, Value, values_of
+from branchynet.reporting.gradients import gradient_table
 from branchynet.reporting.paper import PaperRow, paper_row
 from branchynet.reporting.text import aligned
 from branchynet.runs.atomic import write_csv
@@ -78,6 +79,9 @@ def comparison_page(
     for experiment, there in by_experiment(groups).items():
         rows = [[*_cells(group), _side_exits(group)] for group in there]
         parts += [f"## {_text(experiment)}", _markdown([[*HEADER, SIDE_EXITS], *rows])]
+        gradients = gradient_table(there)
+        if gradients:
+            parts += ["Length of the layers' gradients, the mean over the last epoch:", _markdown(gradients)]
     parts.append(
         "± is the standard deviation from run to run of those with the same settings; in brackets, for one run, "
         "the 95 % interval over the samples, paired where the baseline's accuracy is taken off. Gains are the "
