@@ -107,12 +107,22 @@ def test_the_settings_as_they_stand_are_trial_0(tmp_path, capsys):
     }
     search_run(plan(tmp_path, reference=True, sampler=tpe, trials=4))
     first, *others = told(tmp_path)
-    assert first.params == {} and first.user_attrs["overrides"] == [] and first.values == [1.4]
+    assert first.user_attrs["overrides"] == [] and first.values == [1.4]
+    assert first.params == {}  # they say nothing of what the space draws
     assert all(trial.params for trial in others)
     out = capsys.readouterr().out
     assert "The settings as they stand (trial 0): gain 1.400, accuracy 90.00 %." in out
     with pytest.raises(UserError, match=r"other settings in this storage \(reference\)"):
         search_run(plan(tmp_path, sampler=tpe))
+
+
+def test_the_sampler_learns_from_the_settings_as_they_stand_where_they_lie_in_the_space(tmp_path):
+    settings = {**SETTINGS, "weights": {"last": 0.4}}
+    search_run(plan(tmp_path, settings=settings, reference=True, trials=3))
+    first, *others = told(tmp_path)
+    assert first.params == {"weights.last": 0.4}
+    assert first.user_attrs["overrides"] == [] and first.values == [1.4]
+    assert not [trial for trial in others if trial.params == first.params]
 
 
 def test_what_fits_no_network_is_told_and_the_search_goes_on(tmp_path, capsys):

@@ -1,12 +1,13 @@
 """What a search draws: trees, lists, what is there or not; and how it is written on a command line."""
 
+import optuna
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from branchynet.commands.app import conf_folder
 from branchynet.commands.search import check_drawn
-from branchynet.commands.space import check_space, draw, names, turns, written
+from branchynet.commands.space import check_space, draw, lies_at, names, turns, written
 from branchynet.errors import UserError
 
 
@@ -51,7 +52,7 @@ def test_a_head_that_is_not_there_is_not_drawn():
             "model.exits.0.convs.1": 16,
             "model.exits.0.kernel.0": 5,
             "model.exits.0.kernel.1": 3,
-            "model.exits.1": False,
+            "model.exits.1.there": False,
             "weights.last": 0.123456,
         }
     )
@@ -70,7 +71,7 @@ def test_a_head_that_is_there_is_drawn_and_lengths_are_conditions():
             "model.exits.0.convs.length": 1,
             "model.exits.0.convs.0": 8,
             "model.exits.0.kernel.0": 5,
-            "model.exits.1": True,
+            "model.exits.1.there": True,
             "model.exits.1.pool": 2,
             "weights.last": 1.0,
         }
@@ -147,3 +148,73 @@ def test_in_turns_every_choice_is_drawn_and_what_may_be_there_is():
     assert [[head["after"] for head in exits] for exits in heads] == [["input", "conv2"], ["conv1", "conv2"]]
     assert [(exits[0]["kernel"], exits[1]["pool"]) for exits in heads] == [([3, 3], 0), ([5, 5], 2)]
     assert list(turns({"weights": {"last": {"float": [0.1, 1.0]}}})) == [{"weights.last": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "some"),
+    [
+        ("b_lenet_efficient", "lenet_heads", {"kernel.0": 7, "stride.0": 4, "convs.length": 1, "pool": 0}),
+        ("b_alexnet_efficient", "alexnet_heads", {"convs.length": 5, "pool.3": 2, "depthwise": False}),
+    ],
+)
+def test_heads_made_by_hand_lie_in_the_ready_spaces(model, space, some):
+    """Drawn again, it is what stands there: one kernel for all is a list with one each."""
+    stands = yaml.safe_load((conf_folder() / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load((conf_folder() / "space" / f"{space}.yaml").read_text(encoding="utf-8"))
+    found = lies_at(tree, {"model": stands, "weights": {"first": 1.0, "last": 1.0}})
+    assert {name: found[f"model.exits.0.{name}"] for name in some} == some
+    assert found["model.exits.1.there"] is (len(stands["exits"]) == 2) and found["weights.last"] == 1.0
+
+
+TREE = {
+    "model": {
+        "exits": [
+            {"after": {"choice": ["input", "conv1"]}, "convs": {"list": {"int": [4, 8]}, "length": 1}},
+            {"maybe": {"after": "conv2", "norm": "batch"}},
+        ]
+    },
+    "init": {"choice": ["a", [1]]},
+}
+FIRST, SECOND = {"after": "input", "convs": [8], "fc": []}, {"after": "conv2", "norm": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("exits", "rest", "there"),
+    [
+        ([FIRST], {"init": "a"}, True),
+        ([FIRST, SECOND], {"init": [1]}, True),
+        ([FIRST, SECOND, SECOND], {"init": "a"}, False),  # a third one is never drawn
+        ([FIRST, {**SECOND, "norm": "none"}], {"init": "a"}, False),  # nor another norm
+        ([{**FIRST, "after": "conv2"}], {"init": "a"}, False),
+        ([{**FIRST, "convs": [9]}], {"init": "a"}, False),
+        ([{**FIRST, "convs": [8, 8]}], {"init": "a"}, False),
+        ([{"after": "input"}], {"init": "a"}, False),
+        ("auto", {"init": "a"}, False),
+        ([FIRST], {}, False),
+    ],
+)
+def test_settings_lie_in_a_space_or_do_not(exits, rest, there):
+    found = lies_at(TREE, {"model": {"exits": exits}, **rest})
+    assert (found is not None) == there
+    if there:
+        assert found["model.exits.1.there"] is (len(exits) == 2)
+
+
+def test_shares_lie_in_a_space_too():
+    tree = {
+        "at": [{"float": [0.05, 0.3]}, {"maybe": {"float": [0.35, 0.6]}}],
+        "on": {"choice": [True, False]},
+    }
+    assert lies_at(tree, {"at": [0.2], "on": False}) == {"at.0": 0.2, "at.1.there": False, "on": False}
+    both = {"at.0": 0.2, "at.1.there": True, "at.1": 0.5, "on": True}
+    assert lies_at(tree, {"at": [0.2, 0.5], "on": True}) == both
+
+
+@pytest.mark.parametrize("path", sorted((conf_folder() / "space").glob("*.yaml")), ids=lambda path: path.stem)
+def test_optuna_draws_from_the_ready_spaces(path):
+    """It bears one distribution for a name."""
+    space = yaml.safe_load(path.read_text(encoding="utf-8"))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [draw(space, study.ask()) for _ in range(20)]
+    assert all({name: each[name] for name in names(space)} == each for each in drawn)
+    assert len({len(trial.params) for trial in study.get_trials()}) > 1  # with what may be there, and without

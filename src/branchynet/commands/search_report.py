@@ -189,7 +189,7 @@ def _option(option: str) -> Any:
 
 def _compared(plan: "Plan", trials: Sequence[FrozenTrial], winner: FrozenTrial) -> list[str]:
     """The best trial beside the reference."""
-    first = [trial for trial in trials if trial.state == TrialState.COMPLETE and not trial.params]
+    first = [t for t in trials if t.state == TrialState.COMPLETE and not t.user_attrs.get("overrides")]
     if not plan.search["reference"] or not first:
         return []
     said = f"The settings as they stand (trial {first[0].number}): {said_of(first[0], plan.objectives)}."

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from branchynet.commands import app
 from branchynet.commands.paths import settle_paths
 from branchynet.commands.search_report import AS_IT_STANDS, history, said_of, write_search, write_trials
 from branchynet.commands.settings import check_settings
-from branchynet.commands.space import draw, turns, written
+from branchynet.commands.space import draw, lies_at, turns, written
 from branchynet.commands.train import settled
 from branchynet.commands.train_run import train_run, without
 from branchynet.errors import UnknownName, UserError, counted, reason_of
@@ -78,6 +79,11 @@ class Plan:
     def words(self, drawn: Sequence[str]) -> list[str]:
         """A trial's command line; where nothing is drawn, the reference's."""
         return [*(self.base if drawn else self.whole), *drawn]
+
+    @cached_property
+    def stands(self) -> dict[str, Any] | None:
+        """Where in the space the reference lies, None where it does not: as `lies_at` tells."""
+        return lies_at(self.space, self.settings) if self.search["reference"] else None
 
     @property
     def objectives(self) -> list[str]:
@@ -163,7 +169,7 @@ def check_hope(trials: Sequence[FrozenTrial]) -> None:
 
     The reference draws nothing, so that it says nothing of what is drawn.
     """
-    ended = [trial for trial in trials if trial.state.is_finished() and trial.params]
+    ended = [trial for trial in trials if trial.state.is_finished() and trial.user_attrs.get("overrides")]
     reasons = [trial.user_attrs.get("failed") for trial in ended]
     if len(ended) >= SAME and all(reasons) and len(set(reasons[-SAME:])) == 1:
         raise UserError(
@@ -225,6 +231,8 @@ class Work:
         try:
             reference = self.plan.search["reference"] and begun == 0
             drawn = {} if reference else draw(self.plan.space, trial)
+            if reference and self.plan.stands is not None:
+                draw(self.plan.space, trial)  # the same, so that the sampler learns what it came to
             words = [written(name, value) for name, value in drawn.items()]
             log.info("trial %d: %s", trial.number, " ".join(words) or AS_IT_STANDS)
             for name, value in (("overrides", words), ("run", str(folder))):
@@ -329,10 +337,13 @@ class Reseeded(BaseSampler):
     Args:
         make: from a seed to a sampler.
         seed: of the search.
+        first: what trial 0 is to draw, by name; None: what the sampler would have it draw.
     """
 
-    def __init__(self, make: Callable[..., BaseSampler], seed: int) -> None:
-        self.make, self.seed = make, seed
+    def __init__(
+        self, make: Callable[..., BaseSampler], seed: int, first: Mapping[str, Any] | None = None
+    ) -> None:
+        self.make, self.seed, self.first = make, seed, first
         self.inner = make(seed=seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -340,6 +351,8 @@ class Reseeded(BaseSampler):
         self.inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Any:
+        if self._is_given(trial):
+            return {}
         return self.inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> Any:
@@ -348,10 +361,15 @@ class Reseeded(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any
     ) -> Any:
+        if self.first is not None and self._is_given(trial):
+            return self.first[name]
         return self.inner.sample_independent(study, trial, name, distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         self.inner.after_trial(study, trial, state, values)
+
+    def _is_given(self, trial: FrozenTrial) -> bool:
+        return self.first is not None and trial.number == 0
 
     def reseed_rng(self) -> None:
         """Of threads, which a search here has none of."""
@@ -365,7 +383,7 @@ def open_study(plan: Plan) -> optuna.Study:
     """
     make = made("search.sampler", {**plan.search["sampler"], "_partial_": True})
     try:
-        sampler = Reseeded(make, plan.search["seed"])
+        sampler = Reseeded(make, plan.search["seed"], plan.stands)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the settings of search.sampler are refused: {reason_of(error)}; see conf/search/sampler"

@@ -20,6 +20,9 @@ from branchynet.errors import ArgumentError, UserError, check_flag, is_number, i
 WORDS = ("choice", "int", "float", "list", "maybe")
 _MORE = {"int": ("step", "log"), "float": ("step", "log"), "list": ("length",)}
 Scalar = None | bool | int | float | str
+THERE = (
+    ".there"  # behind the name of an item that may be there: what is drawn for it may be a number of its own
+)
 
 
 class Ask(Protocol):
@@ -44,6 +47,23 @@ def draw(space: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
     found: dict[str, Any] = {}
     _branch(space, "", ask, found)
     return found
+
+
+def lies_at(space: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What would have to be drawn to have these settings, by the name of each distribution; None: nothing would.
+
+    What the space leaves open, as the parts of an exit that it does not name, is not compared.
+
+    Args:
+        space: as `draw` takes it.
+        settings: of a training, nested.
+    """
+    asked = _AsItStands(settings)
+    try:
+        drawn = draw(space, asked)
+    except LookupError:
+        return None
+    return asked.drawn if all(_same(value, _at(settings, name)) for name, value in drawn.items()) else None
 
 
 def names(space: Mapping[str, Any]) -> list[str]:
@@ -123,7 +143,7 @@ def _value(node: Any, name: str, ask: Ask, beside: Mapping[str, Any]) -> Any:
 def _item(node: Any, name: str, ask: Ask) -> list[Any]:
     """An item of a list, which may not be there."""
     if isinstance(node, Mapping) and _word(name, node) == "maybe":
-        there = ask.suggest_categorical(name, (True, False))
+        there = ask.suggest_categorical(name + THERE, (True, False))
         return [_value(node["maybe"], name, ask, {})] if there else []
     return [_value(node, name, ask, {})]
 
@@ -210,7 +230,7 @@ class _First:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         self.names.append(name)
-        if tuple(choices) == (True, False):  # what may be there
+        if name.endswith(THERE):
             return True
         self.most = max(self.most, len(choices))
         return choices[self.turn] if self.turn < len(choices) else choices[0]
@@ -224,6 +244,75 @@ class _First:
     ) -> float:
         self.names.append(name)
         return high
+
+
+class _AsItStands:
+    """Draws what stands in settings.
+
+    Args:
+        settings: nested.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.drawn: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if name.endswith(THERE):
+            there = _at(self.settings, name.removesuffix(THERE), None) is not None
+            return self._kept(name, there, True)
+        value = _kept(_at(self.settings, name))
+        return self._kept(name, value, value in choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        value = self._number(name)
+        inside = is_whole(value, low) and value <= high and (value - low) % step == 0
+        return int(self._kept(name, value, inside))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        value = self._number(name)
+        return float(self._kept(name, value, is_number(value) and low <= value <= high))
+
+    def _number(self, name: str) -> Any:
+        above, _, last = name.rpartition(".")
+        if last != "length":
+            return _at(self.settings, name)
+        items = _at(self.settings, above)
+        return len(items) if isinstance(items, list) else 1
+
+    def _kept(self, name: str, value: Any, inside: bool) -> Any:
+        if not inside:
+            raise LookupError(name)
+        self.drawn[name] = value
+        return value
+
+
+def _at(settings: Any, name: str, *otherwise: Any) -> Any:
+    """What stands at a dotted name; in place of a list may stand the one value that all its items have."""
+    for part in name.split("."):
+        if isinstance(settings, list) and part.isdecimal() and int(part) < len(settings):
+            settings = settings[int(part)]
+        elif isinstance(settings, Mapping) and part in settings:
+            settings = settings[part]
+        elif isinstance(settings, list | Mapping) or not part.isdecimal():
+            if otherwise:
+                return otherwise[0]
+            raise LookupError(name)
+    return settings
+
+
+def _same(drawn: Any, stands: Any) -> bool:
+    """Whether what stands is what is drawn, as far as that goes."""
+    if isinstance(drawn, Mapping):
+        return isinstance(stands, Mapping) and all(
+            key in stands and _same(value, stands[key]) for key, value in drawn.items()
+        )
+    if isinstance(drawn, list):
+        each = stands if isinstance(stands, list) else [stands] * len(drawn)
+        return len(each) == len(drawn) and all(map(_same, drawn, each))
+    return bool(drawn == stands)
 
 
 # What Hydra reads as a text without quotes; none of the words that it reads as something else.
