@@ -33,6 +33,9 @@ def test_from_the_command_line(finished, tmp_path):
     done = subprocess.run([*command, *jobs], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("operating point, predicted") == 2
+    told = [line for line in done.stdout.splitlines() if "job " in line or "#" in line]
+    places = [run / "evaluate" / f"as_in_run-sweep.rule.distance={distance}" for distance in ("0", "0.9")]
+    assert told == [f"job {number}: {place}" for number, place in enumerate(places)]
     strict, loose = (
         result_of(run / "evaluate" / f"as_in_run-sweep.rule.distance={distance}") for distance in ("0", "0.9")
     )

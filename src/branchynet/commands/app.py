@@ -28,10 +28,11 @@ from branchynet.commands.command_line import check_form, flags, name_in_help, sw
 from branchynet.commands.group_help import describe, options
 from branchynet.commands.job_names import job_name, run_name
 from branchynet.commands.known import check_known
-from branchynet.commands.multirun import is_multirun, job_failed, settle_number
+from branchynet.commands.multirun import is_multirun, job_failed, quiet_launchers, settle_number, tell_job
 from branchynet.commands.paths import check_letters, settle_paths
 from branchynet.errors import UserError, one_line
 from branchynet.runs.run_config import plain
+from branchynet.training.ranks import ranks_outside
 
 STARTED = time.time()
 
@@ -93,6 +94,8 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
         nonlocal begun
         begun = True
         settle_number()
+        if is_multirun() and ranks_outside().first:
+            tell_job()
         try:
             if config_name not in ("train", "search"):  # whose settings have forms of their own
                 check_known(plain(config), conf_folder() / f"{config_name}.yaml")
@@ -111,7 +114,8 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
 
     OmegaConf.register_new_resolver("job_name", partial(job_name, swept()), replace=True)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
+        with quiet_launchers():
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(job)()
     except OSError as error:
         # Hydra makes the folder before it calls us.
         if begun or error.filename is None:

@@ -4,9 +4,12 @@ A job may run in another process or on another machine, see Hydra's launchers. S
 file in the multirun's folder, where the process that was called collects it, see `branchynet.runs.jobs`.
 """
 
+import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -37,10 +40,30 @@ def settle_number() -> None:
             hydra.job.num = int(number)
 
 
+@contextmanager
+def quiet_launchers() -> Iterator[None]:
+    """Inside, Hydra's launchers do not say what they begin: they count what they are given, which is not the jobs'
+    numbers, and do so before the terminal is theirs. The jobs say it themselves, see `tell_job`."""
+    launchers = [logging.getLogger(package) for package in ("hydra", "hydra_plugins")]
+    levels = [each.level for each in launchers]
+    for each in launchers:
+        each.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for each, level in zip(launchers, levels, strict=True):
+            each.setLevel(level)
+
+
 def job_begins() -> None:
-    """Keep that the job is at work, and where, for who looks at its multirun's folder; and say so."""
+    """Keep that the job is at work, and where, for who looks at its multirun's folder."""
     hydra = HydraConfig.get()
     write_job(sweep_folder(hydra), _job(hydra))
+
+
+def tell_job() -> None:
+    """Say which job begins, and where."""
+    hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
     print(printable(f"job {hydra.job.num}: {folder}"), flush=True)
 

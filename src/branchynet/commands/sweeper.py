@@ -4,7 +4,6 @@ A job is known by its overrides. So a multirun goes on where it was stopped, wha
 out, and every job finds its own folder again.
 """
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,17 +37,10 @@ def left_out(resumes: bool) -> Iterator[None]:
     known = Plugins.instance().class_name_to_class
     name = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
     known[name] = Resumed if resumes else Remaining
-    # Launchers count what they are given: their numbers are not the jobs', which say themselves that they begin.
-    launchers = [logging.getLogger(package) for package in ("hydra", "hydra_plugins")]
-    levels = [each.level for each in launchers]
-    for each in launchers:
-        each.setLevel(logging.WARNING)
     try:
         yield
     finally:
         known[name] = BasicSweeper
-        for each, level in zip(launchers, levels, strict=True):
-            each.setLevel(level)
 
 
 class Remaining(BasicSweeper):
