@@ -1,5 +1,6 @@
 """How the commands take their arguments, and how they tell of mistakes."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -190,3 +191,22 @@ def test_a_group_that_is_null_is_a_mistake_of_one_line():
     message = user_message(ValueError("Config group override must be a string or a list. Got NoneType"))
     assert message is not None and "null" in message and "\n" not in message
     assert user_message(ValueError("something else")) is None
+
+
+def test_a_closed_pipe_is_told_by_the_exit_code_alone(monkeypatch, tmp_path, capsys):
+    """Of a job, too: Hydra would print a line of its own before it."""
+
+    def gone(text=""):
+        sys.exit(141)
+
+    def prints(config, folder):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    app.register_resolvers()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.root, "handlers", [])  # Hydra's, of another test's stdout
+    monkeypatch.setattr(sys, "argv", ["branchynet report", "folders=[x]"])
+    monkeypatch.setattr(app.terminal, "check_stdout", gone)
+    with pytest.raises(SystemExit) as left:
+        app.start(prints, "report")
+    assert left.value.code == 141 and capsys.readouterr().err == ""

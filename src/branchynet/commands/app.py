@@ -102,6 +102,10 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             settle_paths(config)
             return task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
+            if isinstance(error, BrokenPipeError):
+                terminal.check_stdout(
+                    "\n"
+                )  # leaves if it was that, before Hydra has a line of its own for it
             message = user_message(error)
             if message is not None:
                 remove_unused(Path(HydraConfig.get().runtime.output_dir))
