@@ -72,6 +72,16 @@ def test_costs_far_apart_have_an_axis_whose_numbers_can_be_read(report, make_rep
     assert {"0.001", "0.002", "0.005", "0.01"} <= {label.get_text() for label in right.get_xticklabels()}
 
 
+def test_gains_far_apart_have_a_logarithmic_axis_too(report, tmp_path):
+    for number, gain in enumerate((0.5, 30.0)):
+        path = write_finished(tmp_path / str(number), report, [f"weights.last={gain}"]) / "result.json"
+        result = json.loads(path.read_text())
+        result["knee"]["gain_macs"] = gain
+        path.write_text(json.dumps(result))
+    gain = ablation("x", groups_of(gather([tmp_path]).rows)).axes[1]
+    assert gain.get_xscale() == "log" and gain.get_xlim()[0] == 0.25
+
+
 def test_of_many_groups_the_best_are_named(groups, report, tmp_path):
     for number in range(MOST_NAMED):
         write_finished(tmp_path / "many" / str(number), report, [f"x={number}"], seed=number)

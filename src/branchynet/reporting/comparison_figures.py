@@ -78,10 +78,7 @@ def trade_offs(groups: Sequence[Group]) -> Figure:
     for panel, cost, least in zip(panels, ("latency_us", "macs"), (0.1, 1e-3), strict=True):
         costs = [max(row.result[of][cost], least) for row in rows for of in ("baseline", "knee")]
         if max(costs) > WIDE * min(costs):
-            panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.xaxis.set_major_formatter("{x:g}")  # as people read it, not powers of ten
-            panel.xaxis.set_minor_formatter(NullFormatter())
+            _logarithmic(panel)
         else:
             panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
@@ -147,9 +144,15 @@ def ablation(experiment: str, groups: Sequence[Group]) -> Figure:
             values = [group.values.get(name) for group in shown]
             _bars(panel, [place + shift for place in places], values, factor, colour, label)
         panel.grid(alpha=0.3, axis="x")
-        panel.legend(fontsize="small", loc="best")
+        # Above the bars: wherever it stood among many of them, it would hide some.
+        panel.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     accuracy.axvline(0, color=BLACK, linewidth=0.8)
     accuracy.set_xlabel("accuracy on test less the baseline's, points")
+    found = [group.values.get(name) for group in shown for name in ("gain_latency", "gain_macs")]
+    gains = [each.value for each in found if each is not None]
+    if gains and max(gains) > WIDE * min(gains) > 0:
+        _logarithmic(gain)
+        gain.set_xlim(left=min(*gains, 1) / 2)
     gain.axvline(1, color=RED, linestyle=":")
     gain.set_xlabel("gain over the baseline")
     _stacked(rates, shown)
@@ -159,6 +162,14 @@ def ablation(experiment: str, groups: Sequence[Group]) -> Figure:
     more = "" if len(groups) == len(shown) else f", {len(shown)} of {len(groups)} groups"
     figure.suptitle(f"{_plain(experiment)}{more}")
     return figure
+
+
+def _logarithmic(panel: Axes) -> None:
+    """The x-axis, with numbers as people read them, not powers of ten."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw(panels: Sequence[Axes], group: Group, alone: bool, style: dict[str, Any]) -> None:
