@@ -155,7 +155,8 @@ def test_what_is_for_one_class_is_refused_in_one_line(segmented, tmp_path, overr
 def test_engines_answer_with_the_same_maps_alone_and_in_batches(segmented):
     run = open_run(segmented)
     x = torch.cat([x for x, _ in run.data.batches("test", 20)]).numpy()
-    limits = [float(trace_of(run).uncertainty[:, 0].median())]
+    # Between two images, not on one, which rounding would let leave on one engine alone.
+    limits = [float(trace_of(run).uncertainty[:, 0].sort().values[24:26].mean())]
     found = {}
     for name in ("torch", "onnxruntime"):
         engine = get_backend(name).engine(run.network, run.criteria, limits, run.facts.input_shape, 1)

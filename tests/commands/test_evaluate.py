@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import child
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -143,6 +144,7 @@ def test_a_run_of_branchynet_0_1_is_named_as_such(copied, tmp_path):
     config.sweep.rule = {"name": "accuracy_floor", "distance": 0.0}
     config.data.seed = "${seed}"  # they had references
     OmegaConf.save(config, path)
+    np.save(tmp_path / "x.npy", np.zeros((1, 28, 28), np.uint8))
     for command in (["evaluate"], ["evaluate", "criterion=margin"], ["export"], ["predict", "input=x.npy"]):
         done = child.call([*command, f"run='{copied}'"], tmp_path)
         assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
