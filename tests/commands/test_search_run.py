@@ -10,7 +10,7 @@ import optuna
 import pytest
 import trials
 from child import call
-from trials import SETTINGS, SPACE, WITH_BAD, dies_at, plan, search_in, stub
+from trials import SEARCH, SETTINGS, SPACE, WITH_BAD, dies_at, plan, search_in, stub
 
 from branchynet.commands.search_run import quiet, search_run, shown
 from branchynet.errors import UserError
@@ -98,14 +98,16 @@ def test_sittings_draw_what_one_would_and_another_seed_something_else(whole, tmp
     assert not set(drawn(tmp_path / "another")) & set(drawn(whole))
 
 
+GROUPED = {
+    "_target_": "optuna.samplers.TPESampler",
+    "n_startup_trials": 1,
+    "multivariate": True,
+    "group": True,
+}
+
+
 def test_the_settings_as_they_stand_are_trial_0(tmp_path, capsys):
-    tpe = {
-        "_target_": "optuna.samplers.TPESampler",
-        "n_startup_trials": 1,
-        "multivariate": True,
-        "group": True,
-    }
-    search_run(plan(tmp_path, reference=True, sampler=tpe, trials=4))
+    search_run(plan(tmp_path, reference=True, sampler=GROUPED, trials=4))
     first, *others = told(tmp_path)
     assert first.user_attrs["overrides"] == [] and first.values == [1.4]
     assert first.params == {}  # they say nothing of what the space draws
@@ -113,12 +115,13 @@ def test_the_settings_as_they_stand_are_trial_0(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "The settings as they stand (trial 0): gain 1.400, accuracy 90.00 %." in out
     with pytest.raises(UserError, match=r"other settings in this storage \(reference\)"):
-        search_run(plan(tmp_path, sampler=tpe))
+        search_run(plan(tmp_path, sampler=GROUPED))
 
 
-def test_the_sampler_learns_from_the_settings_as_they_stand_where_they_lie_in_the_space(tmp_path):
+@pytest.mark.parametrize("sampler", [SEARCH["sampler"], GROUPED], ids=["plain", "grouped"])
+def test_the_sampler_learns_from_the_settings_as_they_stand_where_they_lie_in_the_space(tmp_path, sampler):
     settings = {**SETTINGS, "weights": {"last": 0.4}}
-    search_run(plan(tmp_path, settings=settings, reference=True, trials=3))
+    search_run(plan(tmp_path, settings=settings, reference=True, trials=3, sampler=sampler))
     first, *others = told(tmp_path)
     assert first.params == {"weights.last": 0.4}
     assert first.user_attrs["overrides"] == [] and first.values == [1.4]

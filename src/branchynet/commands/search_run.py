@@ -356,6 +356,8 @@ class Reseeded(BaseSampler):
         return self.inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> Any:
+        if self._is_given(trial):
+            return {}
         return self.inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
