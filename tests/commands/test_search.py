@@ -113,7 +113,7 @@ def test_trials_are_runs_and_the_best_ones_experiments(searched):
 )
 def test_mistakes(arguments, words, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
-        called(monkeypatch, tmp_path, *arguments, "hydra.run.dir=s")
+        called(monkeypatch, tmp_path, "data=digits", *arguments, "hydra.run.dir=s")
     assert ended.value.code == 2 and words in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
