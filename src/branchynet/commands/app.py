@@ -103,9 +103,8 @@ def start(task: Callable[[DictConfig, Path], object], config_name: str) -> None:
             return task(config, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             if isinstance(error, BrokenPipeError):
-                terminal.check_stdout(
-                    "\n"
-                )  # leaves if it was that, before Hydra has a line of its own for it
+                # Leaves if it was that, before Hydra has a line of its own for it.
+                terminal.check_stdout("\n")
             message = user_message(error)
             if message is not None:
                 remove_unused(Path(HydraConfig.get().runtime.output_dir))

@@ -230,9 +230,11 @@ class Work:
         folder = self.plan.folder / "trials" / f"{begun:03d}"
         try:
             reference = self.plan.search["reference"] and begun == 0
-            drawn = {} if reference else draw(self.plan.space, trial)
-            if reference and self.plan.stands is not None:
-                draw(self.plan.space, trial)  # the same, so that the sampler learns what it came to
+            drawn = {}
+            if not reference:
+                drawn = draw(self.plan.space, trial)
+            elif self.plan.stands is not None:
+                draw(self.plan.space, trial)  # what stands: so that the sampler learns what it came to
             words = [written(name, value) for name, value in drawn.items()]
             log.info("trial %d: %s", trial.number, " ".join(words) or AS_IT_STANDS)
             for name, value in (("overrides", words), ("run", str(folder))):

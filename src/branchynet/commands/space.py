@@ -20,9 +20,8 @@ from branchynet.errors import ArgumentError, UserError, check_flag, is_number, i
 WORDS = ("choice", "int", "float", "list", "maybe")
 _MORE = {"int": ("step", "log"), "float": ("step", "log"), "list": ("length",)}
 Scalar = None | bool | int | float | str
-THERE = (
-    ".there"  # behind the name of an item that may be there: what is drawn for it may be a number of its own
-)
+# Behind the name of an item that may be there: what is drawn for the item may be a number, which has that name.
+THERE = ".there"
 
 
 class Ask(Protocol):
