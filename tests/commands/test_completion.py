@@ -121,7 +121,7 @@ def test_in_bash(program, tmp_path):
         "train",
         "model.,model=",
         "b_lenet,b_lenet_efficient,b_lenet_tree",
-        "accuracy_floor,certified,given,knee,latency_budget,mac_budget",
+        "accuracy_floor,certified,gain_floor,given,knee,latency_budget,mac_budget",
         "./images.npz",
         "b_lenet,b_lenet_efficient,b_lenet_tree",
         "1",

@@ -50,7 +50,7 @@ def test_there_is_a_file_for_every_rule_and_for_every_criterion_of_the_first_one
         "mlp",
         "openmax",
         "temperature",
-    } and len(RULES) == 6
+    } and len(RULES) == 7
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -125,7 +125,7 @@ def test_what_is_no_rule_or_no_setting_of_it_gets_one_line(settings, words):
 def test_default():
     sweep = composed("sweep=default", "sweep.rule.distance=0.005")["sweep"]
     assert sweep == {
-        "rule": {"_target_": "branchynet.exits.rules.AccuracyFloor", "distance": 0.005},
+        "rule": {"_target_": "branchynet.exits.rules.AccuracyFloor", "distance": 0.005, "cost": "latency_us"},
         "protocol": "validation",
         "thresholds": None,
         "max_vectors": 40_000,

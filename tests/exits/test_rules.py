@@ -15,6 +15,7 @@ from branchynet.exits.rules import (
     AccuracyFloor,
     Choice,
     Cost,
+    GainFloor,
     Knee,
     LatencyBudget,
     MacBudget,
@@ -142,6 +143,27 @@ def test_budgets_take_the_most_accurate_within():
     assert choose(MacBudget(349)).index == 2
     for rule in (LatencyBudget(1e9), MacBudget(1e9)):
         assert choose(rule).index == 0
+
+
+def test_gain_floor_takes_the_most_accurate_that_is_so_many_times_as_cheap():
+    assert [choose(GainFloor(gain)).index for gain in (0.8, 1.3, 2, 4)] == [0, 1, 2, 3]
+    assert choose(GainFloor(2, cost="macs"), macs=700.0).index == 1
+    chosen = choose(GainFloor(5))
+    assert (chosen.index, chosen.feasible) == (3, False)
+    assert chosen.note.startswith("No operating point costs at most 8.0 µs per sample")
+
+
+@pytest.mark.parametrize("rule", [AccuracyFloor, Knee])
+def test_a_rule_is_about_the_cost_that_it_is_told(rule):
+    """Both points are as accurate; one lets all leave at exit 2, which is fast, the other half of all at exit 1."""
+    made = OperatingPoints(torch.zeros(2, 2), torch.tensor([9, 9]), torch.tensor([[0, 10, 0], [5, 0, 5]]))
+    trace = Trace(torch.ones(10, 3), torch.ones(10, 3).long(), torch.ones(10, dtype=torch.int64))
+    both = {"latency_us": Cost("µs", (10, 20, 50), 40), "macs": Cost("MACs", (100, 500, 550), 300)}
+    view = View(trace, lambda _: made, both, some_right(9, 10))
+    assert select(rule(), view).point == made[0]
+    by_macs = select(rule(cost="macs"), view)
+    assert by_macs.point == made[1] and not by_macs.cheaper
+    assert "costs 325.0 MACs per sample, the baseline 300.0 MACs" in by_macs.note
 
 
 def test_a_budget_met_exactly_is_met_in_spite_of_rounding():
@@ -281,6 +303,10 @@ def test_rules_equal_a_plain_search(seed, distance, budget):
         (AccuracyFloor, "distance", True, "number"),
         (AccuracyFloor, "distance", -0.1, "0 or more"),
         (AccuracyFloor, "distance", 1, "fraction"),
+        (AccuracyFloor, "cost", "time", "one of latency_us, macs"),
+        (Knee, "cost", None, "one of latency_us, macs"),
+        (GainFloor, "gain", 0, "above 0"),
+        (GainFloor, "gain", math.inf, "above 0"),
     ],
 )
 def test_wrong_settings_get_one_line_that_begins_with_their_name(rule, setting, value, words):

@@ -163,7 +163,7 @@ def test_every_criterion_of_conf_is_made_and_has_its_name(name):
     assert build_criterion(composed(f"criterion={name}").criterion).name == name
 
 
-@pytest.mark.parametrize("name", ["accuracy_floor", "knee", "latency_budget", "mac_budget"])
+@pytest.mark.parametrize("name", ["accuracy_floor", "gain_floor", "knee", "latency_budget", "mac_budget"])
 def test_every_rule_of_conf_is_made_and_has_its_name(name):
     assert build_rule(composed(f"sweep/rule={name}").sweep.rule).name == name
 

@@ -105,7 +105,7 @@ class SweepSettings:
         if getattr(self.rule, "whole", False):
             raise UserError(
                 f"the rule {self.rule.name} counts right and wrong answers, and with task={name} one is partly "
-                "right: take accuracy_floor, knee, latency_budget or mac_budget"
+                "right: take accuracy_floor, gain_floor, knee, latency_budget or mac_budget"
             )
         if not isinstance(self.combining, Separate):
             raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from branchynet.evaluation.report import Report, Savings, medians, savings
 from branchynet.exits.point import OperatingPoint
-from branchynet.exits.rules import AccuracyFloor, LatencyBudget, Rule, select
+from branchynet.exits.rules import AccuracyFloor, GainFloor, Rule, select
 from branchynet.exits.sweep import point_at
 
 # Losses against the baseline, as fractions: none, half a point and one point of accuracy.
@@ -38,9 +38,8 @@ class TradeOff:
 
 def trade_offs(report: Report) -> list[TradeOff]:
     """The points for all LOSSES, then for all GAINS, on the report's engine."""
-    baseline_us = report.latencies[report.engine].baseline.median_us
     losses = [_trade_off(report, "loss", loss, AccuracyFloor(loss)) for loss in LOSSES]
-    gains = [_trade_off(report, "gain", gain, LatencyBudget(baseline_us / gain)) for gain in GAINS]
+    gains = [_trade_off(report, "gain", gain, GainFloor(gain)) for gain in GAINS]
     return losses + gains
 
 

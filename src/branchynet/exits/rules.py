@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from branchynet.errors import is_number, not_allowed
+from branchynet.errors import check_choice, is_number, not_allowed
 from branchynet.exits.certificate import Certificate
 from branchynet.exits.point import OperatingPoint
 from branchynet.exits.sweep import OperatingPoints, point_at, sweep
@@ -24,6 +24,9 @@ from branchynet.exits.trace import Trace
 # Accuracies are counts over S and costs sums of a few products: what differs by less than this (relatively,
 # for costs) differs by rounding only.
 ROUNDING = 1e-12
+
+# What a rule may be told to be about: keys of `View.costs`.
+COSTS = ("latency_us", "macs")
 
 
 class Cost(NamedTuple):
@@ -112,7 +115,10 @@ class Rule(Protocol):
     """
 
     name: ClassVar[str]
-    cost: ClassVar[str]
+
+    @property
+    def cost(self) -> str:
+        """See the class."""
 
     def choose(self, view: View) -> Choice:
         """Choose a point. Its thresholds need not be among the view's."""
@@ -127,30 +133,32 @@ def check_rule(rule: Rule, exits: int) -> None:
 
 @dataclass(frozen=True)
 class AccuracyFloor:
-    """The fastest point whose accuracy is at least the baseline's less `distance`, a fraction.
+    """The cheapest point, by `cost`, whose accuracy is at least the baseline's less `distance`, a fraction.
 
-    Of equally fast ones the most accurate. If there is none: the most accurate, of those the fastest.
+    Of equally cheap ones the most accurate. If there is none: the most accurate, of those the cheapest.
     """
 
     distance: float = 0.0
+    cost: str = "latency_us"
 
     name: ClassVar[str] = "accuracy_floor"
-    cost: ClassVar[str] = "latency_us"
 
     def __post_init__(self) -> None:
+        check_choice("cost", self.cost, COSTS)
         _check_amount("distance", self.distance)
         if self.distance >= 1:
             raise not_allowed("distance", self.distance, "a fraction below 1, 0.01 is one point of accuracy")
 
     def choose(self, view: View) -> Choice:
         """See the class."""
-        accuracy, latency = view.points.accuracy, view.mean("latency_us")
+        accuracy, mean = view.points.accuracy, view.mean(self.cost)
         floor = view.baseline_accuracy - self.distance
         enough = accuracy >= floor - ROUNDING
         if enough.any():
-            found = view.points[first(enough, latency, -accuracy)]
-            return Choice(found, what="Even the fastest such point")
-        nearest = view.points[first(~enough, -accuracy, latency)]
+            found = view.points[first(enough, mean, -accuracy)]
+            least = "fastest" if self.cost == "latency_us" else "cheapest"
+            return Choice(found, what=f"Even the {least} such point")
+        nearest = view.points[first(~enough, -accuracy, mean)]
         note = (
             f"No operating point reaches {100 * floor:.3f} % on the split of the choice: the most accurate, "
             f"{100 * nearest.accuracy:.3f} %, was taken."
@@ -162,30 +170,53 @@ class AccuracyFloor:
 class Knee:
     """The point farthest above the chord from 'all leave at exit 1' to 'all go to the end'.
 
-    With A_1, L_1 and A_N, L_N the accuracy and latency of these two forced exits, and A and L a point's own:
+    With A_1, L_1 and A_N, L_N the accuracy and the cost of these two forced exits, and A and L a point's own:
 
         slope = max(0, (A_N - A_1) / (L_N - L_1))        score = A - slope · L
 
-    The knee has the greatest score; of equals it is the fastest. As in Kneedle (Satopää et al., 2011) it is
+    The knee has the greatest score; of equals it is the cheapest. As in Kneedle (Satopää et al., 2011) it is
     where the curve bulges most over its chord, but this chord is fixed by two forced exits, which do not
     depend on the thresholds tried. So trying more thresholds changes no score: the knee stays, unless a new
-    point lies strictly farther above the same chord (or as far, and is faster). Where going to the end is no
-    more accurate, or no slower, the slope is 0 and the knee is the most accurate point.
+    point lies strictly farther above the same chord (or as far, and is cheaper). Where going to the end is no
+    more accurate, or no dearer, the slope is 0 and the knee is the most accurate point.
     """
 
+    cost: str = "latency_us"
+
     name: ClassVar[str] = "knee"
-    cost: ClassVar[str] = "latency_us"
+
+    def __post_init__(self) -> None:
+        check_choice("cost", self.cost, COSTS)
 
     def choose(self, view: View) -> Choice:
         """See the class."""
-        accuracy, latency = view.points.accuracy, view.mean("latency_us")
+        accuracy, mean = view.points.accuracy, view.mean(self.cost)
         rise = float(view.exit_accuracy[-1] - view.exit_accuracy[0])
-        exits = view.costs["latency_us"].exits
+        exits = view.costs[self.cost].exits
         run = exits[-1] - exits[0]
         slope = max(0.0, rise / run) if run > 0 else 0.0
-        score = accuracy - slope * latency
+        score = accuracy - slope * mean
         best = score >= score.max() - ROUNDING
-        return Choice(view.points[first(best, latency, -accuracy)])
+        return Choice(view.points[first(best, mean, -accuracy)])
+
+
+@dataclass(frozen=True)
+class GainFloor:
+    """The most accurate point that costs at most the baseline's cost over `gain`; see `within`."""
+
+    gain: float
+    cost: str = "latency_us"
+
+    name: ClassVar[str] = "gain_floor"
+
+    def __post_init__(self) -> None:
+        check_choice("cost", self.cost, COSTS)
+        if not is_number(self.gain) or not math.isfinite(self.gain) or self.gain <= 0:
+            raise not_allowed("gain", self.gain, "a number above 0, 2 is twice as fast as the baseline")
+
+    def choose(self, view: View) -> Choice:
+        """See the class."""
+        return within(view, self.cost, view.costs[self.cost].baseline / self.gain)
 
 
 @dataclass(frozen=True)

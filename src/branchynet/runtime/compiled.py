@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,6 +110,8 @@ def _compiled(
     one_row: bool = False,
     cuda_graphs: bool = False,
 ) -> Callable[..., Any]:
+    # PyTorch's advice, on a GPU, to multiply less exactly than thresholds were chosen with.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     options: dict[str, Any] = {}
     if one_row:
         # The weights are frozen, so the input alone has to be looked at before a call.

@@ -26,6 +26,7 @@ _NOISE = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6.6 on torch 2.15
     r".*module\(s\) in eval mode at the start of training.*",  # a frozen trunk's are
     r".*recommended to use `self.log\(.*, sync_dist=True\)`.*",  # torchmetrics has reduced them over the ranks
+    r"TensorFloat32 tensor cores for float32.*",  # small networks train in float32, and exactly
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's is not
 )
 
