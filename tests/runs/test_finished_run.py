@@ -35,6 +35,17 @@ def test_the_network_gives_the_runs_own_trace(finished):
     assert not run.network.training and not run.baseline.training
 
 
+def test_images_below_the_folder_that_the_run_was_started_in_say_so(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = open_run(finished)
+    run.config.data["path"] = "mine"
+    with pytest.raises(UserError, match=r"data\.path=mine, .* give data\.path=<where they are>"):
+        _ = run.data
+    run.look_for_images(None, "mine")
+    with pytest.raises(UserError, match=f"path='{tmp_path}/mine' is for"):
+        _ = run.data
+
+
 def test_what_stands_in_the_result_is_at_hand(finished):
     run = open_run(str(finished))
     knee = json.loads((finished / "result.json").read_text())["knee"]

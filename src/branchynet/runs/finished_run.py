@@ -4,6 +4,7 @@ Everything but settings and result is loaded when it is asked for, and nothing o
 tensors and plain values, and the settings may name branchynet's and torchvision's own classes alone.
 """
 
+import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +184,12 @@ class FinishedRun:
     def data(self) -> "ImageData":
         """The data set, set up."""
         settings = self.config.data
+        path = settings.get("path")
+        if path is not None and not os.path.isabs(path) and not os.path.exists(path):
+            raise UserError(
+                f"{self.folder}: data.path={path}, where the run found its images, is below the folder that it was "
+                "started in: start there, too, or give data.path=<where they are>"
+            )
         if settings.get("classes") is not None and (facts := read_facts(self.folder)) is not None:
             settings = {
                 **plain(settings),
@@ -194,7 +201,7 @@ class FinishedRun:
         """From now on, in these places instead of where the run found them; None leaves one as it was."""
         for key, place in (("root", root), ("path", path), ("cache", cache)):
             if place is not None:
-                self.config.data[key] = place
+                self.config.data[key] = os.path.abspath(place)  # of this folder, not of the run's
 
     @cached_property
     def network(self) -> BranchedNetwork:
