@@ -1,6 +1,7 @@
 """The page of a run: its numbers are those of result.json and of the sweep, in a browser, whatever is moved."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def test_of_a_run_reported_on_validation_nothing_of_test_is_there(make_three):
     assert list(data["splits"]) == ["val"] and data["live"] == "val"
     paper = page_data(make_three(protocol="paper"), None, COMMAND)
     assert (paper["live"], paper["paper"], data["paper"]) == ("test", True, False)
+
+
+def test_a_rule_that_looked_at_macs_says_so(report):
+    assert page_data(report, None, COMMAND)["rule"] == "accuracy_floor"
+    by_macs = replace(report, selection=replace(report.selection, cost="macs"))
+    assert page_data(by_macs, None, COMMAND)["rule"] == "accuracy_floor, counting MACs"
 
 
 def test_the_frontier_goes_from_cheap_to_expensive_and_is_not_longer_than_told(make_report, monkeypatch):

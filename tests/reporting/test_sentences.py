@@ -47,6 +47,13 @@ def test_sentences_of_an_ordinary_run(report):
     ]
 
 
+def test_a_rule_that_looked_at_macs_says_so(report):
+    by_macs = replace(report, selection=replace(report.selection, cost="macs"))
+    assert sentences(by_macs)[0].startswith(
+        "The rule accuracy_floor chose T1 = 0.45 (entropy) on validation, counting MACs. Gain in MACs 1.70 ["
+    )
+
+
 def test_gains_in_words_have_their_intervals(make_report):
     # All leave at exit 1, so that every draw gives the same.
     texts = sentences(make_report(chosen=3))

@@ -48,9 +48,11 @@ def test_a_label_is_one_line_and_short(report, tmp_path):
 
 
 def test_what_an_older_run_does_not_have_is_as_it_was_then(report, tmp_path):
-    sweep = {"rule": {"distance": 0.0}}
+    rule = {"_target_": "branchynet.exits.rules.AccuracyFloor", "distance": 0.0}
+    sweep = {"rule": rule}
     older = {**{k: v for k, v in SETTINGS.items() if k != "combine"}, "sweep": sweep}
-    newer = {**SETTINGS, "ema": None, "sweep": {**sweep, "fit_share": 0.5}}
-    for seed, settings in enumerate([older, newer, {**newer, "ema": 0.9}]):
+    newer = {**SETTINGS, "ema": None, "sweep": {"rule": {**rule, "cost": "latency_us"}, "fit_share": 0.5}}
+    by_macs = {**newer, "sweep": {"rule": {**rule, "cost": "macs"}, "fit_share": 0.5}}
+    for seed, settings in enumerate([older, newer, {**newer, "ema": 0.9}, by_macs]):
         write_finished(tmp_path / str(seed), report, settings=settings, seed=seed)
-    assert labels(tmp_path) == ["", "", "(ema=0.9)"]
+    assert labels(tmp_path) == ["", "", "(ema=0.9)", "(sweep.rule.cost=macs)"]

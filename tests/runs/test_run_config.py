@@ -244,6 +244,22 @@ def test_settings_of_a_run_are_read_whole(finished):
     assert config.label_smoothing == config.objective.label_smoothing == 0
 
 
+@pytest.mark.parametrize(
+    ("rule", "name", "value"),
+    [
+        ("rules.AccuracyFloor", "cost", "latency_us"),
+        ("rules.Knee", "cost", "latency_us"),
+        ("certified.Certified", "cost", "latency_us"),
+        ("rules.LatencyBudget", "delta", None),
+        ("rules.MacBudget", "delta", None),
+    ],
+)
+def test_rules_of_older_runs_have_their_later_settings_too(rule, name, value, tmp_path):
+    text = f"model: {{}}\ndata: {{}}\nsweep: {{rule: {{_target_: branchynet.exits.{rule}}}}}"
+    found = read_config(stored(tmp_path, text)).sweep.rule
+    assert name in found and found[name] == value
+
+
 def stored(folder, text):
     """A run with these settings."""
     (folder / ".hydra").mkdir()

@@ -86,10 +86,8 @@ def worth(
     whole = baseline_trace(trunk, criteria[-1], unseen.normalised("val"), label, task)
     cost = Cost("MACs", macs.exits, macs.baseline)
     tried = Search([macs.exits], settings.max_vectors, settings.thresholds, settings.candidates)
-    # What the rule takes for latencies are MACs here.
-    rule = AccuracyFloor(max_loss)
-    view = View(seen, tried, {rule.cost: cost, "macs": cost}, whole.correct[:, 0])
-    choice = rule.choose(view)
+    view = View(seen, tried, {"macs": cost}, whole.correct[:, 0])
+    choice = AccuracyFloor(max_loss, cost="macs").choose(view)
     point, highest = choice.point, view.points.right.max().item() / seen.num_samples
     mean = point.mean_cost(macs.exits)
     missing = view.baseline_accuracy - max_loss - highest

@@ -216,7 +216,12 @@ class GainFloor:
 
     def choose(self, view: View) -> Choice:
         """See the class."""
-        return within(view, self.cost, view.costs[self.cost].baseline / self.gain)
+        choice = within(view, self.cost, view.costs[self.cost].baseline / self.gain)
+        if choice.feasible:
+            return choice
+        return cheapest(
+            view, self.cost, f"No operating point is {self.gain:g} times as cheap as the baseline"
+        )
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,7 @@ class Selection:
 
     `feasible` is False where no point met the rule and the nearest was taken; `cheaper` is False where the
     chosen one costs no less than the baseline, in the rule's own kind of cost. `note` then says so in words,
-    and is empty otherwise. `certificate`: see `Choice`.
+    and is empty otherwise. `certificate`: see `Choice`. `cost` is the rule's own kind, a key of `View.costs`.
     """
 
     point: OperatingPoint  # on the split of the choice
@@ -289,6 +294,7 @@ class Selection:
     cheaper: bool
     note: str
     certificate: Certificate | None = None
+    cost: str = "latency_us"
 
 
 def select(rule: Rule, view: View) -> Selection:
@@ -303,7 +309,7 @@ def select(rule: Rule, view: View) -> Selection:
             f" {choice.what} costs {kind.amount(cost)} per sample, the baseline {kind.amount(kind.baseline)}: the "
             "exits save nothing here."
         )
-    return Selection(choice.point, choice.feasible, cheaper, note.strip(), choice.certificate)
+    return Selection(choice.point, choice.feasible, cheaper, note.strip(), choice.certificate, rule.cost)
 
 
 def within(view: View, cost: str, budget: float, delta: float | None = None) -> Choice:

@@ -15,6 +15,7 @@ from branchynet.evaluation.report import Report, medians, taken_at
 from branchynet.exits.point import decimal
 from branchynet.reporting.page import new_plot, numbers, page
 from branchynet.reporting.page_images import good_of, main_class, sheet_of
+from branchynet.reporting.sentences import counting
 from branchynet.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def page_data(report: Report, image: Image | None, command: str) -> dict[str, An
         "classes": list(report.classes),
         "criterion": report.criterion,
         "unit": report.unit,
-        "rule": report.rule,
+        "rule": f"{report.rule}{counting(report)}",
         "note": report.selection.note,
         "noise": [each.reason for each in report.noise],
         "where": f"{report.engine}, {threads}, batch 1, on {report.machine}",

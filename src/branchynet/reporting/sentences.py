@@ -102,11 +102,17 @@ def threads(report: Report) -> str:
     return "1 thread" if report.threads == 1 else f"{report.threads} threads"
 
 
+def counting(report: Report) -> str:
+    """What the rule looked at where that was not the time."""
+    return ", counting MACs" if report.selection.cost == "macs" else ""
+
+
 def _choice(report: Report) -> str:
     chosen = ", ".join(f"T{n} = {value:.4g}" for n, value in enumerate(report.point.thresholds, 1))
     saved, ends = savings(report, report.point), point_intervals(report, taken_at_point(report))
+    how = f"({report.criterion}) on {report.chosen_on}{counting(report)}"
     return (
-        f"The rule {report.rule} chose {chosen} ({report.criterion}) on {report.chosen_on}. Gain in MACs "
+        f"The rule {report.rule} chose {chosen} {how}. Gain in MACs "
         f"{within(saved.gain_macs, ends.gain_macs)}; gain in latency with the trunk's segments alone on the "
         f"clock, as in the paper's Table I, {within(saved.gain_trunk_only, ends.gain_trunk_only)}."
     )

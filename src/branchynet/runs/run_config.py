@@ -33,6 +33,15 @@ SEPARATE = {"_target_": "branchynet.exits.combining.Separate"}
 ONE_CLASS = {"_target_": "branchynet.exits.task.Classification"}
 # Settings that older runs do not have, as they were then.
 LATER = (("sweep", "fit_share", 0.5),)
+# The same, of rules by their `_target_`.
+BY_LATENCY = {"cost": "latency_us"}
+RULES_LATER: dict[str, dict[str, Any]] = {
+    "branchynet.exits.rules.AccuracyFloor": BY_LATENCY,
+    "branchynet.exits.rules.Knee": BY_LATENCY,
+    "branchynet.exits.certified.Certified": BY_LATENCY,
+    "branchynet.exits.rules.LatencyBudget": {"delta": None},
+    "branchynet.exits.rules.MacBudget": {"delta": None},
+}
 MAX_BYTES = 1_000_000  # of settings
 # libyaml's reads the same, seven times as fast; a few builds of PyYAML are without it.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -105,6 +114,10 @@ def add_later(settings: dict[str, Any]) -> None:
     for group, name, value in LATER:
         if isinstance(settings.get(group), dict):
             settings[group].setdefault(name, value)
+    rule = _rule(settings)
+    if isinstance(rule, dict) and isinstance(target := rule.get("_target_"), str):
+        for name, value in RULES_LATER.get(target, {}).items():
+            rule.setdefault(name, value)
 
 
 def read_yaml(path: Path) -> Any:
