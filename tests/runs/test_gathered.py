@@ -140,6 +140,20 @@ def test_evaluations_have_their_runs_overrides_and_their_own(swept, make_report)
     assert rows[0].name == f"{run.name}/evaluate/as_in_run-sweep_rule=knee"
 
 
+def test_another_rule_has_none_of_the_settings_of_the_runs_own(swept, make_report):
+    run = swept / "0-weights=equal,seed=0"
+    typed = "[sweep/rule=latency_budget, sweep.rule.budget_us=40, sweep.protocol=paper]"
+    (run / ".hydra" / "overrides.yaml").write_text(typed)
+    for name, overrides in (
+        ("a", ["sweep/rule=gain_floor", "sweep.rule.gain=3"]),
+        ("b", ["criterion=margin"]),
+    ):
+        write_evaluation(run / "evaluate" / name, make_report(rule=name), overrides)
+    rows = {row.name[-1]: row.overrides for row in gather([run]).rows if row.kind == "evaluation"}
+    assert rows["a"] == ("sweep/rule=gain_floor", "sweep.protocol=paper", "sweep.rule.gain=3")
+    assert rows["b"][:2] == ("sweep/rule=latency_budget", "sweep.rule.budget_us=40")
+
+
 def test_an_older_evaluation_is_known_by_its_folders_name(swept, report):
     run = swept / "0-weights=equal,seed=0"
     name = "as_in_run-criterion=beem,sweep.thresholds=[0.1,0.5],outside=[noise]"

@@ -33,6 +33,8 @@ from branchynet.runs.started_run import CHECKPOINTS, OWN
 
 # Of a run's folder, what holds no other run.
 OWN_FOLDERS = (CHECKPOINTS, "figures")
+# Groups whose settings go with an option where an evaluation chooses another.
+OPTIONS = ("combine", "criterion", "engine", "sweep/rule")
 AS_IN_RUN = "as_in_run-"  # before the overrides, in the name of an evaluation's folder
 
 
@@ -207,7 +209,9 @@ def _overrides(folder: Path, kind: str) -> Iterator[str]:
         found = read_yaml(path)
         recorded = found.get("overrides") if isinstance(found, dict) else None
         older = _split(folder.name.removeprefix(AS_IN_RUN)) if folder.name.startswith(AS_IN_RUN) else []
-        typed |= _by_name(older if recorded is None else recorded)
+        later = _by_name(older if recorded is None else recorded)
+        gone = tuple(f"{group.replace('/', '.')}." for group in OPTIONS if group in later)
+        typed = {name: each for name, each in typed.items() if not name.startswith(gone)} | later
     for name, override in typed.items():
         if not any(name == each or name.startswith(f"{each}.") for each in NOT_OF_GROUP):
             yield override
