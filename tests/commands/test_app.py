@@ -91,6 +91,14 @@ def test_hydras_mistakes_say_where_to_look(monkeypatch):
         composed("export", "run=x", "criterion=mlp")
     message = user_message(caught.value)
     assert message.startswith("Could not override 'criterion'") and "append" not in message
+    # A setting of another option: which one, where some have it.
+    for name, whose in (
+        ("sweep.rule.gain", " It is a setting of sweep/rule=gain_floor."),
+        ("sweep.rule.no", ""),
+    ):
+        with pytest.raises(ConfigCompositionException) as caught:
+            composed("train", f"{name}=3")
+        assert user_message(caught.value).startswith(f"Could not override '{name}'.{whose} (see `--help`")
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": "${nowhere}"}).a  # noqa: B018
     assert "nowhere" in user_message(caught.value)

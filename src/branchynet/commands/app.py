@@ -178,12 +178,28 @@ def _with_options(error: BaseException, message: str) -> str:
     """What a group has, where Hydra does not say it: of one that several options are chosen from, or of one inside
     another, for `experiment=ablation/nosuch`."""
     if not isinstance(error, MissingConfigException):
-        return message
+        return message + _owners(message)
     group = (error.missing_cfg_file or "").rpartition("/")[0]
     names, known = options(group, config_folders()), f"Available options in '{group}':"
     if not names or known in message:
         return message
     return f"{message.partition('Available options')[0].strip()} {known} {' '.join(names)}"
+
+
+def _owners(message: str) -> str:
+    """Which options of the group have the setting that could not be overridden, where that is what was meant."""
+    found = re.match(r"Could not override '([\w.]+)\.(\w+)'", message)
+    if found is None:
+        return ""
+    group, name = found[1].replace(".", "/"), found[2]
+    own = [
+        option
+        for option in options(group, config_folders())
+        for folder in config_folders()
+        if (path := folder / group / f"{option}.yaml").is_file()
+        and re.search(rf"^{name}:", path.read_text("utf-8", "replace"), re.M)
+    ]
+    return f" It is a setting of {' or '.join(f'{group}={option}' for option in own)}." if own else ""
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
