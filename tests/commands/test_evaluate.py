@@ -176,7 +176,7 @@ def test_what_is_not_given_is_as_in_the_run(copied):
     assert found.sweep.rule.distance == 0.25 and found.engine.threads == 3
     assert found.sweep.max_vectors == 40000 and len(found.sweep.thresholds) == 17
     found = settings_of(copied, "sweep/rule=knee")
-    assert set(found.sweep.rule) == {"_target_"} and found.sweep.max_vectors == 77
+    assert set(found.sweep.rule) == {"_target_", "cost"} and found.sweep.max_vectors == 77
 
 
 def test_a_run_of_before_there_was_a_setting_takes_it(copied):
